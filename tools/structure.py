@@ -1,6 +1,6 @@
-"""Measure how the package is built: its size, its names, its imports and its types.
+"""Measure the structure of the package: file sizes, class names, import cycles and the use of `Any`.
 
-Run ``python -m tools.structure [DIRECTORY OF A CHECKOUT]``; `tests/unit/test_structure.py` holds the limits.
+Run ``python -m tools.structure [CHECKOUT]``. `tests/unit/test_structure.py` checks the limits.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class Structure:
-    """The package as its source says.
+    """Measurements of the package's source code.
 
     Args:
-        root: the directory of the checkout.
+        root: directory of the checkout.
     """
 
     root: Path
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Return module -> file."""
+        """Module name -> file."""
         source = self.root / "src"
         paths = sorted((source / NAME).rglob("*.py"))
         return {
@@ -39,17 +39,17 @@ class Structure:
 
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
-        """Return module -> syntax tree."""
+        """Module name -> syntax tree."""
         return {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in self.files.items()}
 
     @cached_property
     def lines(self) -> dict[str, int]:
-        """Return module -> lines of its file."""
+        """Module name -> number of lines."""
         return {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in self.files.items()}
 
     @cached_property
     def functions(self) -> dict[str, int]:
-        """Return function -> lines, decorators not counted."""
+        """Function name -> number of lines without decorators."""
         return {
             f"{module}.{node.name}:{node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1
             for module, tree in self.trees.items()
@@ -59,22 +59,22 @@ class Structure:
 
     @cached_property
     def repeated_classes(self) -> dict[str, list[str]]:
-        """Return the names of classes that are defined several times -> the modules."""
+        """Class names that several modules define -> these modules."""
         homes: dict[str, list[str]] = defaultdict(list)
         for module, tree in self.trees.items():
-            # A class inside another one has the name that its framework asks for.
+            # Only top-level classes count: a framework may require the name of a nested class.
             for name in [node.name for node in tree.body if isinstance(node, ast.ClassDef)]:
                 homes[name].append(module)
         return {name: modules for name, modules in homes.items() if len(modules) > 1}
 
     @cached_property
     def imports(self) -> dict[str, set[str]]:
-        """Return module -> modules of the package that it imports, for type checkers and inside functions included."""
+        """Module name -> modules of the package that it imports, also inside functions and for type checkers."""
         return {module: set(self._imported(module)) for module in self.files}
 
     @cached_property
     def cycles(self) -> list[list[str]]:
-        """Return the groups of modules that import each other, directly or through others."""
+        """Groups of modules that import each other, directly or through other modules."""
         reached = {module: _reachable(module, self.imports) for module in self.files}
         groups = {
             frozenset(other for other in reached[module] if module in reached[other])
@@ -85,12 +85,12 @@ class Structure:
 
     @cached_property
     def annotations(self) -> dict[str, list[ast.expr]]:
-        """Return module -> annotations of arguments, results and variables."""
+        """Module name -> annotations of arguments, return values and variables."""
         return {module: list(_annotations(tree)) for module, tree in self.trees.items()}
 
     @cached_property
     def loose_annotations(self) -> dict[str, int]:
-        """Return module -> annotations that say `Any`, themselves or through an alias."""
+        """Module name -> number of annotations that contain `Any`, directly or through an alias."""
         aliases = {"Any", *_loose_aliases(self.trees.values())}
         return {
             module: sum(not aliases.isdisjoint(_names(annotation)) for annotation in annotations)
@@ -99,7 +99,7 @@ class Structure:
 
     @property
     def share_of_any(self) -> float:
-        """Return the share of annotations that say `Any`."""
+        """Share of annotations that contain `Any`."""
         return sum(self.loose_annotations.values()) / sum(map(len, self.annotations.values()))
 
     def _imported(self, module: str) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def _loose_aliases(trees: Iterable[ast.Module]) -> Iterator[str]:
-    """Yield the names of types that are defined with `Any`."""
+    """Yield the names of type aliases that contain `Any`."""
     for node in (node for tree in trees for node in tree.body):
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
@@ -156,17 +156,17 @@ def _names(node: ast.expr) -> set[str]:
 
 
 def main() -> None:
-    """Print the figures."""
+    """Print all measurements."""
     structure = Structure(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).resolve().parents[1])
     lengths = structure.functions
     longest = max(lengths, key=lambda name: lengths[name])
     lines = structure.lines
-    print(f"lines {sum(lines.values()):,}, modules {len(lines)}, the longest of {max(lines.values())}")
-    print(f"functions {len(lengths):,}, mean {statistics.fmean(lengths.values()):.1f} lines")
-    print(f"longest function {lengths[longest]} lines: {longest}")
-    print(f"class names that are there twice: {len(structure.repeated_classes)} {sorted(structure.repeated_classes)}")
-    print(f"cycles: {len(structure.cycles)}", *structure.cycles, sep="\n  ")
-    print(f"annotations with Any: {structure.share_of_any:.1%}, aliases included")
+    print(f"lines: {sum(lines.values()):,} in {len(lines)} modules, longest module {max(lines.values())}")
+    print(f"functions: {len(lengths):,}, mean length {statistics.fmean(lengths.values()):.1f} lines")
+    print(f"longest function: {longest}, {lengths[longest]} lines")
+    print(f"repeated class names: {len(structure.repeated_classes)} {sorted(structure.repeated_classes)}")
+    print(f"import cycles: {len(structure.cycles)}", *structure.cycles, sep="\n  ")
+    print(f"annotations with Any: {structure.share_of_any:.1%}, including aliases")
 
 
 if __name__ == "__main__":

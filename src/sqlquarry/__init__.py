@@ -1,9 +1,9 @@
-"""SQLQuarry: from question/schema/SQL records to a text-to-SQL model on Amazon Bedrock, with error bars.
+"""Train a text-to-SQL model on question/schema/SQL records, serve it on Amazon Bedrock and judge its answers.
 
     records ─ PromptFormatter ─> conversations ─ QLoRAFSDPTrainer ─> adapter ─ AdapterMerger ─> merged safetensors
             ─ BedrockImporter ─> imported model ─ generate ─> SQL ─ SQLJudge ─> report
 
-Names load on first use, so `import sqlquarry` needs neither torch nor boto3.
+Public names are loaded on first use, so `import sqlquarry` needs neither torch nor boto3.
 """
 
 from importlib import import_module
@@ -164,7 +164,7 @@ if TYPE_CHECKING:
     from sqlquarry.sagemaker import SageMakerLauncher
     from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 else:
-    # Hidden from type checkers, which would otherwise accept any misspelt name of this package.
+    # Hidden from type checkers. If they saw this function, they would accept any misspelled name from this package.
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f"module 'sqlquarry' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Define what a model answers, what a grader says of it, and what both have in common."""
+"""Types for a model's answers, for a grader's judgements and for anything that generates text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sqlquarry.records import Record
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a model answered to one prompt.
+    """A model's answer to one prompt.
 
     Args:
-        text: the completion, as it came.
-        stop_reason: "stop" (the model ended its answer), "length" (cut at the limit) or another word of the service.
-        prompt_tokens: tokens read, where the service says so.
-        completion_tokens: tokens written, where the service says so.
-        latency_s: seconds from request to answer, waits for a cold model included.
-        logprobs: natural logarithm of the probability of each token written, where it was asked for and is offered.
-        stop_text: which of the texts asked for ended the answer, where one did and the model or service says so.
+        text: the completion, unchanged.
+        stop_reason: "stop" (the model ended its answer), "length" (cut off at the limit) or the service's own word.
+        prompt_tokens: number of tokens in the prompt, if the service reports it.
+        completion_tokens: number of tokens in the answer, if the service reports it.
+        latency_s: seconds from request to answer, including waits for a cold model.
+        logprobs: natural log probability of each generated token, if requested and supported.
+        stop_text: the requested stop text that ended the answer, if one did and the model or service reports it.
     """
 
     text: str
@@ -38,16 +38,16 @@ Verdict = Literal["correct", "wrong", "unjudged"]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one grader says of one prediction; an answer that cannot be graded is "unjudged", never wrong.
+    """One grader's judgement of one prediction. An answer that cannot be graded is "unjudged", never wrong.
 
     Args:
         grader: the grader's name.
         verdict: "correct", "wrong" or "unjudged".
-        reason: why, in words for a reader of the report.
+        reason: explanation for a reader of the report.
         details: what the grader saw (rows, error text), ready for JSON.
 
     Raises:
-        JudgingError: another verdict, which no accuracy would count.
+        JudgingError: the verdict is another word, so no accuracy would count it.
     """
 
     grader: str
@@ -58,11 +58,11 @@ class Judgement:
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):
             known = ", ".join(get_args(Verdict))
-            raise JudgingError(f"grader {self.grader!r} gave the verdict {self.verdict!r}; it must be one of {known}")
+            raise JudgingError(f"grader {self.grader!r} returned the verdict {self.verdict!r}. Use one of {known}.")
 
 
 class TextGenerator(Protocol):
-    """Anything that answers prompts: an imported model, local weights, a foundation model, a script in a test."""
+    """Anything that answers prompts: an imported model, local weights, a foundation model or a stub in a test."""
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
-        """Answer each input, in order; a `Record` is rendered with the prompt that the model was trained with."""
+        """Return one answer per input, in order. Records are rendered with the prompt that the model learned."""

@@ -1,4 +1,4 @@
-"""Define the artifacts that pass between phases: adapters and merged models with their manifests."""
+"""The artifacts that phases exchange: adapters and merged models, each with a manifest."""
 
 from __future__ import annotations
 
@@ -30,123 +30,123 @@ class _DirectoryArtifact:
 
     @classmethod
     def load(cls, directory: str | Path, *, verify: bool = False, session: boto3.Session | None = None) -> Self:
-        """Open what is finished in a directory or below ``s3://bucket/prefix``.
+        """Open a finished artifact in a directory or under ``s3://bucket/prefix``.
 
         Args:
-            directory: where it is; an adapter on S3 is copied to ``~/.cache/sqlquarry`` and verified.
-            verify: compare every file with its SHA-256; else only names and sizes.
-            session: the boto3 session for S3; None uses the default credentials.
+            directory: the directory or S3 prefix. An adapter on S3 is copied to ``~/.cache/sqlquarry`` and verified.
+            verify: compare every file with its SHA-256. By default only names and sizes are checked.
+            session: the boto3 session for S3. None uses the default credentials.
 
         Raises:
-            ArtifactError: the stage that writes it did not finish, a file is missing or changed, or S3 refuses.
+            ArtifactError: the stage that writes it did not finish, a file is missing or changed, or S3 refuses access.
         """
-        place = located(directory)
-        if isinstance(place, Path):
-            return cls(place, read_manifest(place, cls.kind, verify=verify))
-        return cls(*opened(place, cls.kind, verify=verify, session=session))
+        location = located(directory)
+        if isinstance(location, Path):
+            return cls(location, read_manifest(location, cls.kind, verify=verify))
+        return cls(*opened(location, cls.kind, verify=verify, session=session))
 
     @property
     def path(self) -> Path:
-        """The directory.
+        """Local directory of the artifact.
 
         Raises:
-            ConfigError: it is on S3.
+            ConfigError: the artifact is on S3.
         """
         return local_path(self.location, f"the {self.kind}")
 
     @property
     def uri(self) -> str:
-        """Where it is: ``s3://bucket/prefix``, or the directory as text."""
+        """Location of the artifact as text: ``s3://bucket/prefix`` or a local path."""
         return str(self.location)
 
     @property
     def prompt_fingerprint(self) -> str:
-        """The fingerprint of the prompt that the weights were trained with."""
+        """Fingerprint of the prompt that the weights were trained with."""
         return self._origin("prompt_fingerprint")
 
     def _origin(self, *keys: str) -> str:
-        """What the provenance says under these keys.
+        """Return the text at `keys` in the provenance.
 
         Raises:
-            CorruptArtifactError: it does not say so.
+            CorruptArtifactError: it is missing or not text.
         """
         value: object = self.manifest.provenance
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         if not isinstance(value, str):
             raise CorruptArtifactError(
-                f"{self.uri}/{MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
+                f"{self.uri}/{MANIFEST} has no {'.'.join(keys)} in its provenance. Create the {self.kind} again."
             )
         return value
 
     def _part(self, key: str, kind: type[_Part]) -> _Part:
-        """Read a part of the provenance.
+        """Return the part of the provenance at `key` as an object of class `kind`.
 
         Raises:
-            CorruptArtifactError: it is not there, or not of this kind.
+            CorruptArtifactError: the part is missing or does not have the fields of `kind`.
         """
         try:
             return read_part(kind, self.manifest.provenance.get(key))
         except ValueError as error:
             raise CorruptArtifactError(
-                f"{self.uri}/{MANIFEST} does not hold {key} as this version writes it ({error}). Make the {self.kind} "
-                "again."
+                f"{self.uri}/{MANIFEST} has no usable {key!r} in its provenance ({error}). Another version may have "
+                f"written it. Create the {self.kind} again with this version."
             ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterCheckpoint(_DirectoryArtifact):
-    """A finished LoRA adapter: PEFT's two files, the prompt, and where it came from.
+    """A finished LoRA adapter: PEFT's two files, the prompt and a manifest.
 
     Args:
         location: the directory.
-        manifest: its files, and what they were made from.
+        manifest: its files and their provenance.
     """
 
     kind: ClassVar[str] = "adapter"
 
     @property
     def base_model(self) -> str:
-        """The path or hub id of the base model."""
+        """Path or hub id of the base model."""
         return self._origin("base_model", "name")
 
     @property
     def base_model_path(self) -> Path:
-        """Where the base model was on the machine that trained the adapter."""
+        """Path of the base model on the machine that trained the adapter."""
         return Path(self._origin("base_model", "path"))
 
     @property
     def run(self) -> TrainingRun:
-        """What the training run took.
+        """Metrics of the training run: records, steps, loss, time and memory.
 
         Raises:
-            CorruptArtifactError: the manifest does not say so.
+            CorruptArtifactError: the manifest does not contain them.
         """
         return self._part("run", TrainingRun)
 
 
 @dataclass(frozen=True, slots=True)
 class MergedModel(_DirectoryArtifact):
-    """A finished full model: safetensors, the base's tokenizer and config, and the prompt.
+    """A finished full model: safetensors, the base model's tokenizer and config, the prompt and a manifest.
 
     Args:
-        location: the directory, or the place on S3.
-        manifest: its files, and what they were made from.
+        location: the directory or S3 prefix.
+        manifest: its files and their provenance.
     """
 
     kind: ClassVar[str] = "merged-model"
 
     @property
     def merge(self) -> MergeSummary:
-        """How the model was merged.
+        """Summary of the merge.
 
         Raises:
-            CorruptArtifactError: the manifest does not say so; `package_base` merges nothing.
+            CorruptArtifactError: the manifest has no summary. `package_base` merges nothing, so it writes none.
         """
         return self._part("merge", MergeSummary)
 
     @property
     def exported_from(self) -> str | None:
-        """The digest of the merged model that this one was exported from for Bedrock; None if it was not exported."""
+        """Digest of the merged model that this Bedrock export was made from, or None if this is not an export."""
         origin = self.manifest.provenance.get("exported_from")
         return origin if isinstance(origin, str) else None

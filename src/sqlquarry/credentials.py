@@ -1,11 +1,12 @@
-"""Finds credentials in text that others will read: settings of a job, tags, requirements, manifests.
+"""Detection and redaction of credentials in text that others will read: job settings, tags, requirements, manifests.
 
-Only what can be told from its form is found. A password that looks like a word, or a key that is 40 hexadecimal digits
-like a SHA-1, is not.
+Only credentials with a recognizable format are found. A password that looks like a word is not found, and neither is a
+key of 40 hexadecimal digits, which looks like a SHA-1.
 
-Sources of the forms: "Supported secret scanning patterns", docs.github.com/code-security/secret-scanning/introduction;
-"IAM identifiers", docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html; RFC 3986, 3.2.1 (user
-information of a URL); RFC 7519 (JWT); RFC 7468 (PEM).
+Sources of the formats:
+- "Supported secret scanning patterns", docs.github.com/code-security/secret-scanning/introduction
+- "IAM identifiers", docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
+- RFC 3986, section 3.2.1 (user information in a URL), RFC 7519 (JWT) and RFC 7468 (PEM)
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
 
-_WORD = r"(?<![A-Za-z0-9])"  # begins a token, also after "_", as in a variable's name
-# A value that stands for a credential that is elsewhere: ***, ${NAME}, $NAME, <name>, {name}, an ARN, or a literal.
+_WORD = r"(?<![A-Za-z0-9])"  # start of a token, including one after "_" as in a variable name
+# Excludes values that only refer to a credential: ***, ${NAME}, $NAME, <name>, {name}, an ARN or a literal.
 _PLACEHOLDER = r"(?!\*+(?:[@\s\"'&;,]|$)|\$|<|\{|arn:|(?:none|null|true|false)\b)"
 _NAMES = (
     r"password|passwd|passphrase|pwd|(?:client|shared)[_-]?secret|secret|(?:aws[_-]?)?secret[_-]?(?:access[_-]?)?key"
     r"|api[_-]?key|access[_-]?key|account[_-]?key|shared[_-]?access[_-]?(?:key|signature)|private[_-]?key"
     r"|(?:auth|access|api|bearer|refresh|session|security|id)[_-]?token"
 )
-# Prefixes of tokens whose maker can be told by them, with what follows.
+# Tokens whose prefix identifies the service that issued them.
 _PREFIXED = r"""
     [srp]k_(?:live|test|prod)_\w{10,}|sk-(?:proj|ant|svcacct|admin|or|lf)-[\w-]{16,}|sk-(?=\w*\d)[A-Za-z0-9]{20,}
     AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|1//0[\w-]{30,}
@@ -43,7 +44,8 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
     kind: re.compile(pattern)
     for kind, pattern in {
         "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[\s\S]*-----END [A-Z0-9 ]+-----)?",
-        # A name alone before "@" is a credential in http(s) only; ssh://git@host and mysql://root@host are none.
+        # A name without a password before "@" is a credential only in http(s), not in ssh://git@host or
+        # mysql://root@host.
         "a URL with user information": r"(?i)(?<=://)(?:"
         rf"(?<=http://)[^\s/?#@:]+:?@|(?<=https://)[^\s/?#@:]+:?@|[^\s/?#@:]*:{_PLACEHOLDER}[^\s/?#@]+@)",
         "a signed URL": r"(?i)[?&](?:x-amz-(?:signature|credential|security-token)|x-goog-signature|sig|signature|token"
@@ -69,7 +71,7 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
 
 
 def find_credential(text: str) -> str | None:
-    """Return what kind of credential a text holds, never its value; None if it holds none that can be told."""
+    """Return the kind of the first credential found in `text`, never its value. None if there is none."""
     return next(
         (
             kind
@@ -81,26 +83,26 @@ def find_credential(text: str) -> str | None:
     )
 
 
-def credentials_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield place and kind of every credential in a value as JSON has it, such as ("Tags[0].Value", "a GitHub token").
+def credentials_in(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and kind of every credential in a JSON-like value, such as ("Tags[0].Value", "a GitHub token").
 
     Args:
-        value: mappings, lists and text, nested.
-        place: the name of the value.
+        value: text, or nested mappings and lists of text.
+        path: path of `value` itself, which all paths start with.
     """
     if isinstance(value, str):
         if kind := find_credential(value):
-            yield place, kind
+            yield path, kind
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            # A key that is a credential must not be shown as a place.
+            # A key that is itself a credential must not appear in a path.
             shown = "(a name)" if (kind := find_credential(str(name))) else str(name)
             if kind:
-                yield f"{place}.{shown}".lstrip("."), kind
-            yield from credentials_in(inner, f"{place}.{shown}".lstrip("."))
+                yield f"{path}.{shown}".lstrip("."), kind
+            yield from credentials_in(inner, f"{path}.{shown}".lstrip("."))
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            yield from credentials_in(inner, f"{place}[{number}]")
+            yield from credentials_in(inner, f"{path}[{number}]")
 
 
 @overload
@@ -110,11 +112,11 @@ def redacted(value: Mapping[str, object]) -> dict[str, Any]: ...
 @overload
 def redacted(value: object) -> object: ...
 def redacted(value: object) -> object:
-    """Return the same value with "***" in the place of every credential in its texts."""
+    """Return a copy of a JSON-like value in which "***" replaces every credential."""
     if isinstance(value, str):
         for pattern in _KINDS.values():
             value = pattern.sub("***", value)
-        # What shows only once percent signs are resolved cannot be cut out of the text.
+        # A credential that only shows after percent-decoding cannot be cut out, so the text is replaced completely.
         return "***" if find_credential(value) else value
     if isinstance(value, Mapping):
         return {name: redacted(inner) for name, inner in value.items()}
@@ -124,7 +126,7 @@ def redacted(value: object) -> object:
 
 
 def public_provenance(provenance: Mapping[str, object]) -> dict[str, Any]:
-    """Return a provenance as JSON has it, with "***" in the place of credentials, which would travel with the model."""
-    for place, kind in credentials_in(provenance):
-        logger.warning("%s holds %s, which the manifest leaves out", place, kind)
+    """Return a provenance as plain JSON values with credentials redacted, because a manifest travels with the model."""
+    for path, kind in credentials_in(provenance):
+        logger.warning("%s contains %s. The manifest stores *** instead.", path, kind)
     return dict(json.loads(json.dumps(redacted(provenance))))

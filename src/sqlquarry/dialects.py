@@ -1,4 +1,4 @@
-"""Names of SQL dialects: the list of sqlglot, which need not be installed, and what people call them otherwise."""
+"""Names of SQL dialects: sqlglot's names and other common names. sqlglot itself need not be installed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from sqlquarry.errors import ConfigError, SQLQuarryError
 
-# sqlglot's names (`sqlglot.Dialect.classes`); a test compares them.
+# sqlglot's names (`sqlglot.Dialect.classes`). A test compares them.
 DIALECTS = frozenset(
     """athena bigquery clickhouse databricks dax doris dremio drill druid duckdb dune exasol fabric hive materialize
     mysql oracle postgres presto prql redshift risingwave singlestore snowflake solr spark spark2 sqlite starrocks
     tableau teradata trino tsql""".split()  # noqa: SIM905 - a text of words is easier to read and to change
 )
-# Other names, in small letters and without anything but letters and digits.
-_OTHERS = {
+# Other common names, in lower case and reduced to letters and digits.
+ALIASES = {
     "amazonathena": "athena",
     "amazonredshift": "redshift",
     "apachedoris": "doris",
@@ -61,20 +61,20 @@ _OTHERS = {
 
 
 def dialect_name(name: object, refusal: Callable[[str], SQLQuarryError] = ConfigError) -> str:
-    """Return sqlglot's name of a dialect: ``"PostgreSQL"`` and ``"pg"`` are ``"postgres"``.
+    """Return sqlglot's name for a dialect, such as ``"postgres"`` for ``"PostgreSQL"`` and ``"pg"``.
 
     Args:
-        name: the name.
-        refusal: makes the error from its text.
+        name: any common name of the dialect.
+        refusal: builds the error to raise from its message.
 
     Raises:
-        ConfigError: no such dialect is known; or what `refusal` makes.
+        ConfigError: the dialect is unknown. Another error if `refusal` builds one.
     """
     if isinstance(name, str) and name in DIALECTS:
         return name
     plain = re.sub(r"[^a-z0-9]", "", name.lower()) if isinstance(name, str) else ""
-    if found := plain if plain in DIALECTS else _OTHERS.get(plain):
+    if found := plain if plain in DIALECTS else ALIASES.get(plain):
         return found
-    near = difflib.get_close_matches(plain, [*sorted(DIALECTS), *_OTHERS], n=1)
-    meant = f" Did you mean {_OTHERS.get(near[0], near[0])!r}?" if near else ""
-    raise refusal(f"dialect is {name!r:.80}, which is not known.{meant} Use one of {', '.join(sorted(DIALECTS))}.")
+    near = difflib.get_close_matches(plain, [*sorted(DIALECTS), *ALIASES], n=1)
+    meant = f" Did you mean {ALIASES.get(near[0], near[0])!r}?" if near else ""
+    raise refusal(f"dialect {name!r:.80} is unknown.{meant} Use one of {', '.join(sorted(DIALECTS))}.")

@@ -1,37 +1,37 @@
-"""Every error that SQLQuarry raises on purpose.
+"""All errors that SQLQuarry raises on purpose.
 
     SQLQuarryError
     ├── MissingExtraError             a package of an optional extra is not installed (also an ImportError)
-    ├── ConfigError                   options that cannot work, all bad fields at once (also a ValueError)
-    ├── MetadataError                 a file that describes a model is damaged or hostile (also a ValueError)
-    ├── DataError                     records that cannot be read or used
-    │   └── RecordError               one bad record: file and line, or its place in the sequence
+    ├── ConfigError                   options are invalid (also a ValueError)
+    ├── MetadataError                 a model's metadata file is damaged or hostile (also a ValueError)
+    ├── DataError                     records cannot be read or used
+    │   └── RecordError               one record is invalid
     ├── ArtifactError                 a directory between two stages cannot be used
-    │   ├── IncompleteArtifactError   no manifest: the stage that writes it did not finish
-    │   ├── CorruptArtifactError      a file is missing or differs from its SHA-256 in the manifest
+    │   ├── IncompleteArtifactError   there is no manifest, so the stage that writes it did not finish
+    │   ├── CorruptArtifactError      a file is missing or differs from the manifest
     │   ├── OutputInUseError          another process is writing the directory
-    │   └── PromptMismatchError       trained with one prompt, about to be served with another
-    ├── ModelError                    a base model that cannot be used
-    │   ├── UnsupportedModelError     architecture, quantised checkpoint, missing files
-    │   ├── GatedModelError           a licence must be accepted, or a token is missing
-    │   └── DeviceError               CUDA asked for where there is none
+    │   └── PromptMismatchError       the prompt differs from the one of the training
+    ├── ModelError                    a base model cannot be used
+    │   ├── UnsupportedModelError     its architecture or format is unsupported, or files are missing
+    │   ├── GatedModelError           its license must be accepted, or a token is missing
+    │   └── DeviceError               CUDA was requested but is not available
     ├── TrainingError                 training failed
-    │   └── TrainingInterruptedError  a signal stopped it after a whole step; the same call resumes there
-    ├── MergeError                    adapter and base do not make one model
-    │   ├── UnsupportedAdapterError   an adapter whose merge would be wrong
-    │   └── UnusedTensorsError        adapter tensors that no base tensor took up
-    ├── BedrockError                  the way into, or an answer out of, Amazon Bedrock
-    │   ├── PreflightError            the import would fail; every finding is listed
-    │   ├── ImportJobError            the import job ended Failed
-    │   ├── ImportTimeoutError        the job is still running; its ARN is kept for attaching
-    │   ├── ModelNotReadyError        the model stayed cold for the whole budget
-    │   └── GenerationError           an answer that is not one of the known response shapes
-    ├── JudgingError                  grading could not start (a wrong answer is never an error)
-    │   └── JudgeFailedError          an LLM judge failed again and again; what it finished is kept
-    └── EmulatorError                 the local AWS could not start, or moto changed underneath it
+    │   └── TrainingInterruptedError  a signal stopped training; the same call resumes it
+    ├── MergeError                    adapter and base model do not fit together
+    │   ├── UnsupportedAdapterError   merging this adapter would give a wrong model
+    │   └── UnusedTensorsError        adapter tensors match no tensor of the base model
+    ├── BedrockError                  importing to Amazon Bedrock or generating there failed
+    │   ├── PreflightError            the import would fail
+    │   ├── ImportJobError            the import job failed
+    │   ├── ImportTimeoutError        the import job is still running
+    │   ├── ModelNotReadyError        the model did not become ready in time
+    │   └── GenerationError           a response has an unknown format
+    ├── JudgingError                  grading could not start
+    │   └── JudgeFailedError          an LLM judge failed too many times in a row
+    └── EmulatorError                 the local AWS could not start, or the installed moto does not fit
 
-Messages say what happened, with which value, and what to do next. They may quote records, SQL, file names and messages
-of servers, so `str(error)` shows what a terminal would obey as visible text; `args` keep it as it came.
+Each message says what happened, with which value, and what to do next. Messages may quote records, SQL, file names and
+server responses, so `str(error)` escapes characters that a terminal would interpret. `args` holds the original text.
 """
 
 from typing import Any
@@ -72,30 +72,30 @@ __all__ = [
 
 
 class SQLQuarryError(Exception):
-    """Base of every error in this library; its text is safe to print."""
+    """Base class of all errors in this library. Its message is safe to print."""
 
     def __str__(self) -> str:
         return visible(super().__str__())
 
 
 class MissingExtraError(SQLQuarryError, ImportError):
-    """A package of an optional extra is not installed; the message holds the pip command."""
+    """A package of an optional extra is not installed. The message contains the pip command."""
 
 
 class ConfigError(SQLQuarryError, ValueError):
-    """Options that cannot work; the message names every bad field."""
+    """One or more options are invalid. The message lists every bad field."""
 
 
 class MetadataError(SQLQuarryError, ValueError):
-    """A file that describes a model or an artifact is damaged, too large, or names files outside its folder."""
+    """A file that describes a model or an artifact is damaged, too large, or refers to files outside its directory."""
 
 
 class DataError(SQLQuarryError):
-    """Records that cannot be read or used."""
+    """Records cannot be read or used."""
 
 
 class RecordError(DataError):
-    """One bad record, with its file and line or its place in the sequence."""
+    """One record is invalid. The message gives its file and line, or its index in the sequence."""
 
 
 class ArtifactError(SQLQuarryError):
@@ -107,31 +107,31 @@ class IncompleteArtifactError(ArtifactError):
 
 
 class CorruptArtifactError(ArtifactError):
-    """A file is missing or differs from the SHA-256 in the manifest."""
+    """A file is missing, or its SHA-256 differs from the one in the manifest."""
 
 
 class OutputInUseError(ArtifactError):
-    """Another process is writing the directory or prefix."""
+    """Another process is writing to the directory or prefix."""
 
 
 class PromptMismatchError(ArtifactError):
-    """Trained with one prompt, about to be used with another."""
+    """A model is about to be used with another prompt than in training."""
 
 
 class ModelError(SQLQuarryError):
-    """A base model that cannot be used."""
+    """A base model cannot be used."""
 
 
 class UnsupportedModelError(ModelError):
-    """Unknown architecture, quantised checkpoint, or files missing."""
+    """The architecture is unknown, the checkpoint is quantized in an unsupported way, or files are missing."""
 
 
 class GatedModelError(ModelError):
-    """The model's licence must be accepted first, or the token is missing."""
+    """The model's license must be accepted first, or the access token is missing."""
 
 
 class DeviceError(ModelError):
-    """CUDA was asked for where there is none."""
+    """CUDA was requested, but it is not available."""
 
 
 class TrainingError(SQLQuarryError):
@@ -139,70 +139,70 @@ class TrainingError(SQLQuarryError):
 
 
 class TrainingInterruptedError(TrainingError):
-    """A signal (a spot notice, Ctrl-C) stopped training after a whole step; the same call resumes there."""
+    """A signal (a spot notice, Ctrl-C) stopped training after a complete step. The same call resumes from there."""
 
 
 class MergeError(SQLQuarryError):
-    """Adapter and base do not make one model."""
+    """Adapter and base model do not fit together."""
 
 
 class UnsupportedAdapterError(MergeError):
-    """An adapter whose merge would be wrong; the message says why."""
+    """Merging this adapter would give a wrong model. The message says why."""
 
 
 class UnusedTensorsError(MergeError):
-    """Adapter tensors that no base tensor took up; the message names them."""
+    """Some adapter tensors match no tensor of the base model. The message lists them."""
 
 
 class BedrockError(SQLQuarryError):
-    """Something on the way into, or out of, Amazon Bedrock.
+    """Importing a model into Amazon Bedrock, or generating with one, failed.
 
     Attributes:
-        partial: where a batch ended early, its answers so far, in order, None where one is missing.
+        partial: the answers so far if a batch ended early, in input order. A missing answer is None.
     """
 
     partial: tuple[Any, ...] = ()
 
 
 class PreflightError(BedrockError):
-    """The import would fail; the message lists every finding with its fix."""
+    """The import would fail. The message lists every finding with its fix."""
 
 
 class ImportJobError(BedrockError):
-    """The import job ended Failed; the message holds the service's reason."""
+    """The import job ended with status Failed. The message contains the reason that the service gave."""
 
 
 class ImportTimeoutError(BedrockError):
-    """The import job is still running; the message holds its ARN."""
+    """The import job is still running. The message contains its ARN, which is needed to attach to the job later."""
 
 
 class ModelNotReadyError(BedrockError):
-    """The model stayed cold for the whole waiting budget."""
+    """The model was still cold at the end of the waiting time."""
 
 
 class GenerationError(BedrockError):
-    """An answer that is not one of the known response shapes."""
+    """A response has none of the known formats."""
 
 
 class JudgingError(SQLQuarryError):
-    """Grading could not start."""
+    """Grading could not start. A wrong answer is never an error."""
 
 
 class JudgeFailedError(JudgingError):
-    """An LLM judge failed so often in a row that the run was ended.
+    """An LLM judge failed so often in a row that the run was stopped.
 
     Attributes:
-        partial: the judgements that were finished, in the order of the records, None where one is missing.
+        partial: the finished judgements, in the order of the records. A missing judgement is None.
     """
 
     partial: tuple[Any, ...] = ()
 
 
 class EmulatorError(SQLQuarryError):
-    """The local AWS could not start, or moto changed underneath it."""
+    """The local AWS could not start, or it does not work with the installed version of moto."""
 
 
 def error_class(name: object) -> type[SQLQuarryError] | None:
-    """Return the class of this name, such as another process left it in a file; None if it is not one of these."""
+    """Return the error class with this name, for example from a file of another process. None if there is none."""
     found = globals().get(name) if isinstance(name, str) and name in __all__ else None
     return found if isinstance(found, type) and issubclass(found, SQLQuarryError) else None

@@ -1,12 +1,12 @@
-"""One guard per optional extra: a missing package becomes an error that names the pip command."""
+"""A check that the packages of an optional extra are installed. If one is not, the error gives the pip command."""
 
 from importlib.util import find_spec
 
 from sqlquarry.errors import MissingExtraError
 from sqlquarry.openmp import wait_passively
 
-# The packages whose absence means that the extra is not installed.
-_PACKAGES = {
+# An extra counts as installed if all of its packages here can be imported.
+EXTRA_PACKAGES = {
     "train": ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors"),
     "hub": ("datasets",),
     "merge": ("torch", "bitsandbytes", "tokenizers"),
@@ -20,16 +20,16 @@ _PACKAGES = {
 
 
 def require(extra: str, feature: str) -> None:
-    """Check that every package of `extra` is installed, before `feature` starts any work and loads torch.
+    """Check that every package of `extra` is installed, before `feature` loads torch or starts any work.
 
     Raises:
-        MissingExtraError: names the missing packages and the pip command.
+        MissingExtraError: a package is missing. The message lists the missing packages and gives the pip command.
     """
-    if "torch" in _PACKAGES[extra]:
+    if "torch" in EXTRA_PACKAGES[extra]:
         wait_passively()
-    missing = [name for name in _PACKAGES[extra] if find_spec(name) is None]
+    missing = [name for name in EXTRA_PACKAGES[extra] if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"{feature} needs {', '.join(missing)}, which is not installed. Run: pip install 'sqlquarry[{extra}]'",
+            f"{feature} needs {', '.join(missing)}. Run: pip install 'sqlquarry[{extra}]'",
             name=missing[0],
         )

@@ -1,6 +1,6 @@
-"""Keep OpenMP's threads from spinning while they wait, which makes a CPU run many times slower if its cores are busy.
+"""Make OpenMP's threads sleep while they wait. Spinning threads slow a CPU run down many times if the cores are busy.
 
-libgomp, which torch computes with, reads OMP_WAIT_POLICY once, when it is loaded.
+torch uses libgomp, which reads OMP_WAIT_POLICY once when it is loaded.
 Source: https://gcc.gnu.org/onlinedocs/libgomp/OMP_005fWAIT_005fPOLICY.html
 """
 
@@ -14,22 +14,22 @@ from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
 WAIT_POLICY = "OMP_WAIT_POLICY"
-_CHOICES = (WAIT_POLICY, "GOMP_SPINCOUNT")  # either is the user's decision
+_CHOICES = (WAIT_POLICY, "GOMP_SPINCOUNT")  # if either is set, the user has decided
 
 
 def wait_passively() -> None:
-    """Let threads sleep while they wait, unless the user decided otherwise or torch is loaded already."""
+    """Set OMP_WAIT_POLICY=passive, unless the user set a policy or torch is already loaded."""
     if "torch" not in sys.modules and not any(name in os.environ for name in _CHOICES):
         os.environ[WAIT_POLICY] = "passive"
 
 
 @functools.cache  # once for each process
 def warn_of_spinning() -> None:
-    """Say how to let threads sleep, if `wait_passively` came too late; for work on a CPU."""
+    """Warn before work on a CPU if torch was loaded too early for `wait_passively` to set the policy."""
     if not any(name in os.environ for name in _CHOICES):
         logger.warning(
-            "torch was imported before sqlquarry could set OMP_WAIT_POLICY=passive. While other programs use the "
-            "cores, this process is many times slower without it. Set it before Python starts, or with "
-            "os.environ[%r] = 'passive' above the first import of torch.",
+            "torch was imported before sqlquarry could set OMP_WAIT_POLICY=passive. If other programs use the cores, "
+            "this process can be many times slower. Set the variable before Python starts, or set "
+            "os.environ[%r] = 'passive' before the first import of torch.",
             WAIT_POLICY,
         )

@@ -1,6 +1,6 @@
-"""Check the options of a class by their annotations: unknown names and wrong types are one error, found at once.
+"""Checks of constructor arguments against their annotations. All unknown names and wrong types are in one error.
 
-Without this check ``TrainingConfig(epochs="2")`` fails long after it was written, and ``batch_size=4`` with a bare
+Without these checks ``TrainingConfig(epochs="2")`` fails long after the call, and ``batch_size=4`` fails with a bare
 `TypeError`.
 """
 
@@ -24,50 +24,50 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.text import visible
 
 _Class = TypeVar("_Class", bound=type)
-# YAML 1.1, which PyYAML reads, takes 1e-4 for text, because it has no dot.
+# PyYAML follows YAML 1.1, which parses 1e-4 as text because it has no dot.
 _YAML_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
 _SHOWN_CHARACTERS = 80
 
 
 class _Kind(NamedTuple):
-    """What an annotation allows.
+    """The values that an annotation allows.
 
     Args:
-        named: in words, after "must be".
-        read: returns the value as the annotation has it, or raises `_MismatchError`.
-        plural: in words, after "a list of".
+        described: description of one value, used after "must be".
+        convert: returns the value in the type of the annotation, or raises `_MismatchError`.
+        plural: description of several values, used after "a list of".
     """
 
-    named: str
-    read: Callable[[object], object]
+    described: str
+    convert: Callable[[object], object]
     plural: str = "values"
 
 
 class _MismatchError(Exception):
-    """A value is of another kind.
+    """A value does not match its annotation.
 
     Args:
-        value: the value, or the element of it that is wrong.
-        named: what it must be.
-        place: of the element within the value, such as ``[2]``.
-        is_secret: whether the value must not be shown.
+        value: the value, or its element that does not match.
+        expected: description of the allowed values.
+        path: path of the element within the value, such as ``[2]``.
+        is_secret: whether messages must not show the value.
     """
 
-    def __init__(self, value: object, named: str, place: str = "", *, is_secret: bool = False) -> None:
-        super().__init__(named)
-        self.value, self.named, self.place, self.is_secret = value, named, place, is_secret
+    def __init__(self, value: object, expected: str, path: str = "", *, is_secret: bool = False) -> None:
+        super().__init__(expected)
+        self.value, self.expected, self.path, self.is_secret = value, expected, path, is_secret
 
 
 def check_options(*, also_called: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
     """Return a class decorator that checks the arguments of the constructor before it runs.
 
-    An int is taken for a float, a list for a tuple, and the text ``1e-4`` for 0.0001. NaN is not a number here, and
-    infinity is one only where the option is a duration (``*_s``). Of a protocol only the methods are checked, and an
-    annotation that exists for type checkers alone is not. The error is a `ConfigError` that names every wrong option,
-    its value and what it must be.
+    The check accepts an int as a float, a list as a tuple, and the string ``1e-4`` as 0.0001. It rejects NaN, and
+    accepts infinity only for durations (``*_s``). For a protocol it only checks that the methods exist. Annotations
+    that are imported only for type checkers are not checked. The `ConfigError` lists every wrong option with its value
+    and what the value must be.
 
     Args:
-        also_called: another library's word -> the name of the option here, for "did you mean".
+        also_called: another library's name for an option -> the name here, for "did you mean".
     """
 
     def decorate(cls: _Class) -> _Class:
@@ -84,42 +84,42 @@ def check_options(*, also_called: Mapping[str, str] | None = None) -> Callable[[
                 raise ConfigError(f"{type(self).__name__}: {'; '.join(problems or [str(error)])}") from None
             for name in [name for name in kinds() if name in arguments.arguments]:
                 try:
-                    arguments.arguments[name] = kinds()[name].read(arguments.arguments[name])
+                    arguments.arguments[name] = kinds()[name].convert(arguments.arguments[name])
                 except _MismatchError as error:
                     problems.append(_described(name, error))
                     del arguments.arguments[name]
             if problems and dataclasses.is_dataclass(cls):
-                # Its constructor does nothing but check values, so it can say what is wrong with the others.
+                # A dataclass only checks values in its constructor, so calling it also finds problems in other options.
                 problems += _problems_of(lambda: original(*arguments.args, **arguments.kwargs), type(self).__name__)
             if problems:
                 raise ConfigError(f"{type(self).__name__}: {'; '.join(problems)}")
             original(*arguments.args, **arguments.kwargs)
 
-        setattr(cls, "__init__", checked)  # noqa: B010 - type checkers know no class whose constructor changes
+        setattr(cls, "__init__", checked)  # noqa: B010 - type checkers reject a plain assignment to __init__
         return cls
 
     return decorate
 
 
 def check_rules(settings: object, rules: Mapping[str, tuple[bool, str]], *more: str) -> None:
-    """Refuse settings that break a rule, naming all of them at once.
+    """Raise one error that lists all attributes that break a rule.
 
     Args:
         settings: the object whose attributes are checked.
-        rules: attribute -> whether it keeps its rule, and the rule in words after "must be".
+        rules: attribute -> whether it satisfies its rule, and the rule in words after "must be".
         more: other problems of the same object.
 
     Raises:
         ConfigError: an attribute breaks its rule, or there are other problems.
     """
-    broken = {name: rule for name, (is_kept, rule) in rules.items() if not is_kept}
+    broken = {name: rule for name, (is_satisfied, rule) in rules.items() if not is_satisfied}
     problems = [f"{name} is {getattr(settings, name)!r}, but must be {rule}" for name, rule in broken.items()]
     if problems or more:
         raise ConfigError(f"{type(settings).__name__}: {'; '.join([*problems, *more])}")
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """Return "; did you mean …?" with the known word that is most like this one; "" if none is like it."""
+    """Return "; did you mean …?" with the known word most similar to `word`, or "" if no known word is similar."""
     lowered = {one.lower(): one for one in known}
     found = difflib.get_close_matches(word.lower(), lowered, n=1)
     return f"; did you mean {lowered[found[0]]!r}?" if found else ""
@@ -139,7 +139,7 @@ def _problems_of(construct: Callable[[], None], name: str) -> Iterator[str]:
         construct()
     except ConfigError as error:
         yield str(error).removeprefix(f"{name}: ")
-    except TypeError:  # an option that must be given is of a wrong type
+    except TypeError:  # a required option was removed because its type is wrong
         return
 
 
@@ -148,22 +148,22 @@ def _described(name: str, error: _MismatchError) -> str:
     kind = type(error.value).__name__
     other = f"the class {error.value.__name__}" if isinstance(error.value, type) else f"of type {kind}"
     shown = redacted(repr(error.value))[:_SHOWN_CHARACTERS] if plain else other
-    words = re.findall(r"'([^']*)'", error.named)
+    words = re.findall(r"'([^']*)'", error.expected)
     meant = did_you_mean(error.value, words) if isinstance(error.value, str) and not error.is_secret else ""
-    return f"{name}{visible(error.place)} is {visible(shown)}, but must be {error.named}{meant}"
+    return f"{name}{visible(error.path)} is {visible(shown)}, but must be {error.expected}{meant}"
 
 
 def _kinds(function: types.FunctionType) -> Iterator[tuple[str, _Kind]]:
     for name, annotation in inspect.get_annotations(function).items():
-        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        single = types.SimpleNamespace(__annotations__={name: annotation})  # so that only one name can fail to resolve
         try:
-            hint = typing.get_type_hints(alone, function.__globals__)[name]
+            hint = typing.get_type_hints(single, function.__globals__)[name]
         except NameError:  # imported for type checkers only
             continue
         yield name, _kind_of(hint, is_duration=name.endswith("_s"))
 
 
-def _kind_of(hint: object, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0911 - by kind of annotation
+def _kind_of(hint: object, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0911 - one return per type of annotation
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _union([_kind_of(arm, is_duration=is_duration) for arm in arguments])
@@ -186,61 +186,61 @@ def _kind_of(hint: object, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0
     return _protocol(hint) if getattr(hint, "_is_protocol", False) else _instance(hint)
 
 
-def _checked(named: str, read: Callable[[object], object], plural: str = "values") -> _Kind:
-    """Return the kind of what `read` returns; None means that the value is of another kind."""
+def _checked(described: str, accept: Callable[[object], object], plural: str = "values") -> _Kind:
+    """Return a kind that converts values with `accept`, which returns None for a value that does not match."""
 
     def convert(value: object) -> object:
-        found = read(value)
-        if found is None:
-            raise _MismatchError(value, named)
-        return found
+        accepted = accept(value)
+        if accepted is None:
+            raise _MismatchError(value, described)
+        return accepted
 
-    return _Kind(named, convert, plural)
+    return _Kind(described, convert, plural)
 
 
 def _instance(kind: type) -> _Kind:
-    names = {type(None): ("None", "None"), bool: ("True or False", "True or False"), str: ("text", "texts")}
-    named, plural = names.get(kind, (f"a {kind.__name__}", f"{kind.__name__} objects"))
+    names = {type(None): ("None", "None"), bool: ("True or False", "True or False"), str: ("a string", "strings")}
+    described, plural = names.get(kind, (f"a {kind.__name__}", f"{kind.__name__} objects"))
 
-    def read(value: object) -> object:
+    def convert(value: object) -> object:
         if not isinstance(value, kind):
-            raise _MismatchError(value, named)
+            raise _MismatchError(value, described)
         return value
 
-    return _Kind(named, read, plural)
+    return _Kind(described, convert, plural)
 
 
 def _protocol(kind: type) -> _Kind:
     methods = sorted(name for one in kind.__mro__ for name, part in vars(one).items() if inspect.isfunction(part))
     methods = [name for name in methods if not name.startswith("_")]
-    named = f"a {kind.__name__} (an object with {', '.join(methods)})"
+    described = f"a {kind.__name__} (an object with {', '.join(methods)})"
 
-    def read(value: object) -> object:
-        # A class has the methods of its objects, but cannot be used for one.
+    def convert(value: object) -> object:
+        # A class has the same methods as its instances, but it is not an instance.
         if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
-            raise _MismatchError(value, named)
+            raise _MismatchError(value, described)
         return value
 
-    return _Kind(named, read, f"{kind.__name__} objects (with {', '.join(methods)})")
+    return _Kind(described, convert, f"{kind.__name__} objects (with {', '.join(methods)})")
 
 
 def _literal(words: Sequence[object]) -> _Kind:
     *others, last = map(repr, words)
-    named = f"{', '.join(others)} or {last}" if others else last
+    described = f"{', '.join(others)} or {last}" if others else last
 
-    def read(value: object) -> object:
+    def convert(value: object) -> object:
         if not any(value == word and type(value) is type(word) for word in words):
-            raise _MismatchError(value, named)
+            raise _MismatchError(value, described)
         return value
 
-    return _Kind(named, read, f"{named} each")
+    return _Kind(described, convert, described)
 
 
 def _whole_number(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     try:
-        return operator.index(value)  # numbers of numpy are numbers as well
+        return operator.index(value)  # also accepts numpy integers
     except TypeError:
         return None
 
@@ -260,70 +260,71 @@ def _number(value: object, *, infinite: bool) -> float | int | None:
 
 
 def _union(arms: Sequence[_Kind]) -> _Kind:
-    # "None or text" reads better than "text or None".
-    named = " or ".join(sorted({arm.named: None for arm in arms}, key=lambda name: name != "None"))
+    # "None or a string" reads better than "a string or None".
+    described = " or ".join(sorted({arm.described: None for arm in arms}, key=lambda name: name != "None"))
 
-    def read(value: object) -> object:
-        taken, errors = [], []
+    def convert(value: object) -> object:
+        converted, errors = [], []
         for arm in arms:
             try:
-                taken.append(arm.read(value))
+                converted.append(arm.convert(value))
             except _MismatchError as error:
-                errors.append(error.with_traceback(None))  # which would keep the callers' frames, and models, alive
-        if not taken:
-            # What is wrong with an element says more than that the whole is wrong.
-            inner = next((error for error in errors if error.place), None)
-            raise inner or _MismatchError(value, named, is_secret=any(error.is_secret for error in errors))
-        return next((one for one in taken if one is value), taken[0])
+                # The traceback would keep the callers' frames alive, and with them their models.
+                errors.append(error.with_traceback(None))
+        if not converted:
+            # An error about one element is more helpful than one about the complete value.
+            inner = next((error for error in errors if error.path), None)
+            raise inner or _MismatchError(value, described, is_secret=any(error.is_secret for error in errors))
+        return next((one for one in converted if one is value), converted[0])
 
-    return _Kind(named, read, "values")
+    return _Kind(described, convert, "values")
 
 
 def _list(element: _Kind, *, as_tuple: bool) -> _Kind:
-    named = f"a list of {element.plural}"
+    described = f"a list of {element.plural}"
 
-    def read(value: object) -> object:
+    def convert(value: object) -> object:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-            raise _MismatchError(value, named)
-        found = [_read_part(element, one, f"[{place}]") for place, one in enumerate(value)]
-        return tuple(found) if as_tuple else value if _same(found, value) else found
+            raise _MismatchError(value, described)
+        converted = [_convert_part(element, one, f"[{index}]") for index, one in enumerate(value)]
+        return tuple(converted) if as_tuple else value if _same(converted, value) else converted
 
-    return _Kind(named, read)
+    return _Kind(described, convert)
 
 
 def _pairs(hints: Sequence[object]) -> _Kind:
     elements = [_kind_of(hint) for hint in hints]
-    named = f"{len(elements)} values ({', '.join(element.named for element in elements)})"
+    described = f"{len(elements)} values ({', '.join(element.described for element in elements)})"
 
-    def read(value: object) -> object:
+    def convert(value: object) -> object:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != len(elements):
-            raise _MismatchError(value, named)
+            raise _MismatchError(value, described)
         parts = enumerate(zip(elements, value, strict=True))
-        return tuple(_read_part(element, one, f"[{place}]") for place, (element, one) in parts)
+        return tuple(_convert_part(element, one, f"[{index}]") for index, (element, one) in parts)
 
-    return _Kind(named, read)
+    return _Kind(described, convert)
 
 
 def _mapping(element: _Kind) -> _Kind:
-    named = f"a mapping to {element.plural}"
+    described = f"a mapping to {element.plural}"
 
-    def read(value: object) -> object:
-        # Neither keys nor values are shown: a mapping may hold settings that are secret, or exchanged with their names.
+    def convert(value: object) -> object:
+        # Values may be secret, and a user may have swapped keys and values. So messages show neither.
         if not isinstance(value, Mapping):
-            raise _MismatchError(value, named, is_secret=True)
-        found = {key: _read_part(element, one, "[…]", is_secret=True) for key, one in value.items()}
-        return value if _same(found.values(), value.values()) else found
+            raise _MismatchError(value, described, is_secret=True)
+        converted = {key: _convert_part(element, one, "[…]", is_secret=True) for key, one in value.items()}
+        return value if _same(converted.values(), value.values()) else converted
 
-    return _Kind(named, read)
+    return _Kind(described, convert)
 
 
-def _read_part(kind: _Kind, value: object, place: str, *, is_secret: bool = False) -> object:
+def _convert_part(kind: _Kind, value: object, path: str, *, is_secret: bool = False) -> object:
     try:
-        return kind.read(value)
+        return kind.convert(value)
     except _MismatchError as error:
         is_secret = is_secret or error.is_secret
-        raise _MismatchError(error.value, error.named, place + error.place, is_secret=is_secret) from None
+        raise _MismatchError(error.value, error.expected, path + error.path, is_secret=is_secret) from None
 
 
-def _same(found: Collection[object], given: Collection[object]) -> bool:
-    return all(new is old for new, old in zip(found, given, strict=True))
+def _same(converted: Collection[object], given: Collection[object]) -> bool:
+    return all(new is old for new, old in zip(converted, given, strict=True))

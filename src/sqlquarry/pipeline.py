@@ -1,4 +1,4 @@
-"""The whole way in one call; each stage is a class that can be used alone."""
+"""All stages in one call, from training to the report. Each stage is also a class of its own."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _DEFAULT_MERGER = AdapterMerger()
 
 @dataclass(frozen=True, slots=True)
 class PipelineResult:
-    """What each stage left behind.
+    """The results of all stages.
 
     Args:
         adapter: the trained adapter.
         merged: the full model.
         model: the imported model, ready to answer.
-        report: how good its answers were.
+        report: the judgements of its answers.
     """
 
     adapter: AdapterCheckpoint
@@ -47,24 +47,24 @@ def run_pipeline(
     merger: AdapterMerger = _DEFAULT_MERGER,
     max_tokens: int = 512,
 ) -> PipelineResult:
-    """Train, merge, import, generate and judge.
+    """Train an adapter, merge it, import the model into Bedrock, generate answers and judge them.
 
-    Every stage keeps its result below `output_dir` or on S3, so a second call resumes where the first stopped.
+    Each stage saves its result in `output_dir` or on S3, so a second call resumes where the first one stopped.
 
     Args:
-        train: records to learn from.
-        test: records to judge the served model on.
+        train: records to train on.
+        test: records to judge the imported model on.
         trainer: base model, prompt and training configuration.
-        importer: role and account to import with.
+        importer: IAM role and AWS session for the import.
         judge: graders.
         name: name of the imported model.
-        s3_uri: prefix that receives the merged model, ``s3://bucket/prefix``.
-        output_dir: receives ``adapter/`` and ``merged/``.
-        merger: how the adapter is merged; by default into the weights that it was trained on.
-        max_tokens: longest answer, in tokens.
+        s3_uri: S3 prefix for the merged model, ``s3://bucket/prefix``.
+        output_dir: directory for ``adapter/`` and ``merged/``.
+        merger: merges the adapter, by default into the weights that it was trained on.
+        max_tokens: maximum length of an answer in tokens.
 
     Raises:
-        SQLQuarryError: of the stage that failed.
+        SQLQuarryError: a stage failed. The class depends on the stage.
     """
     output = Path(output_dir)
     adapter = trainer.train(train, output_dir=output / "adapter")

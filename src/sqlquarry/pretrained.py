@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-_NEEDS = "config.json, a tokenizer and whole safetensors that fit each other"
+_NEEDS = "config.json, a tokenizer and complete safetensors files of the same model"
 
 
 def pick_device(device: str) -> str:
     """Resolve "auto", and refuse "cuda" if there is no GPU.
 
     Raises:
-        DeviceError: CUDA was asked for, but torch sees no CUDA device.
-        ConfigError: an unknown word.
+        DeviceError: the device is "cuda", but torch sees no CUDA device.
+        ConfigError: the device is unknown.
     """
     import torch
 
     if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device is {device!r}; use 'auto', 'cpu' or 'cuda'")
+        raise ConfigError(f"unknown device {device!r}. Use 'auto', 'cpu' or 'cuda'.")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -41,7 +41,7 @@ def pick_device(device: str) -> str:
 
 
 def compute_dtype(device: str) -> torch.dtype:
-    """Return the dtype to compute in: bfloat16 on CUDA; float32 on CPUs, most of which multiply bfloat16 far slower."""
+    """Return the dtype to compute in: bfloat16 on CUDA, and float32 on CPUs, most of which are slow in bfloat16."""
     import torch
 
     return torch.float32 if device == "cpu" else torch.bfloat16
@@ -51,24 +51,24 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """Load a model's tokenizer.
 
     Raises:
-        UnsupportedModelError: the folder lacks a file, or one is malformed.
+        UnsupportedModelError: a file is missing or malformed.
     """
     from transformers import AutoTokenizer
 
-    with reading_model(directory, "a sound tokenizer.json, tokenizer_config.json, chat_template.jinja and config.json"):
+    with reading_model(directory, "a valid tokenizer.json, tokenizer_config.json, chat_template.jinja and config.json"):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
 
 
 def check_config(directory: Path) -> None:
-    """Build one layer of a model without weights: a config.json that transformers cannot use is found in a moment.
+    """Check a config.json quickly, by building one layer of the model without weights.
 
     Raises:
-        UnsupportedModelError: a value is of another type or names something unknown.
+        UnsupportedModelError: transformers cannot use a value in config.json.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"), reading_model(directory, "a sound config.json"):
+    with torch.device("meta"), reading_model(directory, "a valid config.json"):
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         config.num_hidden_layers = 1
         AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -77,22 +77,22 @@ def check_config(directory: Path) -> None:
 def load_causal_lm(
     directory: Path, device: str, recipe: QuantizationRecipe | None = None, *, attention: str = "sdpa"
 ) -> PreTrainedModel:
-    """Load a causal language model onto `device`, its linear layers in 4 bits if there is a recipe.
+    """Load a causal language model onto `device`. If there is a recipe, quantize its linear layers to 4 bits.
 
     Args:
-        directory: config and safetensors.
+        directory: directory with config.json and safetensors.
         device: "cpu", "cuda" or "cuda:<n>".
-        recipe: how to quantise.
+        recipe: how to quantize the weights. None does not quantize them.
         attention: transformers' name of the attention to use.
 
     Raises:
-        UnsupportedModelError: the folder lacks a file, a file is malformed, or its weights are not safetensors.
+        UnsupportedModelError: a file is missing or malformed, or the weights are not safetensors.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     dtype = compute_dtype(torch.device(device).type)
-    # Without use_safetensors a folder that lacks them would have its .bin files unpickled.
+    # Without use_safetensors, transformers would unpickle .bin files in a folder without safetensors.
     options: dict[str, object] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
     options["use_safetensors"] = True
     if recipe:
@@ -101,21 +101,21 @@ def load_causal_lm(
     with reading_model(directory):
         model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
     if model.config.tie_word_embeddings:
-        # transformers 5 keeps a separate head if files hold one next to the embeddings; what serves the model does not.
+        # transformers 5 keeps a separate head if the files contain one. The servers of merged models do not.
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     return keep_trainable_on_cpu(model) if recipe else model
 
 
 @contextlib.contextmanager
 def reading_model(directory: Path, needs: str = _NEEDS) -> Iterator[None]:
-    """Read files quietly, and raise one kind of error for all that transformers and PEFT find wrong with them.
+    """Read a model's files quietly in the block, and convert all errors of transformers and PEFT to one class.
 
     Args:
-        directory: the model's.
+        directory: the model's directory.
         needs: the files that are read, for the message.
 
     Raises:
-        UnsupportedModelError: whatever they raise, but for a lack of memory and failures of the device.
+        UnsupportedModelError: any error in the block, except lack of memory and failures of the device.
     """
     import torch
 
@@ -124,19 +124,19 @@ def reading_model(directory: Path, needs: str = _NEEDS) -> Iterator[None]:
             yield
     except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except Exception as error:  # malformed values raise anything: KeyError, TypeError, RuntimeError, Exception itself
-        # A traceback shows it, too, with names of the files' tensors.
+    except Exception as error:  # malformed values raise KeyError, TypeError, RuntimeError and even Exception itself
+        # A traceback also shows this error, which may contain names of tensors from the files.
         error.args = tuple(visible(part) if isinstance(part, str) else part for part in error.args)
         raise UnsupportedModelError(
-            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs {needs}."
+            f"the model in {directory} cannot be loaded ({type(error).__name__}: {error}). It needs {needs}."
         ) from error
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Switch off transformers' progress bars and future warnings, which say nothing that a user can act on.
+    """Switch off transformers' progress bars and future warnings, which users cannot act on.
 
-    Its other messages are made visible: they hold names and values of the model's files.
+    In its other messages, control characters are made visible, because they contain text from the model's files.
     """
     from transformers.utils import logging
 

@@ -1,8 +1,7 @@
-"""The one prompt: what a record looks like to the model, in training and in serving.
+"""The prompt that a model sees for a record, the same in training and in serving.
 
-Training tokens and serving prompt come from the same rendered text. Where the tokenizer puts BOS in front by itself,
-the text carries none, because a server tokenizes the text the same way; so the tokens are equal and BOS is never
-doubled.
+Training tokens and serving prompt come from the same rendered text. If the tokenizer adds BOS itself, the text contains
+no BOS, because a server tokenizes the text in the same way. So the tokens are equal and BOS is never doubled.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ DEFAULT_SYSTEM = (
 )
 DEFAULT_USER = "Return the SQL query that answers the following question: {question}"
 
-# The published recipe's form (AWS, "customized-text-to-sql-model" notebook). Its prompt ended with a space, which
-# tokenizes apart from the answer's first word; here the space belongs to the answer.
+# The format of the published recipe (AWS, "customized-text-to-sql-model" notebook). The recipe's prompt ends with a
+# space, which becomes a token of its own. Here the space belongs to the answer, so it joins the answer's first word.
 HUMAN_ASSISTANT = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] }}"
@@ -49,11 +48,11 @@ HUMAN_ASSISTANT = (
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 PLACEHOLDERS = ("schema", "question", "dialect")
-# Twice in braces, as Jinja and str.format write other things, a name is text.
+# A name in double braces is plain text, because Jinja and str.format use double braces for other purposes.
 _PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
 _FILLED = re.compile(r"(?:(?<!\{)\{(?=\w+\})|\{(?=\w+\}(?!\})))(schema|question|dialect)\}")
 _FORMATTED = re.compile(r"\{(?:schema|question|dialect)[!:][^{}]*\}")
-# How a reader spells the dialects that sqlglot's names do not show.
+# The usual spelling of dialect names. Other dialects get sqlglot's name, capitalized.
 _DIALECTS = {
     "athena": "Amazon Athena",
     "bigquery": "BigQuery",
@@ -68,11 +67,11 @@ _DIALECTS = {
     "sqlite": "SQLite",
     "tsql": "T-SQL",
 }
-_PROBE = Record(question="Question", schema="Schema", sql="Select a")  # a template may change case
+_PROBE = Record(question="Question", schema="Schema", sql="Select a")  # mixed case reveals templates that change case
 
 
 class Encoded(NamedTuple):
-    """One training example: `labels` is -100 on the prompt and equals `input_ids` on the answer; both (tokens,)."""
+    """One training example. `labels` is -100 on the prompt and equals `input_ids` on the answer. Both are (tokens,)."""
 
     input_ids: list[int]
     labels: list[int]
@@ -81,14 +80,14 @@ class Encoded(NamedTuple):
 @check_options()
 @dataclass(frozen=True, slots=True)
 class PromptFormatter:
-    """Render records as prompts and training examples, always in the same words and tokens.
+    """A prompt format that renders records as prompts and training examples with the same wording and tokens.
 
     Args:
-        system: system message; "" for a model whose template knows no system role.
-        user: user message; must contain ``{question}``. One of both must contain ``{schema}``, and either may contain
-            ``{dialect}``: the record's SQL dialect, as "SQLite" or "PostgreSQL".
-        template: "human-assistant" (the published form), "chat" (the base model's own template) or a Jinja string.
-        tokens: what the base model adds to it; filled by `bind`, not by hand.
+        system: system message. Use "" for a model whose template does not support a system role.
+        user: user message. It must contain ``{question}``. One of the two messages must contain ``{schema}``, and
+            either may contain ``{dialect}``, which becomes the SQL dialect of the record, such as "PostgreSQL".
+        template: "human-assistant" (the published format), "chat" (the base model's own template) or a Jinja string.
+        tokens: template and special tokens of the base model. `bind` sets it, so leave it out.
 
     Raises:
         ConfigError: a placeholder is missing or unknown, or the Jinja string does not parse.
@@ -102,7 +101,7 @@ class PromptFormatter:
     def __post_init__(self) -> None:
         fields: dict[str, object] = {"system": self.system, "user": self.user, "template": self.template}
         if bad := [
-            f"{name} is {value!r:.80}, but must be text" for name, value in fields.items() if type(value) is not str
+            f"{name} is {value!r:.80}, but must be a string" for name, value in fields.items() if type(value) is not str
         ]:
             raise ConfigError("PromptFormatter: " + "; ".join(bad))
         bad = list(_placeholder_problems(self.system, self.user))
@@ -111,12 +110,13 @@ class PromptFormatter:
                 compile_template(self.template)
             except jinja2.TemplateSyntaxError as error:
                 bad.append(
-                    f"template is neither 'human-assistant' nor 'chat' nor valid Jinja (line {error.lineno}: {error})"
+                    "template must be 'human-assistant', 'chat' or valid Jinja, but Jinja cannot parse it "
+                    f"(line {error.lineno}: {error})"
                 )
             else:
                 if "{" not in self.template:
                     bad.append(
-                        f"template {self.template!r} is unknown: use 'human-assistant', 'chat' or a Jinja string"
+                        f"template {self.template!r} is unknown. Use 'human-assistant', 'chat' or a Jinja string"
                     )
         if bad:
             raise ConfigError("PromptFormatter: " + "; ".join(bad))
@@ -124,14 +124,14 @@ class PromptFormatter:
     def messages(self, record: Record) -> list[dict[str, str]]:
         """Return the record as role/content messages.
 
-        There is no system message if `system` is "", and an assistant's if the record has SQL.
+        The system message is left out if `system` is "". An assistant message is added if the record has SQL.
         """
         values = {
             "schema": record.schema.strip(),
             "question": record.question.strip(),
             "dialect": _DIALECTS.get(record.dialect.lower(), record.dialect.capitalize()),
         }
-        # In one pass: what looks like a placeholder in a schema is part of the schema.
+        # One pass only, so that text in a schema that looks like a placeholder is not replaced.
         system, user = (_FILLED.sub(lambda found: values[found[1]], text) for text in (self.system, self.user))
         turns = [Message("system", system)] if self.system else []
         turns.append(Message("user", user))
@@ -140,52 +140,55 @@ class PromptFormatter:
         return [turn._asdict() for turn in turns]
 
     def bind(self, tokenizer: Tokenizer) -> PromptFormatter:
-        """Resolve template, special tokens, BOS policy and stop text against a transformers tokenizer.
+        """Resolve template, special tokens, BOS policy and stop text with a transformers tokenizer.
 
-        A bound formatter needs no tokenizer for `prompt`, and is returned as it is. The tokenizer's own chat template
-        is rendered in a child process first (`require_bounded`), and afterwards in this one, which is a hundred times
-        faster.
+        A bound formatter needs no tokenizer for `prompt`. If the formatter is already bound, it is returned unchanged.
+        The tokenizer's own chat template is first rendered in a child process (`require_bounded`), and then in this
+        process, which is a hundred times faster.
 
         Raises:
-            ConfigError: the tokenizer has no EOS token, no chat template where one is needed, or ends every text with
-                EOS; or the template cannot be rendered, does not end the assistant's turn with a special token, or
-                takes too much time or memory.
+            ConfigError: the tokenizer has no EOS token, has no chat template although `template` is "chat", or ends
+                every text with EOS. Or the template cannot be rendered, does not end the assistant's turn with a
+                special token, or takes too much time or memory.
         """
         if self.tokens is not None:
             return self
         if tokenizer.eos_token is None:
-            raise ConfigError("the tokenizer has no eos_token, so a trained model could never stop. Set one.")
+            raise ConfigError(
+                "the tokenizer has no eos_token, so a trained model would never stop. Set tokenizer.eos_token."
+            )
         source = {"human-assistant": HUMAN_ASSISTANT, "chat": tokenizer.chat_template}.get(self.template, self.template)
         if not isinstance(source, str):
             raise ConfigError(
                 "template='chat' needs a base model with one chat template, but the tokenizer has "
-                f"{'none' if source is None else 'several'}. Use template='human-assistant', or pass the Jinja string."
+                f"{'none' if source is None else 'several'}. Use template='human-assistant' or pass a Jinja string."
             )
         ids = tokenizer("a")["input_ids"]
         if ids[-1] == tokenizer.eos_token_id:
             raise ConfigError(
-                "the tokenizer puts EOS after every text, so every prompt would end there. Switch it off."
+                "the tokenizer adds EOS to every text, so every prompt would end with it. Switch that off in the "
+                "tokenizer."
             )
         bos = tokenizer.bos_token
         adds_bos = bos is not None and ids[0] == tokenizer.bos_token_id
         draft = BoundTokens(source, bos or "", tokenizer.eos_token, adds_bos=adds_bos, stop="")
         if self.template == "chat":
             self._require_bounded(source, draft.bos, draft.eos)
-        # Some templates write an empty thought before the answer: only what follows the answer ends it.
+        # Some templates write an empty thought before the answer, so the stop text is only what follows the answer.
         tail = dataclasses.replace(self, tokens=draft)._checked_stop()  # noqa: SLF001 - the same class
         if not tail:
             raise ConfigError(
-                f"the template ends no assistant turn: after {_PROBE.sql!r} nothing follows, so a trained model could "
-                f"never stop. End the turn with {{{{ eos_token }}}}."
+                f"the template writes nothing after the answer {_PROBE.sql!r}, so a trained model would never stop. "
+                "End the assistant's turn with {{ eos_token }}."
             )
-        if special_tokens(tokenizer):  # else it is not a tokenizer that tells them
+        if special_tokens(tokenizer):  # empty for tokenizers that do not list them
             stop_token_id(tokenizer, tail)
         return dataclasses.replace(self, tokens=dataclasses.replace(draft, stop=tail))
 
     def prompt(self, record: Record, tokenizer: Tokenizer | None = None) -> str:
-        """The text to send to the model, up to where the answer begins.
+        """Return the text to send to the model, up to the start of the answer.
 
-        Without `tokenizer` the formatter must be bound (as `load` returns it).
+        Without `tokenizer` the formatter must be bound. `load` returns a bound one.
 
         Raises:
             ConfigError: the formatter is not bound and there is no tokenizer, or the template cannot be rendered.
@@ -194,29 +197,32 @@ class PromptFormatter:
         return bound._render(bound.messages(record.asked), generation=True)  # noqa: SLF001 - the same class
 
     def completion(self, record: Record, tokenizer: Tokenizer | None = None) -> str:
-        """The text that the model learns to write after `prompt`: the SQL and the stop text.
+        """Return the text that the model learns to write after `prompt`, which is the SQL and the stop text.
 
         Raises:
             RecordError: the record has no SQL.
-            ConfigError: the template renders another prompt with the answer than without it.
+            ConfigError: the template renders the prompt differently when there is an answer.
         """
         if record.sql is None:
-            raise RecordError(f"record {record.id or '(no id)'} has no sql, so there is nothing to learn from it")
+            raise RecordError(f"record {record.id or '(no id)'} has no sql to train on. Add it or drop the record.")
         bound = self._bound(tokenizer)
         prompt, whole = bound.prompt(record), bound._render(bound.messages(record), generation=False)  # noqa: SLF001 - the same class
         if not whole.startswith(prompt):
+            pairs = enumerate(zip(prompt, whole, strict=False))
+            start = next((index for index, (one, other) in pairs if one != other), len(whole))
             raise ConfigError(
-                "the chat template changes the prompt once there is an answer, so training and serving would differ: "
-                f"{prompt[-60:]!r} is not how {whole[-120:]!r} begins. Pass a plain Jinja template{self._system_hint}."
+                "the chat template changes the prompt when there is an answer, so training and serving would differ: "
+                f"{prompt[start : start + 80]!r} becomes {whole[start : start + 80]!r}. Pass a plain Jinja template"
+                f"{self._system_hint}."
             )
-        # White space after the end-of-turn token is never generated.
+        # A server stops at the end-of-turn token, so white space after it is never generated.
         return whole[len(prompt) :].rstrip()
 
     def encode(self, record: Record, tokenizer: Tokenizer) -> Encoded:
-        """The record as one training example with the loss on the answer only.
+        """Return the record as one training example with the loss on the answer only.
 
-        Prompt and answer are tokenized apart, so no token spans the border and the prompt's tokens are exactly those
-        that a server makes of `prompt(record)`.
+        Prompt and answer are tokenized separately. So no token spans the boundary, and the prompt's tokens are exactly
+        those that a server gets from `prompt(record)`.
 
         Raises:
             RecordError: the record has no SQL, or its SQL contains the text of a special token.
@@ -225,10 +231,10 @@ class PromptFormatter:
         return self.encode_all([record], tokenizer)[0]
 
     def encode_all(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Encoded]:
-        """Like `encode`, for many records in two calls of the tokenizer, which uses all cores.
+        """Encode many records with two calls of the tokenizer, which uses all cores. See `encode`.
 
         Raises:
-            RecordError, ConfigError: as `encode`.
+            RecordError, ConfigError: see `encode`.
         """
         if not records:
             return []  # tokenizers refuse an empty batch
@@ -243,18 +249,18 @@ class PromptFormatter:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over wording, template, special tokens, BOS policy and stop text.
+        """16 hex digits that identify wording, template, special tokens, BOS policy and stop text.
 
-        Binding to a tokenizer resolves the last four, so it changes the fingerprint; artifacts carry the bound one.
+        Binding to a tokenizer resolves the last four, so it changes the fingerprint. Artifacts store the bound one.
         """
         canonical = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def chat_template(self) -> str:
-        """The bound template for `tokenizer_config.json`: a server that renders messages makes the training tokens.
+        """The bound template for `tokenizer_config.json`, which gives a server the same tokens as in training.
 
-        Such a server adds no special tokens of its own, so BOS stands in the template where the tokenizer adds it.
+        A server that renders messages adds no special tokens. So this template contains BOS if the tokenizer adds it.
 
         Raises:
             ConfigError: the formatter is not bound.
@@ -263,7 +269,7 @@ class PromptFormatter:
         assert tokens is not None  # noqa: S101 - _bound has checked it
         renders_bos = self._raw(self.messages(_PROBE), generation=False).startswith(tokens.bos) if tokens.bos else True
         source = tokens.template if renders_bos or not tokens.adds_bos else "{{ bos_token }}" + tokens.template
-        # A server would put today's date where training had none.
+        # Otherwise a server would insert today's date, which training did not have.
         return "{% set strftime_now = undefined %}" + source if "strftime_now" in source else source
 
     def save(self, output_dir: str | Path) -> None:
@@ -276,53 +282,55 @@ class PromptFormatter:
 
     @classmethod
     def load(cls, directory: str | Path) -> PromptFormatter:
-        """Read the formatter that `save` wrote.
+        """Load the formatter that `save` wrote.
 
         Raises:
-            IncompleteArtifactError: there is no ``prompt.json``, or its fingerprint is not that of its content.
+            IncompleteArtifactError: there is no ``prompt.json``, or its fingerprint does not match its content.
         """
         path = local_path(directory, "the prompt's directory") / PROMPT_FILE
         if not path.is_file():
-            raise IncompleteArtifactError(f"{path} does not exist: the directory holds no prompt. Train again.")
+            raise IncompleteArtifactError(f"{path} does not exist, so the directory has no prompt. Train again.")
         try:
             content = read_object(path)
             fingerprint, tokens = content.pop("fingerprint"), content.pop("tokens")
             bound = BoundTokens(**tokens) if tokens else None
-            # The directory may come from anyone, and even compiling a template can take forever.
+            # The directory may come from anybody, and even compiling a hostile template can take forever.
             for template in {content["template"], bound.template if bound else "chat"}:
                 if template not in ("human-assistant", "chat", HUMAN_ASSISTANT):
                     wording = cls(content["system"], content["user"])
                     wording._require_bounded(template, *((bound.bos, bound.eos) if bound else ("", "")))
             formatter = cls(**content, tokens=bound)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IncompleteArtifactError(f"{path} holds no prompt ({error}). Restore the file.") from error
+            raise IncompleteArtifactError(f"{path} is not a valid prompt ({error}). Restore the file.") from error
         if formatter.fingerprint != fingerprint:
             raise IncompleteArtifactError(
-                f"{path} was edited: its fingerprint is {formatter.fingerprint}, but it says {fingerprint}. "
-                "A model must be served the prompt it was trained with; restore the file."
+                f"{path} was edited: its fingerprint is {formatter.fingerprint}, but the file contains {fingerprint}. "
+                "A model must be served with the prompt that it was trained with. Restore the file."
             )
         return formatter
 
     def _require_bounded(self, template: str, bos: str, eos: str) -> None:
-        """Check a template of unknown origin with the messages that binding and preflight render."""
+        """Check a template of unknown origin on the messages that binding and preflight render."""
         ends = [Conversation(self.messages(record), record is not _PROBE) for record in (_PROBE.asked, _PROBE)]
         require_bounded(template, {"bos_token": bos, "eos_token": eos}, ends)
 
     def _checked_stop(self) -> str:
-        """Return what ends an answer, of a template that loses and changes nothing and begins the assistant's turn."""
+        """Return the text that ends an answer. Refuse a template that drops or changes text, or begins no answer."""
         prompt, completion = self.prompt(_PROBE), self.completion(_PROBE)
         if lost := [name for name in ("question", "schema") if str(getattr(_PROBE, name)) not in prompt]:
             raise ConfigError(
-                f"the template leaves out or changes the {' and the '.join(lost)}: a prompt ends with "
+                f"the template drops or changes the {' and the '.join(lost)}: its prompt ends with "
                 f"{prompt[-120:]!r}. Pass a plain Jinja template{self._system_hint}."
             )
         before, answer, after = completion.partition(_PROBE.sql or "")
         if not answer:
-            raise ConfigError(f"the template makes {completion[-120:]!r} of {_PROBE.sql!r}: it changes the answer")
+            raise ConfigError(
+                f"the template changes the answer {_PROBE.sql!r} to {completion[-120:]!r}. Pass a plain Jinja template."
+            )
         if before.strip() and prompt == self._render(self.messages(_PROBE.asked), generation=False):
             raise ConfigError(
                 f"the template does not begin the assistant's turn, so the model would write {before!r} before each "
-                "answer. End it with {% if add_generation_prompt %}{{ … }}{% endif %}, which writes that."
+                "answer. Write that text at the end with {% if add_generation_prompt %}{{ … }}{% endif %}."
             )
         return after
 
@@ -330,7 +338,7 @@ class PromptFormatter:
         if self.tokens is not None:
             return self
         if tokenizer is None:
-            raise ConfigError("this formatter is not bound to a base model yet: pass a tokenizer, or call bind()")
+            raise ConfigError("this formatter is not bound to a base model yet. Pass a tokenizer or call bind().")
         return self.bind(tokenizer)
 
     def _raw(self, messages: list[dict[str, str]], *, generation: bool) -> str:
@@ -347,35 +355,35 @@ class PromptFormatter:
             )
         except ConfigError as error:
             raise ConfigError(f"{error}. Pass a plain Jinja template{self._system_hint}.") from error
-        except Exception as error:  # a template is code of the model's makers, and can raise anything
+        except Exception as error:  # a template is somebody else's code and can raise anything
             raise ConfigError(
                 f"the chat template cannot be rendered ({type(error).__name__}: {error}). Pass a plain Jinja template."
             ) from error
 
     @property
     def _system_hint(self) -> str:
-        return ", or set system='' and name {schema} in `user`, if it takes no system message" if self.system else ""
+        return ". If it has no system role, set system='' and put {schema} into `user`" if self.system else ""
 
     def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
         text = self._raw(messages, generation=generation)
         tokens = self.tokens
-        # The tokenizer will put BOS there; left in the text it would be doubled.
+        # The tokenizer adds BOS later, so BOS in the text would be doubled.
         return text.removeprefix(tokens.bos) if tokens and tokens.adds_bos else text
 
 
 def _placeholder_problems(system: str, user: str) -> Iterator[str]:
     found = {name: {one[1] for one in _FILLED.finditer(text)} for name, text in (("system", system), ("user", user))}
     if "schema" not in found["system"] | found["user"]:
-        yield f"system must contain {{schema}}, but is {system!r} (or user must contain it)"
+        yield f"system or user must contain {{schema}}, but system is {system!r}"
     if "question" not in found["user"]:
         yield f"user must contain {{question}}, but is {user!r}"
     for name, text in (("system", system), ("user", user)):
         for unknown in sorted({found[1] for found in _PLACEHOLDER.finditer(text)} - {*PLACEHOLDERS}):
             meant = did_you_mean(f"{{{unknown}}}", [f"{{{name}}}" for name in PLACEHOLDERS])
-            hint = meant or ": use {schema}, {question} or {dialect}"
+            hint = meant or "; use {schema}, {question} or {dialect}"
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
         for formatted in _FORMATTED.findall(text):
-            yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
+            yield f"{name} has {formatted}, but a placeholder cannot have a format; use only the name in braces"
 
 
 DEFAULT_FORMATTER = PromptFormatter()

@@ -1,7 +1,7 @@
-"""Name and type what a manifest says of where an artifact came from.
+"""Typed parts of an artifact's provenance: the training run, the merge and its verification.
 
-A manifest stores it as JSON under "provenance", and its reader may be a later version than its writer: fields that are
-not known here are passed over.
+A manifest stores them as JSON under "provenance". Another version may have written the manifest, so unknown fields are
+ignored.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """What a finished training run took.
+    """Metrics of a finished training run.
 
     Args:
-        records: records that were learned.
-        rows: packed rows of tokens.
-        tokens_per_epoch: tokens of all rows, shared prefixes counted once.
-        tokens_unshared: the same with prefixes counted for each record.
-        steps: optimizer steps.
-        learning_rate: the highest of the schedule.
+        records: number of training records.
+        rows: number of packed rows.
+        tokens_per_epoch: tokens in all rows. A shared prefix counts once.
+        tokens_unshared: tokens if each record repeated its prefix.
+        steps: number of optimizer steps.
+        learning_rate: peak of the schedule.
         training_loss: mean loss over all answer tokens, nats per token.
-        duration_s: time in the training loop.
-        tokens_per_second: tokens of all epochs by that time.
+        duration_s: seconds in the training loop.
+        tokens_per_second: tokens of all epochs divided by `duration_s`.
         device: "cpu" or "cuda".
-        processes: that trained together.
-        shard_group_size: processes that hold the frozen base together; 1 if each holds all of it.
-        trained_rows: ids of tokens whose embedding and head rows were trained, too.
-        peak_memory_bytes: torch's highest allocation on the GPU; None on a CPU.
+        processes: number of processes that trained together.
+        shard_group_size: number of processes that share one copy of the frozen base. 1 if each has a complete copy.
+        trained_rows: token ids whose embedding and head rows were also trained.
+        peak_memory_bytes: torch's peak allocation on the GPU. None on a CPU.
     """
 
     records: int
@@ -55,15 +55,15 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True)
 class AdapterAgreement:
-    """How a model agrees with the adapter on its training base, over the tokens of the gold answers.
+    """Agreement of a merged model with the adapter on its training base, measured on the tokens of gold answers.
 
     Args:
         kl: mean KL(adapter ‖ model) of the next-token distributions, nats.
-        greedy_agreement: share of tokens with the same most likely token.
-        answer_log_likelihood: mean log-likelihood of the gold tokens, nats per token.
-        adapter_log_likelihood: the same of the adapter on its training base.
-        answer_tokens: tokens compared.
-        records: records they come from.
+        greedy_agreement: share of positions where both give the same most likely token.
+        answer_log_likelihood: mean log-likelihood of the gold tokens under the model, nats per token.
+        adapter_log_likelihood: the same under the adapter on its training base.
+        answer_tokens: number of compared tokens.
+        records: number of records that the tokens come from.
     """
 
     kl: float
@@ -76,13 +76,13 @@ class AdapterAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a comparison found about a merged model.
+    """Result of comparing a merged model with its adapter.
 
     Args:
-        agreement: with the adapter on its training base.
+        agreement: agreement with the adapter on its training base.
         coverage: share of the adapter's tensors that are in the merged model.
         largest_update: largest ‖ΔW‖/‖W‖ of a tensor.
-        changed_tensors: how many tensors the adapter changes.
+        changed_tensors: number of tensors that the adapter changes.
     """
 
     agreement: AdapterAgreement
@@ -96,8 +96,8 @@ class MergedAdapter:
     """One of several adapters that were merged together.
 
     Args:
-        digest: of its manifest.
-        weight: its factor in the sum.
+        digest: digest of the adapter's manifest.
+        weight: factor of the adapter in the weighted sum.
     """
 
     digest: str
@@ -106,18 +106,18 @@ class MergedAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeSummary:
-    """How a model was merged.
+    """Summary of a merge.
 
     Args:
-        base: which weights were added to.
-        dtype: of the merged weights; None if it is the base's.
-        adapter_digest: of the adapter's manifest, or of the first one's.
-        merged_tensors: how many tensors changed.
-        mean_relative_update: mean ‖ΔW‖/‖W‖ over them; None if all were replaced.
-        relative_updates: ‖ΔW‖/‖W‖ of each; None for one that was replaced.
-        adapters: of a merge of several.
-        candidates: how each base agreed with the adapter, if both were measured.
-        verification: of the merged model; None if nothing was compared.
+        base: the base weights that the adapter was added to.
+        dtype: dtype of the merged weights. None if it is the base model's.
+        adapter_digest: digest of the manifest of the adapter, or of the first one if there are several.
+        merged_tensors: number of tensors that changed.
+        mean_relative_update: mean ‖ΔW‖/‖W‖ over these tensors. None if all were replaced.
+        relative_updates: ‖ΔW‖/‖W‖ by tensor name. None for a tensor that was replaced.
+        adapters: all adapters of a merge of several.
+        candidates: agreement of each base with the adapter, if both bases were measured.
+        verification: comparison with the adapter. None if nothing was compared.
     """
 
     base: Literal["original", "dequantized"]
@@ -132,46 +132,46 @@ class MergeSummary:
 
 
 def read_part(part: type[_Part], value: object) -> _Part:
-    """Make a dataclass of this module from JSON.
+    """Build a dataclass of this module from parsed JSON.
 
     Raises:
-        ValueError: a field is missing or of another kind; the message names it.
+        ValueError: a field is missing or has a wrong type. The message contains its path.
     """
-    made = _read(part, value, part.__name__)
-    assert isinstance(made, part)  # noqa: S101 - `_read` makes what it is asked for
-    return made
+    result = _read(part, value, part.__name__)
+    assert isinstance(result, part)  # noqa: S101 - for the type checker: `_read` returns an object of the hinted class
+    return result
 
 
-def _read(hint: object, value: object, place: str) -> object:
+def _read(hint: object, value: object, path: str) -> object:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is types.UnionType:
         (kind,) = [one for one in arguments if one is not type(None)]
-        return None if value is None else _read(kind, value, place)
+        return None if value is None else _read(kind, value, path)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _read_dataclass(hint, value, place)
+        return _read_dataclass(hint, value, path)
     if origin is tuple and isinstance(value, list):
-        return tuple(_read(arguments[0], one, f"{place}[{number}]") for number, one in enumerate(value))
+        return tuple(_read(arguments[0], one, f"{path}[{index}]") for index, one in enumerate(value))
     if origin is Mapping and isinstance(value, Mapping):
-        return {str(name): _read(arguments[1], one, f"{place}.{name}") for name, one in value.items()}
+        return {str(name): _read(arguments[1], one, f"{path}.{name}") for name, one in value.items()}
     if origin is Literal and value in arguments:
         return value
     accepted = int | float if hint is float else hint
     if isinstance(accepted, type | types.UnionType) and isinstance(value, accepted) and not isinstance(value, bool):
         return value
-    raise ValueError(f"{place} is {value!r:.80}")
+    raise ValueError(f"{path} is {value!r:.80}")
 
 
-def _read_dataclass(part: type, value: object, place: str) -> object:
+def _read_dataclass(part: type, value: object, path: str) -> object:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{place} is {value!r:.80}")  # noqa: TRY004 - one error for every value of another kind
+        raise ValueError(f"{path} is {value!r:.80}")  # noqa: TRY004 - the same class for every value of a wrong type
     hints = _hints(part)
-    needed = [field.name for field in dataclasses.fields(part) if _is_needed(field)]
-    if missing := [name for name in needed if name not in value]:
-        raise ValueError(f"{place} has no {', '.join(missing)}")
-    return part(**{name: _read(hint, value[name], f"{place}.{name}") for name, hint in hints.items() if name in value})
+    required = [field.name for field in dataclasses.fields(part) if _is_required(field)]
+    if missing := [name for name in required if name not in value]:
+        raise ValueError(f"{path} has no {', '.join(missing)}")
+    return part(**{name: _read(hint, value[name], f"{path}.{name}") for name, hint in hints.items() if name in value})
 
 
-def _is_needed(field: dataclasses.Field[object]) -> bool:
+def _is_required(field: dataclasses.Field[object]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 

@@ -1,6 +1,6 @@
-"""Make base weights 4-bit by one recipe for training, merging and local inference.
+"""Quantize base weights to 4 bits with the same recipe in training, merging and local inference.
 
-A merge into "the weights the adapter trained on" is exact only if the same recipe makes the same 4-bit values again.
+A merge into the weights that the adapter was trained on is exact only if the recipe gives the same 4-bit values again.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from bitsandbytes.nn import Params4bit
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
-NESTED_BLOCK = 256  # scales that share one scale of their own: bitsandbytes.functional.quantize_4bit
+NESTED_BLOCK = 256  # number of scales that share one second-level scale (bitsandbytes.functional.quantize_4bit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationRecipe:
-    """bitsandbytes 4-bit weights, as recorded in an adapter's manifest.
+    """The settings of bitsandbytes' 4-bit weights, as recorded in an adapter's manifest.
 
     Args:
-        quant_type: the 4-bit code: "nf4" (Dettmers et al. 2023, arXiv:2305.14314) or "fp4".
-        block_size: weights that share one scale.
-        double_quantization: whether the scales are quantised too.
-        storage_dtype: how the packed bytes are typed. FSDP2 moves float32 bit for bit, but on CUDA it rewrites each
-            bfloat16 that looks like a NaN, one packed pair in a thousand: another base, silently
+        quant_type: the 4-bit code, "nf4" (Dettmers et al. 2023, arXiv:2305.14314) or "fp4".
+        block_size: number of weights that share one scale.
+        double_quantization: whether the scales are also quantized.
+        storage_dtype: dtype of the packed bytes. FSDP2 moves float32 bit for bit. On CUDA it silently changes each
+            bfloat16 that looks like a NaN, which is one packed pair in a thousand
             (https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945).
-        load_dtype: dtype of the weights before quantisation and after dequantisation.
-        device: where the weights were quantised. bitsandbytes' CUDA kernel takes the nearest 8-bit scale, its CPU code
-            sometimes the next one (about 3 scales in 1,000, measured on 0.50.2 and an H100).
-        modules: names of the quantised linear modules, sorted (``model.layers.0.mlp.up_proj``).
-        offsets: for each module the mean of its block scales, which double quantisation subtracts; recorded because
-            another device, or number of threads, sums in another order.
+        load_dtype: dtype of the weights before quantization and after dequantization.
+        device: device on which the weights were quantized. bitsandbytes' CUDA kernel takes the nearest 8-bit scale. Its
+            CPU code sometimes takes the next one (about 3 scales in 1,000, measured on 0.50.2 and an H100).
+        modules: sorted names of the quantized linear modules (``model.layers.0.mlp.up_proj``).
+        offsets: mean of the block scales of each module, which double quantization subtracts. It is recorded because
+            another device or number of threads sums in another order.
     """
 
     quant_type: Literal["nf4", "fp4"] = "nf4"
@@ -56,14 +56,16 @@ class QuantizationRecipe:
         sound = sound and all(isinstance(text, str) for text in texts) and isinstance(self.double_quantization, bool)
         sound = sound and self.storage_dtype in dtypes and self.load_dtype in dtypes
         if not sound or not all(type(offset) in (int, float) for offset in self.offsets):
-            raise ConfigError(f"a quantization recipe holds a value of another kind: {self!r:.300}")
+            raise ConfigError(
+                f"the quantization recipe has a value of the wrong type: {self!r:.300}. Train the adapter again."
+            )
 
     @classmethod
     def of(cls, fields: object) -> QuantizationRecipe:
-        """Read the recipe that a manifest holds.
+        """Return the recipe with the fields in a manifest.
 
         Raises:
-            ConfigError: it holds something else.
+            ConfigError: the fields are not those of a recipe.
         """
         if not isinstance(fields, Mapping):
             raise _not_a_recipe(f"it is a {type(fields).__name__}")
@@ -74,7 +76,7 @@ class QuantizationRecipe:
             raise _not_a_recipe(str(error)) from error
 
     def completed(self, model: PreTrainedModel) -> QuantizationRecipe:
-        """Return the recipe with what only a quantized model tells: device, 4-bit modules and their scales' offsets."""
+        """Return the recipe with the device, 4-bit modules and scale offsets of a quantized model."""
         import bitsandbytes
 
         layers = sorted(
@@ -89,7 +91,7 @@ class QuantizationRecipe:
         )
 
     def transformers_config(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-        """Return the `BitsAndBytesConfig` that makes transformers load a model this way."""
+        """Return the `BitsAndBytesConfig` with which transformers quantizes a model by this recipe."""
         import torch
         from transformers import BitsAndBytesConfig
 
@@ -102,7 +104,7 @@ class QuantizationRecipe:
         )
 
     def pack(self, weight: torch.Tensor, layer: torch.nn.Module | None = None) -> Params4bit:
-        """Return a weight (outputs, inputs) as bitsandbytes' 4-bit parameter, on its device, for `layer`."""
+        """Quantize a weight (outputs, inputs) to a 4-bit parameter of `layer`, on the weight's device."""
         import bitsandbytes
         import torch
 
@@ -117,11 +119,12 @@ class QuantizationRecipe:
         ).to(weight.device)
 
     def round_trip(self, weight: torch.Tensor, module: str | None = None) -> torch.Tensor:
-        """Return the values that a 4-bit layer multiplies with: quantized and dequantized, of dtype `load_dtype`."""
+        """Quantize and dequantize a weight: return the values that a 4-bit layer multiplies with, as `load_dtype`."""
         import bitsandbytes.functional as bnb
         import torch
 
-        # Flat, because bitsandbytes misreads blocks that cross rows on some processors (see `keep_trainable_on_cpu`).
+        # bitsandbytes misreads blocks that cross rows on some processors (see `keep_trainable_on_cpu`), but not if the
+        # weight is flat.
         packed, state = bnb.quantize_4bit(
             weight.to(getattr(torch, self.load_dtype)).reshape(-1),
             blocksize=self.block_size,
@@ -132,14 +135,14 @@ class QuantizationRecipe:
         return dequantized.reshape(weight.shape)
 
     def stored_scales(self, scales: torch.Tensor, module: str | None = None) -> torch.Tensor:
-        """Return block scales as dequantization uses them, fp32 (blocks,); with double quantization, of 8 bits each.
+        """Return block scales as dequantization uses them, fp32 (blocks,). Double quantization rounds them to 8 bits.
 
         Args:
-            scales: the largest magnitude of each block of a whole weight, fp32.
-            module: whose scales they are; None takes their own mean as the offset.
+            scales: the largest magnitude of each block of a complete weight, fp32.
+            module: name of the module, for its recorded offset. None uses the mean of `scales`.
 
-        Source: Dettmers et al. 2023, arXiv:2305.14314, section 3 (double quantisation); the rounding is that of
-        bitsandbytes 0.50.2's kernels.
+        Source: Dettmers et al. 2023, arXiv:2305.14314, section 3 (double quantization). Scales are rounded as by the
+        kernels of bitsandbytes 0.50.2.
         """
         import bitsandbytes.functional as bnb
         import torch
@@ -158,19 +161,19 @@ class QuantizationRecipe:
 
 
 def _not_a_recipe(reason: str) -> ConfigError:
-    return ConfigError(f"a manifest holds no quantization recipe ({reason}). Train the adapter again.")
+    return ConfigError(f"the manifest's quantization recipe is invalid ({reason}). Train the adapter again.")
 
 
 def keep_trainable_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
     """Switch off bitsandbytes' CPU inference path, which silently ruins gradients after one evaluation.
 
-    On AVX512-BF16 machines `Linear4bit` repacks its weight in evaluation mode and never unpacks it, and its product
-    then has no backward: LoRA gradients are off by about 100 % with no error (measured on bitsandbytes 0.50.2). The
-    path also crashes for some shapes. The flag is read for CPU tensors only.
+    On AVX512-BF16 machines, `Linear4bit` repacks its weight in evaluation mode and never unpacks it. Its product then
+    has no backward pass, so LoRA gradients are off by about 100 % without an error (measured on bitsandbytes 0.50.2).
+    The path also crashes for some shapes. The flag matters for CPU tensors only.
 
     Raises:
-        UnsupportedModelError: bitsandbytes reads a weight wrongly, whose blocks cross its rows. Its code for AVX512
-            does for many shapes (measured on 0.50.2: off by up to 95 % of the norm).
+        UnsupportedModelError: bitsandbytes misreads a weight whose blocks cross its rows. Its code for AVX512 does so
+            for many shapes (measured on 0.50.2: off by up to 95 % of the norm).
     """
     import bitsandbytes
 
@@ -181,19 +184,19 @@ def keep_trainable_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
         weight = module.weight
         if weight.device.type == "cpu" and module.in_features % weight.blocksize and _is_misread(weight):
             raise UnsupportedModelError(
-                f"{name} has {module.in_features} columns, which is not a multiple of its 4-bit blocks of "
-                f"{weight.blocksize}, and bitsandbytes reads such weights wrongly on this processor. Use a GPU, or set "
+                f"{name} has {module.in_features} columns, which is not a multiple of the 4-bit block size "
+                f"{weight.blocksize}, and bitsandbytes misreads such weights on this processor. Use a GPU, or set "
                 "quantization=None."
             )
     return model
 
 
 def _is_misread(weight: Params4bit) -> bool:
-    """Tell whether a 4-bit weight has other values by rows than as one sequence of blocks, which is how it was made."""
+    """Return whether bitsandbytes dequantizes a weight differently by rows than as the one sequence of blocks it is."""
     import bitsandbytes.functional as bnb
     import torch
 
-    if weight.quant_state is None:  # it is not quantised yet
+    if weight.quant_state is None:  # not quantized yet
         return False
     flat = copy.copy(weight.quant_state)
     flat.shape = torch.Size([weight.quant_state.shape.numel()])
@@ -202,7 +205,7 @@ def _is_misread(weight: Params4bit) -> bool:
 
 
 def hold_dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Replace each 4-bit layer by a plain one that holds the values which it multiplies with, in `dtype`; in place."""
+    """Replace each 4-bit layer, in place, with a plain layer that has the same values as `dtype`."""
     import bitsandbytes
     import torch
 
@@ -213,7 +216,7 @@ def hold_dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedMo
             plain.weight = torch.nn.Parameter(weight, requires_grad=False)
             plain.bias = module.bias
             model.set_submodule(name, plain)
-    # transformers and PEFT look here to decide what kind of layers there are.
+    # transformers and PEFT read these to choose the class of their layers.
     model.is_loaded_in_4bit = model.is_quantized = False
     if hasattr(model, "hf_quantizer"):
         del model.hf_quantizer

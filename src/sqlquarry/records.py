@@ -1,4 +1,4 @@
-"""Define a question about a database, and the turns of a conversation that are made of it."""
+"""Records (a question about a database, with its gold SQL) and the messages of a conversation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from sqlquarry.errors import RecordError
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question about one database, with its gold SQL where it is known.
+    """One question about one database, with the gold SQL if it is known.
 
     Args:
-        question: what the user asks, in words.
+        question: the user's question.
         schema: the CREATE TABLE statements that the model may use.
-        sql: the gold query; None where only an answer is wanted.
-        alternatives: other gold queries; an answer that is equal to any of them is right too.
-        database: the name of the database that `sql` runs on; None where only the schema is known.
-        dialect: the SQL dialect; other common names become sqlglot's, such as "PostgreSQL" or "pg" "postgres".
-        id: the record's name in reports; None lets its place in the sequence stand for it.
+        sql: the gold query. None if you only need an answer from a model.
+        alternatives: other gold queries. An answer that is equal to any of them is also correct.
+        database: name of the database that `sql` runs on. None if only the schema is known.
+        dialect: the SQL dialect. Other common names become sqlglot's: "PostgreSQL" and "pg" become "postgres".
+        id: name of the record in reports. If it is None, reports use the record's index.
 
     Raises:
-        RecordError: a text is blank, a name no text, the dialect unknown, or there are alternatives without `sql`.
+        RecordError: a text is blank, a name is not a string, the dialect is unknown, or there are alternatives without
+            `sql`.
     """
 
     question: str
@@ -40,25 +41,25 @@ class Record:
     def __post_init__(self) -> None:
         given: object = self.alternatives
         if isinstance(given, str) or (given and self.sql is None):
-            raise RecordError(f"{self._name}: alternatives is {given!r}, but must be queries, given with `sql`")
+            raise RecordError(f"{self._name}: alternatives is {given!r}, but must be a list of queries next to `sql`")
         object.__setattr__(self, "alternatives", tuple(self.alternatives))
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():
-                hint = "; leave it out if it is unknown" if name == "sql" else ""
-                raise RecordError(f"{self._name}: {name} is {value!r}, but must be text that is not empty{hint}")
+                hint = ". Leave it out if it is unknown" if name == "sql" else ""
+                raise RecordError(f"{self._name}: {name} is {value!r}, but must be a non-empty string{hint}")
         if not all(isinstance(name, str | None) for name in (self.id, self.database)):
-            raise RecordError(f"{self._name}: id {self.id!r} and database {self.database!r} must be text or None")
+            raise RecordError(f"{self._name}: id {self.id!r} and database {self.database!r} must be strings or None")
 
     @property
     def golds(self) -> tuple[str, ...]:
-        """Every accepted query, the record's own first; empty where none is known."""
+        """All gold queries, `sql` first. Empty if there is none."""
         return () if self.sql is None else (self.sql, *self.alternatives)
 
     @property
     def asked(self) -> Self:
-        """The record as a model may see it: without any gold query."""
+        """A copy without gold queries, which is what a model may see."""
         return dataclasses.replace(self, sql=None, alternatives=())
 
     @property
@@ -74,5 +75,5 @@ class Message(NamedTuple):
 
 
 def json_lines(records: Iterable[Record]) -> str:
-    """Return one JSON object a line, with every field of each record; `load_records` reads them back."""
+    """Return one line of JSON per record with all fields, in the format that `load_records` reads."""
     return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)

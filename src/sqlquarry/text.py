@@ -1,7 +1,7 @@
-"""Make text safe to show: nothing in it is invisible, moves the cursor or reverses the reading direction.
+"""Make text safe to show, so that it cannot hide characters, move the cursor or reverse the reading direction.
 
-Records, answers, SQL, values of databases, file names and messages of servers come from outside. A terminal obeys the
-escape sequences in them, and an editor or a browser obeys their bidirectional controls (CVE-2021-42574).
+Records, answers, SQL, database values, file names and server messages come from outside. A terminal interprets escape
+sequences in them, and an editor or browser interprets bidirectional controls (CVE-2021-42574).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# Control, format, unassigned, private and surrogate characters, line and paragraph separators.
+# Control, format, unassigned, private-use and surrogate characters, and line and paragraph separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-# Signs that Unicode counts as format characters although they are printed: Prepended_Concatenation_Mark.
+# Visible signs that Unicode classifies as format characters: Prepended_Concatenation_Mark.
 _PRINTED = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-# What shows nothing although it counts as a letter, mark or symbol: the rest of Default_Ignorable_Code_Point
-# (https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt), and the blank Braille pattern.
+# Invisible characters that Unicode classifies as letters, marks or symbols: the rest of Default_Ignorable_Code_Point
+# (https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt) and the blank Braille pattern.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 _VARIATION_SELECTORS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 _EMOJI_STYLES = ("\ufe0e", "\ufe0f")
@@ -24,24 +24,24 @@ _HAN = ((0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 _NON_JOINER, _JOINER = "\u200c", "\u200d"
 _PLAIN = re.compile(r"[\t\n -~]*")
 _SPACED = str.maketrans("\t\n\r", "   ")
-# What Markdown, HTML or GitHub (mentions, references) would read as its own.
+# Characters with a meaning in Markdown, HTML or GitHub (mentions, references).
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~$&@]")
-# What begins a link without a sign of Markdown: https://github.github.com/gfm/#autolinks-extension-
+# Parts of a bare URL that GitHub turns into a link: https://github.github.com/gfm/#autolinks-extension-
 _LINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _VIRAMA = 9  # canonical combining class
 
 
 def visible(text: str, *, one_line: bool = False) -> str:
-    r"""Write each character that a reader cannot see, or that a terminal obeys, as ``\u{1b}``.
+    r"""Escape each character that a reader cannot see or that a terminal interprets, as in ``\u{1b}``.
 
-    Ordinary text in any script is unchanged: joiners stay within emoji and where scripts need them (RFC 5892,
-    appendix A), a variation selector stays behind an emoji or a Han character. Tabs and line feeds stay, and a carriage
-    return before a line feed is dropped. The result of a second call is that of the first.
+    Ordinary text in any script is unchanged. Joiners stay in emoji and where a script needs them (RFC 5892, appendix
+    A), and variation selectors stay after an emoji or a Han character. Tabs and line feeds stay. A carriage return
+    before a line feed is dropped. A second call changes nothing.
 
     Args:
-        text: any text, lone surrogates included.
-        one_line: replace each line end and each tab by a space.
+        text: any text, including lone surrogates.
+        one_line: replace each line end and each tab with a space.
     """
     text = text.replace("\r\n", "\n")
     if one_line:
@@ -59,25 +59,25 @@ def visible(text: str, *, one_line: bool = False) -> str:
 
 
 def lone_surrogate(text: str) -> str:
-    r"""Return the first half of a surrogate pair, as JSON escapes it; "" if the text is one that UTF-8 can hold."""
+    r"""Return the first lone surrogate as a JSON escape, or "" if UTF-8 can encode the text."""
     found = _SURROGATE.search(text)
     return f"\\u{ord(found[0]):04x}" if found else ""
 
 
 def as_markdown(text: str) -> str:
-    """Write text as one line of Markdown that shows it and nothing else: no link, image, HTML or mention."""
+    """Escape text as one line of Markdown, so that it contains no link, image, HTML or mention."""
     text = _MARKDOWN.sub(r"\\\g<0>", " ".join(visible(text).split())).replace("\\@", "@\u200b")
     return _LINK.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names and how many follow, for a message that stays readable."""
+    """Return the first names and the number of remaining ones, to keep a message short."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def visible_logger(name: str) -> logging.Logger:
-    """Return the logger `name`, whose messages and text arguments are made visible."""
+    """Return the logger `name`, which passes its messages and text arguments through `visible`."""
     logger = logging.getLogger(name)
     if _make_record_visible not in logger.filters:
         logger.addFilter(_make_record_visible)
@@ -85,7 +85,7 @@ def visible_logger(name: str) -> logging.Logger:
 
 
 def make_handlers_visible(name: str) -> None:
-    """Make messages visible that reach the handlers of another library's logger, from it and those below it."""
+    """Pass all messages that reach the handlers of another library's logger through `visible`."""
     for handler in logging.getLogger(name).handlers:
         if _make_record_visible not in handler.filters:
             handler.addFilter(_make_record_visible)
@@ -102,7 +102,7 @@ def _is_shown(before: str, character: str, after: str) -> bool:
 
 
 def _joins(before: str, joiner: str, after: str) -> bool:
-    """Whether a joiner has a meaning between two characters, of which the first is shown."""
+    """Return whether a joiner has a meaning between two characters, the first of which is visible."""
     if joiner == _JOINER and (before == _EMOJI_STYLES[1] or unicodedata.category(before) in ("So", "Sk")):
         return unicodedata.category(after) == "So" or after in "\u2194\u2195"
     is_cursive = unicodedata.bidirectional(before) in ("AL", "NSM") and unicodedata.bidirectional(after) == "AL"
@@ -110,7 +110,7 @@ def _joins(before: str, joiner: str, after: str) -> bool:
 
 
 def _varies(before: str, selector: str, after: str) -> bool:
-    """Whether a variation selector has a meaning behind a character that is shown."""
+    """Return whether a variation selector has a meaning after a visible character."""
     if selector in _EMOJI_STYLES and before in "#*0123456789":
         return after == "\u20e3"  # a keycap
     is_symbol = not before.isascii() and unicodedata.category(before)[0] in "SPN"
@@ -122,7 +122,7 @@ def _is_in(character: str, ranges: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _make_record_visible(record: logging.LogRecord) -> bool:
-    """Change the record in place; numbers stay what they are, for ``%d`` and ``%.0f``."""
+    """Change the record in place. Numbers stay numbers, so that ``%d`` and ``%.0f`` still work."""
     record.msg = visible(str(record.msg))
     if isinstance(record.args, tuple):
         record.args = tuple(

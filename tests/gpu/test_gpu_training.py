@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; run by hand: `pytest -m gpu tests/gpu`."""
+"""Tests that need a CUDA device. Run them by hand: `pytest -m gpu tests/gpu`."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ def trained(
 
 
 def losses_of(output: Path) -> list[float]:
-    """Of each step, and where an epoch ends of the evaluation."""
+    """Return the loss of each step, and after each epoch that of the evaluation."""
     entries = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
     return [entry[kind] for entry in entries for kind in ("loss", "eval_loss") if kind in entry]
 
 
 def job(base: Path, output: Path, **changes: Any) -> Path:
-    """A job file of the same run as `trained`."""
+    """Write a job file for the same run as `trained`."""
     records = output.with_suffix(".jsonl")
     records.write_text("".join(json.dumps(example) + "\n" for example in toy_examples(64)))
     fields = {"base_model": str(base), "train": str(records), "output_dir": str(output), "config": OPTIONS | changes}
@@ -150,7 +150,7 @@ def test_two_gpus_take_the_steps_of_one(base: Path, tmp_path: Path, *, sharding:
 def test_two_processes_that_share_a_gpu_take_the_steps_of_one(
     base: Path, tmp_path: Path, *, sharding: str, held: bool
 ) -> None:
-    # With bfloat16 storage FSDP2 rewrites packed weights that look like NaN, and losses differ from the first step on.
+    # With bfloat16 storage, FSDP2 changes packed weights that look like NaN, and losses differ from the first step on.
     changes = {"hold_dequantized": held, "sharding": sharding}
     one = trained(base, tmp_path / "1", **changes)
     two = [str(Path(__file__).with_name("two_on_one_gpu.py")), str(job(base, tmp_path / "2", **changes))]
@@ -158,8 +158,8 @@ def test_two_processes_that_share_a_gpu_take_the_steps_of_one(
     assert losses_of(tmp_path / "2") == pytest.approx(one, rel=1e-3)
 
 
-def test_rows_are_recorded_beside_nccl(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Its watchdog thread asks for events at any time, which must not spoil a recording.
+def test_rows_can_be_recorded_while_nccl_runs(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # NCCL's watchdog thread queries events at any time, which must not break a recording.
     alone = trained(base, tmp_path / "alone")
     store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
@@ -178,14 +178,14 @@ LAST_LAYER = ("layers.1.self_attn.q_proj", "layers.1.mlp.down_proj")
     [
         (True, {"hold_dequantized": True}),
         (False, {"hold_dequantized": False, "gradient_checkpointing": True}),
-        (False, {"hold_dequantized": False, "target_modules": LAST_LAYER}),  # the other one has no backward pass
+        (False, {"hold_dequantized": False, "target_modules": LAST_LAYER}),  # the first layer has no backward pass
     ],
 )
-def test_rows_are_recorded_where_the_base_is_shared(
+def test_rows_can_be_recorded_if_the_base_is_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, *, tied: bool
 ) -> None:
     base = save_tiny_llama(tmp_path / "base", hidden_size=256, intermediate_size=512, tie_word_embeddings=tied)
-    # One process under FSDP2: it copies where several gather. What NCCL does in a graph only two GPUs show.
+    # With one process, FSDP2 copies instead of gathering. How NCCL behaves in a graph can be tested only on two GPUs.
     store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
     assert TrainingConfig(device="cuda").uses_cuda_graphs(cuda=True, shard_group_size=2)
     monkeypatch.setattr(TrainingConfig, "shard_group_size", lambda *_: 2)
@@ -206,7 +206,7 @@ def test_rows_are_recorded_where_the_base_is_shared(
         ("qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),
     ],
 )
-def test_sliding_windows_are_in_recorded_steps_as_in_plain_ones(tmp_path: Path, kind: str, fields: Any) -> None:
+def test_recorded_steps_equal_plain_ones_with_sliding_windows(tmp_path: Path, kind: str, fields: Any) -> None:
     base = tmp_path / "base"
     save_tiny_llama(base)
     sizes = {"vocab_size": len(AutoTokenizer.from_pretrained(base)), "hidden_size": 128, "intermediate_size": 256}
@@ -219,12 +219,12 @@ def test_sliding_windows_are_in_recorded_steps_as_in_plain_ones(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": 1, "hold_dequantized": False}])
-def test_compiled_and_recorded_steps_are_those_of_plain_ones(base: Path, tmp_path: Path, changes: Any) -> None:
+def test_compiled_and_recorded_steps_equal_plain_ones(base: Path, tmp_path: Path, changes: Any) -> None:
     plain = trained(base, tmp_path / "plain", torch_compile=False, attn_implementation="sdpa", **changes)
     assert trained(base, tmp_path / "recorded", **changes) == pytest.approx(plain, rel=1e-3)
 
 
-def test_trained_rows_are_in_compiled_steps_as_in_plain_ones(base: Path, tmp_path: Path) -> None:
+def test_compiled_steps_equal_plain_ones_with_trained_token_rows(base: Path, tmp_path: Path) -> None:
     changes = {"trainable_tokens": ["<|im_end|>"]}
     plain = trained(base, tmp_path / "plain", torch_compile=False, attn_implementation="sdpa", **changes)
     assert trained(base, tmp_path / "compiled", **changes) == pytest.approx(plain, rel=2e-3)
@@ -232,7 +232,7 @@ def test_trained_rows_are_in_compiled_steps_as_in_plain_ones(base: Path, tmp_pat
     assert rows == AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(["<|im_end|>"])
 
 
-def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(base: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(base: Path, tmp_path: Path) -> None:
     changes = {"num_train_epochs": 40, "save_steps": 7}
     trained(base, tmp_path / "undisturbed", **changes)
     path = job(base, tmp_path / "killed", **changes)

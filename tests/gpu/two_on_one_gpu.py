@@ -1,7 +1,7 @@
-"""A training job on one GPU that two processes share, started by torchrun: ``two_on_one_gpu.py JOB [STORAGE_DTYPE]``.
+"""Train with two processes on one GPU, started by torchrun: ``two_on_one_gpu.py JOB [STORAGE_DTYPE]``.
 
-NCCL refuses two processes on one GPU, so gloo carries what they send: FSDP2 with its copies on the GPU is as on two.
-gloo waits for the CPU, so rows are launched, and not CUDA graphs as they are with NCCL.
+NCCL refuses two processes on one GPU, so they communicate with gloo. FSDP2 and its copies on the GPU are the same as on
+two GPUs. gloo waits for the CPU, so rows cannot run as CUDA graphs, which they do with NCCL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every command explains itself, and says with its exit status whether it was used rightly."""
+"""Every command has a help text, and its exit status shows whether it was used correctly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from sqlquarry.sagemaker import container
 from sqlquarry.training import __main__ as training
 
-COMMANDS = {  # module of `main` -> a word of its help
+COMMANDS = {  # module with `main` -> an option or argument in its help
     "sqlquarry.training.__main__": "base_model",
     "sqlquarry.sagemaker.container": "JOB.json",
     "sqlquarry.judging.__main__": "--minimum",
@@ -20,7 +20,7 @@ COMMANDS = {  # module of `main` -> a word of its help
 }
 
 
-def ends(module: str, *arguments: str) -> object:
+def exit_status(module: str, *arguments: str) -> object:
     with pytest.raises(SystemExit) as end:
         importlib.import_module(module).main(arguments)
     return end.value.code
@@ -29,7 +29,7 @@ def ends(module: str, *arguments: str) -> object:
 @pytest.mark.parametrize("module", COMMANDS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_goes_to_the_standard_output(module: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ends(module, flag) == 0
+    assert exit_status(module, flag) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("usage: python -m sqlquarry.")
     assert COMMANDS[module] in shown.out
@@ -38,10 +38,10 @@ def test_help_goes_to_the_standard_output(module: str, flag: str, capsys: pytest
 
 @pytest.mark.parametrize("module", COMMANDS)
 @pytest.mark.parametrize("arguments", [("--no-such-option",), ("a", "b", "c")])
-def test_wrong_options_are_a_short_usage_and_status_2(
+def test_wrong_options_print_a_short_usage_and_return_status_2(
     module: str, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ends(module, *arguments) == 2
+    assert exit_status(module, *arguments) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("usage: python -m sqlquarry.")
@@ -49,8 +49,10 @@ def test_wrong_options_are_a_short_usage_and_status_2(
 
 
 @pytest.mark.parametrize("module", [name for name in COMMANDS if "emulator" not in name])
-def test_no_arguments_are_a_short_usage_and_status_2(module: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ends(module) == 2
+def test_missing_arguments_print_a_short_usage_and_return_status_2(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(module) == 2
     assert capsys.readouterr().err.startswith("usage: ")
 
 
@@ -58,11 +60,11 @@ FIELDS = {"base_model": "b", "train": "t.jsonl", "output_dir": "o"}
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
+    ("content", "value"),
     [
-        (None, "cannot be read"),
-        ("{", "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (None, "[Errno 2]"),
+        ("{", "line 1, column 2"),  # PyYAML's own words
+        (b"\xff\xfe\x00", "#x0000"),
         ("", "NoneType"),
         ("just text", "str"),
         ("- base_model", "list"),
@@ -74,8 +76,8 @@ FIELDS = {"base_model": "b", "train": "t.jsonl", "output_dir": "o"}
         (json.dumps({"train": "t.jsonl"}), "base_model"),
     ],
 )
-def test_a_training_job_that_cannot_be_read_is_status_2(
-    content: str | bytes | None, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_training_job_that_cannot_be_read_returns_status_2(
+    content: str | bytes | None, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "job.yaml"
     if content is not None:
@@ -83,16 +85,16 @@ def test_a_training_job_that_cannot_be_read_is_status_2(
     assert training.main([str(path)]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("ConfigError: ")
-    assert named in shown
+    assert value in shown
 
 
-def test_a_training_job_that_fails_is_status_1(tmp_path: Path) -> None:
+def test_a_training_job_that_fails_returns_status_1(tmp_path: Path) -> None:
     path = tmp_path / "job.json"
     path.write_text(json.dumps(FIELDS | {"train": str(tmp_path / "none.jsonl")}))
     assert training.main([str(path)]) == 1
 
 
-def test_the_container_leaves_its_failure_where_sagemaker_reads_it(
+def test_the_container_writes_its_failure_to_the_file_that_sagemaker_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The documentation runs, and what it points at exists."""
+"""The code in the documentation runs, and the files and tests that it refers to exist."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sqlquarry.emulator import LocalAWS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-# What a page may use without defining it; each is a fixture below.
+# Names that a page may use without defining them. Each is a fixture below.
 GIVEN = {"adapter", "aws", "base_model", "databases", "merged", "records"}
 
 
 def blocks(page: Path) -> list[tuple[int, str, str]]:
-    """Line, mark ("" or "no-run") and code of every Python block of a page."""
+    """Return line, mark ("" or "no-run") and code of every Python block of a page."""
     text = page.read_text(encoding="utf-8")
     return [(text[: m.start("code")].count("\n"), m["mark"].strip(), m["code"]) for m in BLOCK.finditer(text)]
 
 
 def free_names(code: str) -> set[str]:
-    """Names that the code reads and nothing in it defines."""
+    """Return the names that the code uses but does not define."""
     read, defined = set(), set(dir(builtins))
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Name):
@@ -50,7 +50,7 @@ def base_model(tiny_llama: Path) -> str:
 
 @pytest.fixture(scope="module")
 def records() -> sq.Records:
-    """Twelve sample questions about one database."""
+    """Return twelve sample questions about one database."""
     return sq.Records(record for record in sq.sample_records("train") if record.database == "hotel_chain")[:12]
 
 
@@ -86,11 +86,11 @@ def test_every_block_of_the_page_runs(
     namespace = {name: request.getfixturevalue(name) for name in sorted(missing)}
     monkeypatch.chdir(tmp_path)
     for line, code in runnable:
-        # Empty lines in front, so that a traceback names the line of the page.
+        # The empty lines make a traceback show the line number of the page.
         exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
 
-def test_few_blocks_are_exempt_and_even_those_are_python() -> None:
+def test_few_blocks_are_not_run_and_these_are_valid_python() -> None:
     marked = [(page.name, mark, code) for page in PAGES for _, mark, code in blocks(page) if mark]
     assert {mark for _, mark, _ in marked} <= {"no-run"}
     assert len(marked) <= 3
@@ -99,7 +99,7 @@ def test_few_blocks_are_exempt_and_even_those_are_python() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_and_tests_that_a_page_names_exist(page: Path) -> None:
+def test_files_and_tests_that_a_page_refers_to_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
     assert [target for target in links if not (page.parent / target).exists()] == []

@@ -1,4 +1,4 @@
-"""The whole way on a tiny model: train, merge, import into the emulated Bedrock, serve, judge."""
+"""All stages on a tiny model: train, merge, import into the emulated Bedrock, serve and judge."""
 
 from __future__ import annotations
 
@@ -43,18 +43,16 @@ def work(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         return run(lively_llama, output, aws), output
 
 
-def test_served_answers_are_those_of_the_merged_weights(
-    work: tuple[PipelineResult, Path],
-) -> None:
+def test_served_answers_are_those_of_the_merged_weights(work: tuple[PipelineResult, Path]) -> None:
     result, _ = work
     local = sq.LocalModel(result.merged, max_tokens=24, device="cpu")
-    unanswered = [dataclasses.replace(record, sql=None) for record in RECORDS[:8]]
+    questions = [dataclasses.replace(record, sql=None) for record in RECORDS[:8]]
     served = [entry.answer for entry in result.report.entries]
-    assert served == [answer.text for answer in local.generate(unanswered)]
+    assert served == [answer.text for answer in local.generate(questions)]
     assert len(set(served)) > 4
 
 
-def test_the_merged_model_is_the_one_that_was_trained(work: tuple[PipelineResult, Path], tmp_path: Path) -> None:
+def test_the_merged_model_agrees_with_the_trained_adapter(work: tuple[PipelineResult, Path], tmp_path: Path) -> None:
     result, _ = work
     trained = sq.LocalModel(result.adapter, device="cpu")
     original = sq.AdapterMerger(base="original").merge(result.adapter, tmp_path / "original")
@@ -66,7 +64,7 @@ def test_the_merged_model_is_the_one_that_was_trained(work: tuple[PipelineResult
 
 
 def divergence(model: sq.LocalModel, other: sq.LocalModel) -> float:
-    """Mean Kullback-Leibler divergence of the next token, over the training texts."""
+    """Return the mean Kullback-Leibler divergence of the next token over the training texts."""
     import torch
 
     formatter = model.formatter
@@ -80,17 +78,19 @@ def divergence(model: sq.LocalModel, other: sq.LocalModel) -> float:
     return total
 
 
-def test_one_prompt_all_the_way(work: tuple[PipelineResult, Path]) -> None:
+def test_all_stages_use_the_same_prompt(work: tuple[PipelineResult, Path]) -> None:
     result, _ = work
     fingerprint = sq.PromptFormatter.load(result.adapter.path).fingerprint
     assert result.adapter.prompt_fingerprint == result.merged.prompt_fingerprint == fingerprint
     assert result.model.formatter.fingerprint == fingerprint
 
 
-def test_a_second_run_goes_on_where_the_first_stopped(lively_llama: Path, work: tuple[PipelineResult, Path]) -> None:
+def test_a_second_run_resumes_where_the_first_one_stopped(
+    lively_llama: Path, work: tuple[PipelineResult, Path]
+) -> None:
     first, output = work
     stamps = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
-    with LocalAWS() as aws:  # a new account: upload and import happen again, training and merging do not
+    with LocalAWS() as aws:  # in a new account, upload and import run again, but training and merging do not
         second = run(lively_llama, output, aws)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")} == stamps
     assert [entry.answer for entry in second.report.entries] == [entry.answer for entry in first.report.entries]
@@ -123,7 +123,7 @@ ROOMS = ("data", "training", "merging", "bedrock", "models", "judging", "sagemak
 
 
 def room_of(frame: FrameType | None) -> str:
-    """The innermost room that a call comes from; "user" if it comes from outside, or from what all rooms share."""
+    """Return the innermost room that a call comes from, or "user" if it comes from outside or from shared modules."""
     while frame:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(PACKAGE) and (room := path.relative_to(PACKAGE).parts[0]) in ROOMS:
@@ -132,12 +132,12 @@ def room_of(frame: FrameType | None) -> str:
     return "user"
 
 
-def test_a_record_enters_each_room_once(lively_llama: Path, tmp_path: Path) -> None:
-    """From `load_records` to the report, each room is handed records from one side only."""
+def test_each_room_gets_records_from_one_caller(lively_llama: Path, tmp_path: Path) -> None:
+    """From `load_records` to the report, each room gets records from only one other room."""
     sq.Records(RECORDS).to_jsonl(tmp_path / "records.jsonl")
-    entered: set[tuple[str, str]] = set()  # the room that hands records over, and the room that takes them
+    entered: set[tuple[str, str]] = set()  # (room that passes records, room that gets them)
 
-    def holds_record(value: object) -> bool:
+    def contains_record(value: object) -> bool:
         return isinstance(value, sq.Record) or (
             isinstance(value, list | tuple | sq.Records) and any(isinstance(one, sq.Record) for one in value[:1])
         )
@@ -145,11 +145,11 @@ def test_a_record_enters_each_room_once(lively_llama: Path, tmp_path: Path) -> N
     def follow(frame: FrameType, event: str, _: object) -> None:
         if event != "call" or not frame.f_code.co_filename.startswith(str(PACKAGE)):
             return
-        giving, taking = room_of(frame.f_back), room_of(frame)
-        if giving != taking:
-            given = [value for name, value in frame.f_locals.items() if name != "self"]
-            if any(map(holds_record, given)):
-                entered.add((giving, taking))
+        caller, callee = room_of(frame.f_back), room_of(frame)
+        if caller != callee:
+            arguments = [value for name, value in frame.f_locals.items() if name != "self"]
+            if any(map(contains_record, arguments)):
+                entered.add((caller, callee))
 
     with LocalAWS(cold_start_calls=0) as aws:
         sys.setprofile(follow)

@@ -1,4 +1,4 @@
-"""From a base on S3 to an imported model, with a session and no credentials in the environment."""
+"""The path from a base model on S3 to an imported model, with a session and without credentials in the environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = sq.TrainingConfig(num_train_epochs=1, records_per_step=12, max_length=1
 
 
 class Chain(NamedTuple):
-    """A running emulator, a session for it, and what was made there."""
+    """A running emulator, its session, and the artifacts that were created in it."""
 
     aws: LocalAWS
     session: Any
@@ -33,27 +33,27 @@ class Chain(NamedTuple):
     merged: sq.MergedModel
 
     def objects(self, prefix: str = "runs/merged/") -> dict[str, str]:
-        """Name -> ETag of what is below a prefix."""
+        """Return name -> ETag of the objects below a prefix."""
         found = self.session.client("s3").list_objects_v2(Bucket=self.aws.bucket, Prefix=prefix).get("Contents", ())
         return {item["Key"].removeprefix(prefix): item["ETag"] for item in found}
 
     def copy(self, prefix: str) -> str:
-        """A copy of the merged model as it came from the merger; its URI."""
+        """Copy the unchanged merged model to another prefix, and return its URI."""
         s3 = self.session.client("s3")
         for name in self.objects("runs/kept/"):
             source = {"Bucket": self.aws.bucket, "Key": f"runs/kept/{name}"}
             s3.copy_object(Bucket=self.aws.bucket, Key=f"{prefix}/{name}", CopySource=source)
         return f"s3://{self.aws.bucket}/{prefix}"
 
-    def importer(self) -> sq.BedrockImporter:
+    def importer(self, session: Any = None) -> sq.BedrockImporter:
         return sq.BedrockImporter(
-            self.aws.role_arn, session=self.session, polling=Polling(interval_s=0.01), show_progress=False
+            self.aws.role_arn, session=session or self.session, polling=Polling(interval_s=0.01), show_progress=False
         )
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home directory of its own, and an environment without AWS."""
+    """Return a separate home directory, and remove the AWS variables from the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -72,10 +72,10 @@ def chain(home: Path, lively_llama: Path, tmp_path_factory: pytest.TempPathFacto
         trainer = sq.QLoRAFSDPTrainer(base, config=CONFIG, session=session)
         output = tmp_path_factory.mktemp("runs") / "adapter"
         checkpoints = f"s3://{aws.bucket}/checkpoints/one"
-        # In a process of its own, which must get there too.
+        # processes=1 trains in a separate process, which must reach S3 too.
         adapter = trainer.train(RECORDS, output_dir=output, checkpoint_dir=checkpoints, processes=1)
         shutil.rmtree(home / ".cache")
-        merger = sq.AdapterMerger(session=session)  # the base's copy is gone, so it reads the base on S3
+        merger = sq.AdapterMerger(session=session)  # the copy of the base is deleted, so it reads the base on S3
         merged = merger.merge(adapter, f"s3://{aws.bucket}/runs/merged")
         made = Chain(aws, session, adapter, merged)
         for name in made.objects():
@@ -91,7 +91,7 @@ def test_from_a_base_on_s3_to_served_answers(chain: Chain, home: Path) -> None:
     assert preflight(merged, account=True, session=chain.session).ok
     before = chain.objects()
     model = chain.importer().import_model(merged, "chain").with_options(max_tokens=24)
-    assert not list(home.rglob("*.safetensors"))  # no weight came here
+    assert not list(home.rglob("*.safetensors"))  # no weights were copied to this machine
     after = chain.objects()
     assert {name for name in before if before[name] == after.get(name)} >= {"model.safetensors", "tokenizer.json"}
     assert STATE not in after
@@ -102,19 +102,19 @@ def test_from_a_base_on_s3_to_served_answers(chain: Chain, home: Path) -> None:
     answers = [answer.text for answer in local.generate(questions)]
     assert [answer.text for answer in model.generate(questions)] == answers
     assert len(set(answers)) > 1
-    # The same content is the same model, by object, URI or path, as the merger or the import left it.
+    # The same content is the same model, given as an object, URI or path, from the merger or from the import.
     for source in (merged, rewritten, merged.uri, Path(merged.uri)):
         assert chain.importer().import_model(source, "chain").arn == model.arn
     assert chain.objects() == after
     assert sq.AdapterMerger(session=chain.session).merge(chain.adapter, merged.uri) == rewritten
 
 
-def test_checkpoints_are_gone_once_the_adapter_is_there(chain: Chain) -> None:
+def test_checkpoints_are_deleted_after_training(chain: Chain) -> None:
     assert chain.objects("checkpoints/") == {}
     assert chain.adapter.base_model == f"s3://{chain.aws.bucket}/models/base"
 
 
-def test_a_copy_on_this_machine_has_the_digest_of_the_one_on_s3(chain: Chain, tmp_path: Path) -> None:
+def test_a_local_merge_has_the_same_digest_as_the_merge_on_s3(chain: Chain, tmp_path: Path) -> None:
     merger = sq.AdapterMerger(base_model=Path(f"s3://{chain.aws.bucket}/models/base"), session=chain.session)
     local = merger.merge(chain.adapter, tmp_path / "merged")
     there = sq.MergedModel.load(chain.copy("digests"), session=chain.session, verify=True)
@@ -123,10 +123,9 @@ def test_a_copy_on_this_machine_has_the_digest_of_the_one_on_s3(chain: Chain, tm
 
 @pytest.mark.parametrize("survives", range(7))
 def test_an_interrupted_import_is_resumed(chain: Chain, survives: int) -> None:
-    """However many changes of the prefix succeed, the next import ends as the first would have ended."""
+    """The next import gives the same result, for any number of changes that succeeded before the interruption."""
     uri = chain.copy(f"broken-{survives}")
     merged = sq.MergedModel.load(uri, session=chain.session)
-    importer = chain.importer()
     changes: list[str] = []
 
     def refuse(model: Any, **_: Any) -> None:
@@ -134,15 +133,16 @@ def test_an_interrupted_import_is_resumed(chain: Chain, survives: int) -> None:
         if len(changes) > survives:
             raise KeyboardInterrupt
 
-    events = importer._s3.meta.events
+    interrupted = chain.aws.session()
     for operation in ("PutObject", "DeleteObject"):
-        events.register(f"before-call.s3.{operation}", refuse)
+        interrupted.events.register(f"before-call.s3.{operation}", refuse)
     with pytest.raises(KeyboardInterrupt):
-        importer.import_model(uri, "broken")
+        chain.importer(interrupted).import_model(uri, "broken")
+    assert len(changes) > survives
     try:
         assert sq.MergedModel.load(uri, session=chain.session, verify=True).manifest.digest == merged.manifest.digest
     except IncompleteArtifactError:
-        assert survives > 1  # the manifest is never there and untrue
+        assert survives > 1  # a manifest, if there is one, is always correct
     model = chain.importer().import_model(merged if survives % 2 else uri, f"again-{survives}")
     chain.importer().delete(model.arn)
     finished = sq.MergedModel.load(uri, session=chain.session, verify=True).manifest
@@ -167,7 +167,7 @@ def test_a_changed_file_on_s3_is_refused(chain: Chain) -> None:
         sq.MergedModel.load(uri, session=chain.session)
 
 
-def test_an_adapter_on_s3_is_copied_here_and_compared(chain: Chain) -> None:
+def test_an_adapter_on_s3_is_copied_and_verified(chain: Chain) -> None:
     s3, uri = chain.session.client("s3"), f"s3://{chain.aws.bucket}/job/output/adapter"
     for path in chain.adapter.path.rglob("*"):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Every public function that takes a place takes ``s3://``, or refuses it with a typed error before it writes."""
+"""Every public function with a path argument accepts ``s3://`` URIs, or refuses them with a typed error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPORT = sq.Report(("exact",), ())
 
 @pytest.fixture(scope="module")
 def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> sq.AdapterCheckpoint:
-    """An adapter that changes one matrix of the tiny model, written without training."""
+    """Return an adapter that changes one matrix of the tiny model and was created without training."""
     import torch
     from safetensors.torch import save_file
 
@@ -49,7 +49,7 @@ def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> sq.Ad
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[Any]:
-    """A session with credentials, and a bucket; making both takes longer than most of the tests."""
+    """Yield a session with credentials and a bucket. Creating both takes longer than most tests, so they are shared."""
     with mock_aws(config={"core": {"mock_credentials": False}}):
         session = boto3.session.Session("testing", "testing", region_name="us-east-1")
         session.client("s3").create_bucket(Bucket="bucket")
@@ -58,12 +58,12 @@ def account() -> Iterator[Any]:
 
 @pytest.fixture
 def session(account: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The session, with one object in the bucket; the environment has no credentials."""
+    """Return the session with one object in the bucket, in an environment without credentials."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    # moto knows no imported models; what is checked of an account does not depend on the place.
+    # moto does not support imported models. The checks of an account do not depend on the location.
     monkeypatch.setattr("sqlquarry.bedrock.preflight.run.check_account", lambda *_, **__: [])
     s3 = account.client("s3")
     for item in s3.list_objects_v2(Bucket="bucket").get("Contents", ()):
@@ -87,7 +87,7 @@ def _requirements(at: Any) -> object:
     return job_requirements(at)
 
 
-# What reads: (given the place and a session) -> the error of a place that is not there.
+# Functions that read a location, with the error that they raise if it does not exist.
 READERS: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception]]] = {
     "AdapterCheckpoint.load": (lambda at, s, _: sq.AdapterCheckpoint.load(at, session=s), ArtifactError),
     "MergedModel.load": (lambda at, s, _: sq.MergedModel.load(at, session=s), ArtifactError),
@@ -111,7 +111,7 @@ READERS["LocalModel.base_model"] = (
     lambda at, s, adapter: sq.LocalModel(adapter, base_model=at, session=s),
     UnsupportedModelError,
 )
-# What writes, or can find nothing to write: the place is a prefix of the bucket.
+# Functions that write to a prefix, or accept an empty prefix.
 WRITERS: dict[str, Callable[[Any, Any, Any], object]] = {
     "AdapterMerger.merge": lambda at, s, adapter: sq.AdapterMerger(session=s).merge(adapter, at),
     "AdapterMerger.package_base": lambda at, s, adapter: sq.AdapterMerger(session=s).package_base(adapter, at),
@@ -119,7 +119,7 @@ WRITERS: dict[str, Callable[[Any, Any, Any], object]] = {
     "preflight": lambda at, s, _: preflight(at, account=True, session=s),
     "BedrockImporter.preflight": lambda at, s, _: importer(s).preflight(at),
 }
-# What takes only a place on this machine.
+# Functions that accept local paths only.
 LOCAL: dict[str, Callable[[Any], object]] = {
     "PromptFormatter.load": sq.PromptFormatter.load,
     "PromptFormatter.save": sq.PromptFormatter().save,
@@ -146,13 +146,13 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     "write_junit": lambda at: sq.write_junit(REPORT, at),
     "write_markdown": lambda at: sq.write_markdown(REPORT, at),
 }
-# Names of arguments that are no places, or belong to one of the rows above; `load_records` and `to_jsonl` have tests
-# of their own.
+# Functions whose path arguments are not locations or are covered above. `load_records` and `to_jsonl` have their own
+# tests.
 OTHERS = {"AdapterCheckpoint", "MergedModel", "SynthesizedDatabases.caveat", "load_records", "Records.to_jsonl"}
 
 
-def places() -> Iterator[str]:
-    """Public functions and methods with an argument that may be a path."""
+def functions_with_paths() -> Iterator[str]:
+    """Yield the names of public functions and methods with an argument that may be a path."""
     seen: set[int] = set()
     for module in ("", ".bedrock", ".bedrock.preflight", ".merging", ".training", ".judging", ".data"):
         package = importlib.import_module(f"sqlquarry{module}")
@@ -177,7 +177,7 @@ def _takes_a_path(function: Any) -> bool:
 
 def test_every_function_with_a_place_is_in_a_table() -> None:
     listed = {*READERS, *WRITERS, *LOCAL, *OTHERS}
-    assert set(places()) <= listed
+    assert set(functions_with_paths()) <= listed
 
 
 MISSING = ("s3://bucket/none", Path("s3://bucket/none"), "s3://absent-bucket/none", "s3://bucket/one/model.safetensors")
@@ -196,7 +196,7 @@ def test_a_reader_says_where_nothing_is(name: str, place: Any, session: Any, ada
 
 @pytest.mark.parametrize("place", ["s3://bucket/new", Path("s3://bucket/new")], ids=repr)
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_prefix_is_taken(name: str, place: Any, session: Any, adapter: Any) -> None:
+def test_a_prefix_is_accepted(name: str, place: Any, session: Any, adapter: Any) -> None:
     result = WRITERS[name](place, session, adapter)
     assert not list(Path().glob("s3:*"))
     if isinstance(result, sq.MergedModel):
@@ -208,7 +208,7 @@ def test_a_prefix_is_taken(name: str, place: Any, session: Any, adapter: Any) ->
 
 @pytest.mark.parametrize("place", ["s3://bucket/new", Path("s3://bucket/new")], ids=repr)
 @pytest.mark.parametrize("name", LOCAL)
-def test_what_is_local_only_says_so(name: str, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_function_refuses_s3(name: str, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -218,28 +218,28 @@ def test_what_is_local_only_says_so(name: str, place: Any, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("source", [None, 3, 2.5, b"model", object()])
-def test_what_is_no_model_is_not_imported(source: Any, session: Any) -> None:
+def test_only_models_can_be_imported(source: Any, session: Any) -> None:
     with pytest.raises(ConfigError):
         importer(session).import_model(source, "m", s3_uri="s3://bucket/m")
     with pytest.raises(ConfigError):
         preflight(source)
 
 
-def test_an_adapter_is_merged_first(session: Any, adapter: sq.AdapterCheckpoint) -> None:
+def test_an_adapter_must_be_merged_first(session: Any, adapter: sq.AdapterCheckpoint) -> None:
     for call in (importer(session).import_model, preflight):
         with pytest.raises(ConfigError, match=r"AdapterMerger\(\)\.merge"):
             call(adapter, "m")  # type: ignore[arg-type] - wrong on purpose
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_refusals_of_aws_say_what_to_do(name: str, session: Any, adapter: Any) -> None:
-    """Denied, and without credentials: typed, with the place and a remedy."""
+def test_refusals_of_aws_name_the_location_and_a_remedy(name: str, session: Any, adapter: Any) -> None:
+    """The cases are missing credentials and a missing permission."""
     from botocore.exceptions import ClientError
 
     call, kind = READERS[name]
     nobody = boto3.session.Session(region_name="us-east-1")
     denied = _Denied(session, ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListObjectsV2"))
-    for other, remedy in ((nobody, "Log in to AWS"), (denied, "s3:ListBucket")):
+    for other, remedy in ((nobody, "aws sso login"), (denied, "s3:ListBucket")):
         with pytest.raises(kind) as caught:
             call("s3://bucket/none", other, adapter)
         assert remedy in str(caught.value)
@@ -247,7 +247,7 @@ def test_refusals_of_aws_say_what_to_do(name: str, session: Any, adapter: Any) -
 
 
 class _Denied:
-    """A session whose S3 refuses every listing and every HEAD."""
+    """A session whose S3 client refuses every request."""
 
     region_name = "us-east-1"
 
@@ -264,7 +264,7 @@ class _Denied:
         raise self._error
 
 
-def test_an_artifact_says_where_it_is() -> None:
+def test_an_artifact_knows_its_location() -> None:
     manifest = Manifest("merged-model", {}, {})
     assert sq.MergedModel(Path("s3://bucket/a"), manifest).uri == "s3://bucket/a"
     assert sq.MergedModel(Path("runs"), manifest).path == Path("runs")

@@ -1,4 +1,4 @@
-"""A merged model of a few kilobytes, written by hand: what the merger writes, without torch."""
+"""Write a merged model of a few kilobytes in the merger's format, without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens, PromptFormatter
 Tensors = dict[str, tuple[str, list[int]]]
 _WIDTH = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I8": 1, "U8": 1}
 
-# As transformers 5.24 writes a Llama-3 shape.
+# The config.json that transformers 5.24 writes for a Llama 3.
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "dtype": "bfloat16",
@@ -82,7 +82,7 @@ TENSORS: Tensors = {
 FORMATTER = PromptFormatter(tokens=BoundTokens(HUMAN_ASSISTANT, "<s>", "</s>", adds_bos=True, stop="</s>"))
 
 
-# Ends every turn with EOS, as the templates of most chat models do.
+# Like the templates of most chat models, this one ends every turn with EOS.
 CHATML = (
     "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
@@ -90,7 +90,7 @@ CHATML = (
 
 
 def safetensors(tensors: Tensors) -> bytes:
-    """A safetensors file of zeros."""
+    """Return a safetensors file of zeros."""
     header, end = {}, 0
     for name, (dtype, shape) in tensors.items():
         start, end = end, end + math.prod(shape) * _WIDTH[dtype]
@@ -110,7 +110,7 @@ def write_merged(
     formatter: PromptFormatter = FORMATTER,
     fingerprint: str | None = None,
 ) -> MergedModel:
-    """Write a finished directory; each argument replaces (files) or updates (config) what a good model has."""
+    """Write a finished directory. Each argument replaces (files) or updates (config) the content of a good model."""
     write_checkpoint(
         directory,
         config=config,
@@ -140,9 +140,9 @@ def write_checkpoint(
     template: str | None = CHATML,
     files: dict[str, Any] | None = None,
 ) -> Path:
-    """A checkpoint as transformers 5 saves it; each argument replaces or (config files) updates what a good one has.
+    """Write a checkpoint as transformers 5 does. Each argument replaces or (config files) updates a good one's content.
 
-    `files` are further ones: bytes and texts as they are, anything else as JSON; None removes one.
+    `files` are additional files. Bytes and texts are written unchanged, other values as JSON. None removes a file.
     """
     directory.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Any] = {
@@ -167,7 +167,7 @@ def write_checkpoint(
 
 
 def old_dialect() -> dict[str, Any]:
-    """Arguments of `write_checkpoint` for the same model as transformers 4.51.3 saves it: nothing to rewrite."""
+    """Return arguments of `write_checkpoint` for the same model saved by transformers 4.51.3 (nothing to rewrite)."""
     rope = {key: value for key, value in CONFIG["rope_parameters"].items() if key != "rope_theta"}
     config = {key: value for key, value in CONFIG.items() if key not in ("dtype", "rope_parameters")}
     tokenizer_config = {

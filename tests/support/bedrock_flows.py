@@ -1,4 +1,4 @@
-"""The whole way into Bedrock against the emulator: time stands still, requests are counted, secrets are known."""
+"""Import and ask a model with the emulator, simulated time, counted requests and known secrets."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.errors import BedrockError
 from sqlquarry.models import ImportedModel, RetryPolicy
 
-# AWS's own examples, but for the token, which is as long as a real one must be to be noticed.
-# The key of these emulators: id, secret and session token.
+# AWS's own examples, except the token, which must be as long as a real one to be detected.
+# The emulators' credentials: id, secret and session token.
 SECRETS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "IQoJb3JpZ2luX2VjEXAMPLETOKEN")
 QUESTIONS = ["SELECT 1", "SELECT 2", "SELECT 3"]
 
 
 class Echo:
-    """A model that answers with its prompt."""
+    """Write a model that answers with its prompt."""
 
     class _Words:
         chat_template = "any"
@@ -48,7 +48,7 @@ class Echo:
 
 
 class Flow:
-    """One emulator, one merged model, and what was asked of S3 so far."""
+    """An emulator, a merged model, and the requests to S3 so far."""
 
     def __init__(
         self, aws: LocalAWS, clock: ManualClock, merged: MergedModel, stored: Counter[tuple[str, str]]
@@ -70,13 +70,13 @@ class Flow:
         return RetryPolicy(sleep=self.clock.advance, clock=self.clock, max_attempts=max_attempts, seed=0)
 
     def jobs(self) -> list[str]:
-        """Status of every job there was."""
+        """Return the status of every job."""
         return [job.status for job in self.importer.list_jobs()]
 
 
 @contextmanager
 def flow(merged: MergedModel, **options: Any) -> Iterator[Flow]:
-    """Import and ask `merged`; each job takes ten minutes by the clock."""
+    """Start an emulator to import and ask `merged`, in which each job takes ten simulated minutes."""
     stored: Counter[tuple[str, str]] = Counter()
 
     def counting(application: Any, *rest: Any) -> Any:
@@ -104,7 +104,7 @@ def flow(merged: MergedModel, **options: Any) -> Iterator[Flow]:
 
 
 def told(error: BaseException) -> str:
-    """Everything that a user may see of an error: texts, reprs and tracebacks of all that led to it."""
+    """Return everything that a user can see of an error: texts, reprs and tracebacks of its whole chain."""
     seen, texts = [error], []
     while seen and (current := seen.pop()):
         texts += [str(current), repr(current)]
@@ -113,6 +113,6 @@ def told(error: BaseException) -> str:
 
 
 def without_secrets(error: BedrockError, records: list[logging.LogRecord]) -> bool:
-    """Whether neither the error nor any log record holds a secret."""
+    """Return whether neither the error nor any log record contains a secret."""
     logged = [logging.Formatter("%(name)s %(message)s").format(record) for record in records]
     return not any(secret in text for secret in SECRETS for text in [told(error), *logged])

@@ -1,4 +1,4 @@
-"""A scripted Bedrock: what it answers is a function of the request, and time passes only in sleeps."""
+"""A scripted Bedrock whose answers depend only on the request, with time that passes only in sleeps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def echo(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class FakeTime:
-    """A clock that only sleeping moves; safe to share between threads."""
+    """A thread-safe clock that only sleeping moves."""
 
     def __init__(self) -> None:
         self.now, self.sleeps, self._lock = 0.0, list[float](), threading.Lock()
@@ -47,7 +47,7 @@ class FakeTime:
 
 
 class FakeSession:
-    """Stands for a boto3 session; `answer` gives a response's content or raises what AWS would."""
+    """A fake boto3 session. `answer` returns a response's content or raises AWS's error."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Any] = echo) -> None:
         self.answer, self.bodies, self.asked_for = answer, list[dict[str, Any]](), list[tuple[str, dict[str, Any]]]()

@@ -25,7 +25,7 @@ _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def finish_merged(source: Path, directory: Path) -> MergedModel:
-    """What transformers saved in `source`, with a prompt and a manifest, as the merger leaves it in `directory`."""
+    """Copy a checkpoint from `source` to `directory`, with a prompt and a manifest like a merged model."""
     from transformers import AutoTokenizer
 
     shutil.copytree(source, directory)
@@ -38,12 +38,12 @@ def finish_merged(source: Path, directory: Path) -> MergedModel:
 
 @functools.cache
 def _session() -> Any:
-    # One for all tests: a session parses the services' models once.
+    # All tests share a session, because it parses the services' models only once.
     return boto3.session.Session("testing", "testing", region_name="us-east-1")
 
 
 class ScriptedSession:
-    """A boto3 session whose bedrock client answers from a Stubber; all other clients are moto's."""
+    """A boto3 session whose bedrock client answers from a Stubber. All other clients are moto's."""
 
     region_name = "us-east-1"
 
@@ -51,20 +51,20 @@ class ScriptedSession:
         self._session = _session()
         self.bedrock = self._session.client("bedrock")
         self.s3 = self._session.client("s3")
-        self.configs: dict[str, Any] = {}  # of the clients that were asked for
+        self.configs: dict[str, Any] = {}  # configs of the requested clients
 
     def client(self, service: str, **options: Any) -> Any:
         self.configs[service] = options["config"]
         return self.bedrock if service == "bedrock" else self._session.client(service, **options)
 
     def objects(self) -> list[str]:
-        """The keys in the bucket."""
+        """Return the keys in the bucket."""
         return [item["Key"] for item in self.s3.list_objects_v2(Bucket="models").get("Contents", ())]
 
 
 @contextmanager
 def scripted_aws() -> Iterator[ScriptedSession]:
-    """A session, and the bucket "models"."""
+    """Yield a session with the bucket "models"."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             patch.setenv(name, "testing")
@@ -77,16 +77,16 @@ def scripted_aws() -> Iterator[ScriptedSession]:
 
 
 class Script:
-    """The calls that Bedrock is to get, in order; botocore checks requests and answers against its model."""
+    """The expected calls to Bedrock in order. botocore checks requests and answers against its model."""
 
     def __init__(self, client: Any) -> None:
-        self._stub = Stubber(client)
-        self._stub.activate()
-        self.played = self._stub.assert_no_pending_responses
+        self.stub = Stubber(client)
+        self.stub.activate()
+        self.played = self.stub.assert_no_pending_responses
 
     def models(self, *names: str) -> None:
         summaries = [{"modelArn": MODEL, "modelName": name, "creationTime": _NOW} for name in names]
-        self._stub.add_response("list_imported_models", {"modelSummaries": summaries}, {"nameContains": "sql"})
+        self.stub.add_response("list_imported_models", {"modelSummaries": summaries}, {"nameContains": "sql"})
 
     def running(self, *model_names: str) -> None:
         self._jobs({"statusEquals": "InProgress"}, [("other", name) for name in model_names])
@@ -99,14 +99,14 @@ class Script:
             {"jobArn": JOB, "jobName": job, "importedModelName": name, "status": "InProgress", "creationTime": _NOW}
             for job, name in jobs
         ]
-        self._stub.add_response("list_model_import_jobs", {"modelImportJobSummaries": summaries}, expected)
+        self.stub.add_response("list_model_import_jobs", {"modelImportJobSummaries": summaries}, expected)
 
     def tags(self, arn: str, **tags: str) -> None:
         listed = [{"key": f"sqlquarry:{key}", "value": value} for key, value in tags.items()]
-        self._stub.add_response("list_tags_for_resource", {"tags": listed}, {"resourceARN": arn})
+        self.stub.add_response("list_tags_for_resource", {"tags": listed}, {"resourceARN": arn})
 
     def until_create(self, base: str) -> None:
-        """Nothing of this name is there, so files are uploaded and a job is asked for."""
+        """Script an account without this name, so that files are uploaded and a job is requested."""
         self.models()
         self.running()
         self.taken(base)
@@ -114,18 +114,18 @@ class Script:
     def create(self, **expected: Any) -> None:
         names = ("jobName", "importedModelName", "roleArn", "modelDataSource", "jobTags", "importedModelTags")
         request = dict.fromkeys((*names, "clientRequestToken"), ANY) | expected
-        self._stub.add_response("create_model_import_job", {"jobArn": JOB}, request)
+        self.stub.add_response("create_model_import_job", {"jobArn": JOB}, request)
 
     def create_fails(self, code: str, message: str, times: int = 1) -> None:
         for _ in range(times):
-            self._stub.add_client_error("create_model_import_job", code, message)
+            self.stub.add_client_error("create_model_import_job", code, message)
 
     def job(self, status: str, **more: Any) -> None:
         answer = {"jobArn": JOB, "status": status, **more}
-        self._stub.add_response("get_model_import_job", answer, {"jobIdentifier": JOB})
+        self.stub.add_response("get_model_import_job", answer, {"jobIdentifier": JOB})
 
     def job_fails(self, code: str, message: str) -> None:
-        self._stub.add_client_error("get_model_import_job", code, message)
+        self.stub.add_client_error("get_model_import_job", code, message)
 
     def completes(self, fingerprint: str) -> None:
         self.job("Completed", importedModelArn=MODEL)
@@ -134,4 +134,4 @@ class Script:
     def model(self, fingerprint: str) -> None:
         self.tags(MODEL, prompt=fingerprint)
         answer = {"modelArn": MODEL, "modelName": "sql"}
-        self._stub.add_response("get_imported_model", answer, {"modelIdentifier": MODEL})
+        self.stub.add_response("get_imported_model", answer, {"modelIdentifier": MODEL})

@@ -1,4 +1,4 @@
-"""botocore's own description of the API: no invented parameter, and no text outside of its pattern, passes a test."""
+"""Check requests against botocore's API model, so that unknown parameters and invalid texts fail a test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_answer(service: str, operation: str, answer: dict[str, Any]) -> None:
 
 
 def _check_texts(value: Any, shape: Any, place: str) -> None:
-    """Patterns and enums, which botocore leaves to the service."""
+    """Check patterns and enums, which botocore itself does not check."""
     if shape.type_name == "structure" and isinstance(value, dict) and not getattr(shape, "is_document_type", False):
         for name, part in value.items():
             _check_texts(part, shape.members[name], f"{place}.{name}")
@@ -38,4 +38,4 @@ def _check_texts(value: Any, shape: Any, place: str) -> None:
     elif shape.type_name == "string":
         pattern, enum = shape.metadata.get("pattern"), getattr(shape, "enum", None)
         assert not pattern or re.fullmatch(pattern, value), f"{place}: {value!r} is not {pattern}"
-        assert not enum or value in enum, f"{place}: {value!r} is none of {enum}"
+        assert not enum or value in enum, f"{place}: {value!r} is not in {enum}"

@@ -1,4 +1,4 @@
-"""The calls that tests of the emulator make, and a model in the dialect that Bedrock documents."""
+"""Common calls of the emulator's tests, and models in the format that Bedrock documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONCE = Config(retries={"total_max_attempts": 1})
 
 
 def to_4_51(source, target, *, keep_rope=False):
-    """Copy a model as transformers 5 saved it and rewrite its metadata as transformers 4.51 has it."""
+    """Copy a model that transformers 5 has saved, and convert its metadata to the format of transformers 4.51."""
     shutil.copytree(source, target)
     config = json.loads((target / "config.json").read_text())
     config["torch_dtype"] = config.pop("dtype")
@@ -41,7 +41,7 @@ def to_4_51(source, target, *, keep_rope=False):
 
 
 def sketch(directory):
-    """The files of a model that an import admits and no library could load."""
+    """Write the files of a model that passes the checks of an import but that no library could load."""
     directory.mkdir()
     header = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
     (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(2))
@@ -53,7 +53,7 @@ def sketch(directory):
 
 
 class Words:
-    """A tokenizer, as far as the emulator asks it."""
+    """The part of a tokenizer that the emulator uses."""
 
     chat_template = "any"
 
@@ -65,7 +65,7 @@ class Words:
 
 
 class Parrot:
-    """A model that answers with the prompt's first words, and remembers its batches."""
+    """A model that answers with the prompt's first words and records its batches."""
 
     tokenizer = Words()
 
@@ -77,15 +77,15 @@ class Parrot:
         answers = []
         for prompt in prompts:
             words = prompt.split()
-            said = words[: options.max_tokens]
-            scores = tuple(-float(len(word)) for word in said) if options.logprobs else None
-            reason = "length" if len(said) < len(words) else "stop"
-            answers.append(Generation(" ".join(said), reason, len(words), len(said), logprobs=scores))
+            written = words[: options.max_tokens]
+            scores = tuple(-float(len(word)) for word in written) if options.logprobs else None
+            reason = "length" if len(written) < len(words) else "stop"
+            answers.append(Generation(" ".join(written), reason, len(words), len(written), logprobs=scores))
         return answers
 
 
 class Account:
-    """The calls that nearly every test makes, against one emulator."""
+    """Common calls to one emulator."""
 
     def __init__(self, aws, clock=None):
         self.aws, self.clock = aws, clock
@@ -115,7 +115,7 @@ class Account:
         return answer
 
     def imported(self, name, prefix="model", **options):
-        """The ARN of a model, imported to its end."""
+        """Import a model and return its ARN."""
         job = self.finish(self.create(name, prefix, **options))
         assert job["status"] == "Completed", job["failureMessage"]
         return job["importedModelArn"]
@@ -131,7 +131,7 @@ class Account:
         return [json.loads(event["chunk"]["bytes"]) for event in answer["body"]]
 
     def error(self, call, **parameters):
-        """Code and message of the error that a call must end with, and the HTTP status."""
+        """Check that a call fails, and return the code, message and HTTP status of its error."""
         with pytest.raises(ClientError) as caught:
             call(**parameters)
         answer = caught.value.response
@@ -139,7 +139,7 @@ class Account:
 
 
 def signed(aws, method, target, *, service, body=b"", headers=(), key=None):
-    """Headers of a request to an emulator, signed by botocore as no client of a service would."""
+    """Return the headers of any request to an emulator, signed by botocore."""
     environment = aws.environment()
     key = key or Credentials(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
     request = AWSRequest(method, aws.endpoint_url + target, headers=dict(headers), data=body)
@@ -148,7 +148,7 @@ def signed(aws, method, target, *, service, body=b"", headers=(), key=None):
 
 
 def send(aws, method, target, *, body=b"", headers=()):
-    """Status, headers and body of the answer to a request as it is given: nothing is added but Host and a length."""
+    """Send a request with only Host and Content-Length added, and return the status, headers and body of the answer."""
     connection = http.client.HTTPConnection(aws.endpoint_url.removeprefix("http://"), timeout=30)
     with closing(connection):
         connection.request(method, target, body=body, headers=dict(headers))
@@ -158,7 +158,7 @@ def send(aws, method, target, *, body=b"", headers=()):
 
 @contextmanager
 def emulators():
-    """A function that starts an emulator with options; they all end with the context."""
+    """Yield a function that starts an emulator with options. All emulators end with the context."""
     with ExitStack() as running:
         yield lambda **options: Account(
             running.enter_context(LocalAWS(**{"import_polls": 0, "cold_start_calls": 0} | options))
@@ -167,7 +167,7 @@ def emulators():
 
 @contextmanager
 def clocked(**options):
-    """An account whose time stands still but for `finish`: jobs take ten minutes of it."""
+    """Yield an account with a manual clock, which `finish` advances by the ten minutes that an import job takes."""
     clock = ManualClock()
     timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_s": IMPORT_SECONDS}
     with LocalAWS(**timing | {"cold_start_calls": 0} | options) as aws:

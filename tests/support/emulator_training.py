@@ -1,4 +1,4 @@
-"""Training jobs of tests: scripts as entry points, and the calls around them."""
+"""Training jobs of tests, with scripts as entry points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from sqlquarry.emulator.sagemaker.job_record import ENDED
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-# What scripts begin with.
+# The first lines of every script.
 PRELUDE = """
 import json, os, pathlib, signal, subprocess, sys, time
 ROOT = pathlib.Path(os.environ["SQLQUARRY_ML_ROOT"])
@@ -17,7 +17,7 @@ MODEL, CHECKPOINTS, FAILURE = ROOT / "model", ROOT / "checkpoints", ROOT / "outp
 
 
 class Jobs:
-    """The calls that nearly every test makes, against one emulator."""
+    """Common calls to one emulator."""
 
     def __init__(self, aws):
         self.aws = aws
@@ -35,7 +35,7 @@ class Jobs:
         }
 
     def request(self, name, script="", *, channels=(), **options):
-        """Parameters of a job whose entry point is a script; it is uploaded to a channel `code` of its own."""
+        """Upload a script to a channel `code`, and return the parameters of a job that runs it."""
         self.put(f"{name}/code/run.py", PRELUDE + textwrap.dedent(script))
         return {
             "TrainingJobName": name,
@@ -55,7 +55,7 @@ class Jobs:
         return self.sagemaker.create_training_job(**self.request(name, script, **options))["TrainingJobArn"]
 
     def spot(self, name):
-        """The options of a spot job with checkpoints."""
+        """Return the options of a spot job with checkpoints."""
         return {
             "EnableManagedSpotTraining": True,
             "CheckpointConfig": {"S3Uri": f"s3://{self.aws.bucket}/{name}/checkpoints"},
@@ -69,10 +69,10 @@ class Jobs:
         return [transition["Status"] for transition in self.describe(name)["SecondaryStatusTransitions"]]
 
     def until(self, met, seconds=30):
-        """Wait until a call gives something true, which is returned."""
+        """Wait until a call returns a true value, and return that value."""
         end = time.monotonic() + seconds
         while not (found := met()):
-            assert time.monotonic() < end, "it does not happen"
+            assert time.monotonic() < end, f"no result within {seconds} s"
             time.sleep(0.02)
         return found
 
@@ -81,12 +81,12 @@ class Jobs:
         return self.describe(name)
 
     def run(self, name, script="", **options):
-        """The description of a job, run to its end."""
+        """Run a job to its end, and return its description."""
         self.start(name, script, **options)
         return self.finish(name)
 
     def log(self, name):
-        """Every line that a job has logged, by stream."""
+        """Return the lines that a job has logged, by stream."""
         return {
             stream["logStreamName"]: [
                 event["message"]
@@ -103,7 +103,7 @@ class Jobs:
         return [line for lines in self.log(name).values() for line in lines]
 
     def objects(self, prefix):
-        """Key below the prefix -> text."""
+        """Return the text of each object below a prefix, by the rest of its key."""
         found = self.s3.list_objects_v2(Bucket=self.aws.bucket, Prefix=prefix).get("Contents", [])
         return {
             item["Key"].removeprefix(prefix): self.s3.get_object(Bucket=self.aws.bucket, Key=item["Key"])["Body"]

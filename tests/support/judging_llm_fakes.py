@@ -1,4 +1,4 @@
-"""Scripted judges: honest ones, biased ones, and whatever a test makes them say."""
+"""Judges whose replies a test scripts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def candidate_in(prompt: str) -> str:
 
 
 def tags(prompt: str, verdict: object, reason: str = "because") -> str:
-    code = re.findall(r"<verdict-(\w+)>", prompt)[-1]  # the instructions stand at the end
+    code = re.findall(r"<verdict-(\w+)>", prompt)[-1]  # the instructions are at the end
     return f"Hm.\n<reason-{code}>{reason}</reason-{code}>\n<verdict-{code}>{verdict}</verdict-{code}>\n"
 
 
@@ -30,7 +30,7 @@ def honest(prompt: str) -> str:
 
 
 class Scripted:
-    """A judge that answers by tags; every batch of prompts is kept."""
+    """A judge that answers with tags and remembers every batch of prompts."""
 
     def __init__(self, reply: Callable[[str], str | Exception] = honest, model_id: str = "scripted") -> None:
         self.reply, self.model_id, self.batches = reply, model_id, list[list[str]]()
@@ -51,7 +51,7 @@ class Scripted:
 
 
 class Structured:
-    """A judge that answers by JSON."""
+    """A judge that answers with JSON."""
 
     def __init__(self, reply: Callable[[str], Any]) -> None:
         self.reply, self.asked = reply, list[tuple[Sequence[str], Any, str]]()

@@ -1,4 +1,4 @@
-"""Made-up reports, and stand-ins for the analysis of SQL: a report's arithmetic must not depend on its rules."""
+"""Reports for tests, and replacements for the analysis of SQL, because a report's arithmetic does not depend on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'|`[a](b) @all"
 
 
 def stand_in_for_analysis(monkeypatch: Any) -> None:
-    """Replace `features` and `mistakes` by two rules that a test can follow in its head."""
+    """Replace `features` and `mistake` by two simple rules."""
 
     def features(record: Record) -> dict[str, str]:
         if record.sql is None:
@@ -31,7 +31,7 @@ def stand_in_for_analysis(monkeypatch: Any) -> None:
 
 
 def entry(i: int, verdicts: dict[str, str], **options: Any) -> ReportEntry:
-    """Record `i` of database "db<i mod 3>"; every fourth joins. `llm` graders are marked as such."""
+    """Return record `i` of database "db<i mod 3>". Every fourth gold has a join. `llm` graders are marked as LLMs."""
     gold = f"SELECT a FROM t JOIN u WHERE b = {i}" if i % 4 == 0 else f"SELECT a FROM t WHERE b = {i}"
     record = Record(f"question {i}", "CREATE TABLE t (a, b)", gold, f"db{i % 3}", id=f"r{i}")
     right = next(iter(verdicts.values())) == "correct"
@@ -53,7 +53,10 @@ def entry(i: int, verdicts: dict[str, str], **options: Any) -> ReportEntry:
 
 
 def report(pattern: str, **others: str) -> Report:
-    """One system: "+" is correct, "-" wrong, "?" unjudged, one sign per record; by `execution`, then other graders."""
+    """Return a report with one sign per record: "+" is correct, "-" is wrong and "?" is unjudged.
+
+    `pattern` has the verdicts of `execution`, and `others` those of other graders.
+    """
     verdict = {"+": "correct", "-": "wrong", "?": "unjudged"}
     patterns = {"execution": pattern, **others}
     entries = tuple(

@@ -1,4 +1,4 @@
-"""An account without a network: SageMaker, S3 and CloudWatch Logs as far as the launcher asks them."""
+"""A fake account without a network: the parts of SageMaker, S3 and CloudWatch Logs that the launcher uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refusal(code: str, message: str, operation: str = "Operation") -> ClientErro
 
 @functools.cache
 def _sagemaker_meta() -> Any:
-    """Region and service model, as a client has them."""
+    """A client's region and service model."""
     return (
         boto3.session.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name=REGION)
         .client("sagemaker")
@@ -39,16 +39,16 @@ def _sagemaker_meta() -> Any:
 
 
 class Account:
-    """A boto3 session; `jobs` are the descriptions of training jobs, `script` what becomes of each at every look."""
+    """A fake boto3 session. `jobs` are descriptions of training jobs, and `looks` change them at each request."""
 
     def __init__(self, *, bucket_region: str = REGION) -> None:
         self.bucket_region = bucket_region
         self.objects: dict[str, bytes] = {}
-        self.read: dict[str, int] = {}  # key -> bytes that were asked for
+        self.read: dict[str, int] = {}  # key -> requested bytes
         self.puts: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[dict[str, Any]] = []
-        self.looks: list[dict[str, Any]] = []  # what the next looks at a job change
+        self.looks: list[dict[str, Any]] = []  # changes to a job at the next requests for its description
         self.refusing: Exception | None = None
         self.events: dict[str, list[str]] = {}
         self.stopped: list[str] = []

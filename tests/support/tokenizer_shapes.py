@@ -1,6 +1,6 @@
-"""Small tokenizers with the parts, and the configuration keys, of those on the hub.
+"""Small tokenizers with the parts and configuration keys of tokenizers on the hub.
 
-`vocabularies.json` holds the vocabulary and merges of a byte-level BPE, and those that transformers 4.51.3 converts
+`vocabularies.json` contains the vocabulary and merges of a byte-level BPE, and those that transformers 4.51.3 converts
 `sentencepiece.model` into. Both were trained once on 2,400 lines like "SELECT COUNT(*) FROM users".
 """
 
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent / "tokenizer_data"
 VOCABULARIES = json.loads((HERE / "vocabularies.json").read_text())
 RECORDED = HERE / "served_tokens.json"
 Files = dict[str, Any]
-# Any bound prompt: with it in a folder, that is a model which this library trained.
+# A bound prompt. A folder with it counts as a model that this library trained.
 FORMATTER = PromptFormatter(tokens=BoundTokens(HUMAN_ASSISTANT, "", "</s>", adds_bos=False, stop="</s>"))
 
 LLAMA_3_WORDS = (
@@ -101,7 +101,7 @@ FIRST = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "
 
 
 def sentencepiece(*more: Files, metaspace: bool = False, kind: str = "llama", **config: Any) -> Files:
-    """Llama 2, TinyLlama, Vicuna, Mistral; None removes a key of tokenizer_config.json, and `files_` adds files."""
+    """Write Llama 2, TinyLlama, Vicuna or Mistral. None removes a tokenizer_config.json key; `files_` adds files."""
     files: Files = config.pop("files_", {})
     added = [*BASICS, *more]
     steps = [
@@ -140,7 +140,7 @@ def sentencepiece(*more: Files, metaspace: bool = False, kind: str = "llama", **
 
 
 def byte_level(*names: str, kind: str, parts: Files, plain: tuple[str, ...] = (), **config: Any) -> Files:
-    """Llama 3, Qwen, GPT-2: special tokens behind the vocabulary, then tokens that are not special."""
+    """Write Llama 3, Qwen or GPT-2, with special tokens after the vocabulary, then tokens that are not special."""
     added = [token(BL + place, name) for place, name in enumerate(names)]
     added += [token(BL + len(added) + place, name, special=False) for place, name in enumerate(plain)]
     architecture = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}[kind]
@@ -296,7 +296,7 @@ def _shapes() -> dict[str, Files]:
         ),
     }
     shapes["legacy null"]["tokenizer_config.json"]["legacy"] = None
-    # What version 0.21 of `tokenizers` does with the flags of a token that is added again is not what 0.23 does.
+    # Versions 0.21 and 0.23 of `tokenizers` handle the flags of a token that is added again differently.
     for first in (True, False):
         for special in (True, False):
             old = token(SP, "<|im_start|>", normalized=first, special=special)

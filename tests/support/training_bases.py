@@ -1,4 +1,4 @@
-"""A base model of one tiny layer, whole enough to be taken for one until it is loaded."""
+"""A base model of one tiny layer, which passes all checks until it is loaded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A training job that torchrun starts on this machine, whose processes take themselves for those of two machines.
+"""Run a training job under torchrun on this machine, but with processes that behave as if on two machines.
 
-``two_machines.py JOB JOB``: each machine's own, so that each may have its own disk.
+``two_machines.py JOB JOB`` takes one job file per machine, so that each machine can have its own disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Manifests: a directory is finished or it is refused."""
+"""Manifests: only a finished and unchanged directory is accepted as an artifact."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry import AdapterCheckpoint, MergedModel, Record
-from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, PromptMismatchError, RecordError
+from sqlquarry import AdapterCheckpoint, MergedModel
+from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, MetadataError, PromptMismatchError
 from sqlquarry.files.digests import sha256_file
 from sqlquarry.files.writing import write_atomically, write_json
-from sqlquarry.manifests import MANIFEST, base_digest, read_manifest, write_manifest
+from sqlquarry.manifests import MANIFEST, MANIFEST_VERSION, base_digest, read_manifest, write_manifest
 
 PROVENANCE = {"prompt_fingerprint": "f00d", "base_model": {"name": "base"}}
 
@@ -29,7 +29,7 @@ def adapter(tmp_path: Path) -> Path:
     return directory
 
 
-def test_a_finished_directory(adapter: Path):
+def test_a_finished_directory_is_accepted(adapter: Path):
     manifest = read_manifest(adapter, "adapter", verify=True)
     checkpoint = AdapterCheckpoint.load(str(adapter), verify=True)
 
@@ -41,14 +41,14 @@ def test_a_finished_directory(adapter: Path):
     assert (checkpoint.base_model, checkpoint.prompt_fingerprint) == ("base", "f00d")
 
 
-def test_hidden_files_of_killed_writers_do_not_count(adapter: Path):
+def test_temporary_files_of_killed_writers_are_ignored(adapter: Path):
     (adapter / ".adapter.1.tmp").write_text("half")
 
     assert write_manifest(adapter, "adapter", PROVENANCE).files.keys() == read_manifest(adapter, "adapter").files.keys()
     assert ".adapter.1.tmp" not in read_manifest(adapter, "adapter").files
 
 
-def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "weights").write_text("w")
     seen: list[bool] = []
     monkeypatch.setattr(
@@ -64,14 +64,15 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_no_manifest_means_not_finished(adapter: Path):
     (adapter / MANIFEST).unlink()
 
-    with pytest.raises(IncompleteArtifactError, match="did not finish there"):
+    with pytest.raises(IncompleteArtifactError, match=MANIFEST):
         AdapterCheckpoint.load(adapter)
-    with pytest.raises(IncompleteArtifactError):
+    with pytest.raises(IncompleteArtifactError, match="nowhere") as caught:
         AdapterCheckpoint.load(adapter / "nowhere")
+    assert MANIFEST not in str(caught.value)  # the directory does not exist, which is another mistake
 
 
 def test_another_kind_is_refused(adapter: Path):
-    with pytest.raises(CorruptArtifactError, match=r"describes a 'adapter'.*where a 'merged-model'"):
+    with pytest.raises(CorruptArtifactError, match=r"'adapter'.*'merged-model'"):
         MergedModel.load(adapter)
 
 
@@ -87,24 +88,25 @@ def test_another_kind_is_refused(adapter: Path):
         '{"version": 1, "kind": "adapter", "files": {"a": {"sha256": "x"}}, "provenance": {}}',
     ],
 )
-def test_a_file_that_is_no_manifest(adapter: Path, content: str):
+def test_an_invalid_manifest_is_refused(adapter: Path, content: str):
     (adapter / MANIFEST).write_text(content)
 
-    with pytest.raises(CorruptArtifactError, match="is not a manifest"):
+    with pytest.raises(CorruptArtifactError) as caught:
         read_manifest(adapter, "adapter")
+    assert isinstance(caught.value.__cause__, MetadataError)
 
 
 def test_another_version_is_refused(adapter: Path):
     content = json.loads((adapter / MANIFEST).read_text())
-    (adapter / MANIFEST).write_text(json.dumps(content | {"version": 2}))
+    (adapter / MANIFEST).write_text(json.dumps(content | {"version": 4711}))
 
-    with pytest.raises(CorruptArtifactError, match="format 2"):
+    with pytest.raises(CorruptArtifactError, match=rf"\b4711\b.*\b{MANIFEST_VERSION}\b"):
         read_manifest(adapter, "adapter")
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "longer", "a directory"])
 @pytest.mark.parametrize("verify", [False, True])
-def test_missing_and_truncated_files(adapter: Path, damage: str, verify: bool):
+def test_missing_and_resized_files_are_found_without_hashing(adapter: Path, damage: str, verify: bool):
     file = adapter / "sub" / "prompt.json"
     file.unlink()
     if damage == "a directory":
@@ -112,22 +114,28 @@ def test_missing_and_truncated_files(adapter: Path, damage: str, verify: bool):
     elif damage != "missing":
         file.write_text({"truncated": "{", "longer": "{ }"}[damage])
 
-    with pytest.raises(CorruptArtifactError, match=r"prompt\.json is missing or has another size"):
+    with pytest.raises(CorruptArtifactError, match=r"sub/prompt\.json") as caught:
         read_manifest(adapter, "adapter", verify=verify)
+    assert "SHA-256" not in str(caught.value)
 
 
-def test_changed_files_of_the_same_size_are_found_by_verify(adapter: Path):
+def test_only_verify_finds_changed_files_of_the_same_size(adapter: Path):
     weights = adapter / "adapter_model.safetensors"
     with weights.open("r+b") as file:
         file.seek(2_000_000)
         file.write(b"\1")
 
-    read_manifest(adapter, "adapter")
-    with pytest.raises(CorruptArtifactError, match="differs from its SHA-256"):
-        AdapterCheckpoint.load(adapter, verify=True)
+    # Hashing all weights takes minutes, so nobody pays for it by default.
+    assert AdapterCheckpoint.load(adapter).manifest == read_manifest(adapter, "adapter")
+    for load in (
+        AdapterCheckpoint.load,
+        lambda directory, *, verify: read_manifest(directory, "adapter", verify=verify),
+    ):
+        with pytest.raises(CorruptArtifactError, match=r"adapter_model\.safetensors .*SHA-256"):
+            load(adapter, verify=True)
 
 
-def test_the_digest_depends_on_names_and_contents_alone(adapter: Path, tmp_path: Path):
+def test_the_digest_depends_only_on_names_and_contents(adapter: Path, tmp_path: Path):
     before = read_manifest(adapter, "adapter").digest
     shutil.copytree(adapter, tmp_path / "copy")
     assert write_manifest(tmp_path / "copy", "merged-model", {"other": 1}).digest == before
@@ -140,7 +148,7 @@ def test_the_digest_depends_on_names_and_contents_alone(adapter: Path, tmp_path:
     assert len({before, renamed, changed}) == 3
 
 
-def test_the_base_digest_looks_at_config_and_weights_alone(tmp_path: Path):
+def test_the_base_digest_depends_only_on_config_and_weights(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_text("w")
     before = base_digest(tmp_path)
@@ -151,18 +159,18 @@ def test_the_base_digest_looks_at_config_and_weights_alone(tmp_path: Path):
     assert base_digest(tmp_path) != before
 
 
-def test_require_prompt(adapter: Path):
+def test_another_prompt_is_refused(adapter: Path):
     manifest = read_manifest(adapter, "adapter")
 
     manifest.require_prompt("f00d")
-    with pytest.raises(PromptMismatchError, match="made with prompt 'f00d', not 'beef'"):
+    with pytest.raises(PromptMismatchError, match=r"'f00d'.*'beef'"):
         manifest.require_prompt("beef")
     with pytest.raises(PromptMismatchError, match="None"):
         write_manifest(adapter, "adapter", {}).require_prompt("f00d")
 
 
 @given(before=st.binary(), after=st.binary())
-def test_atomic_writes_replace_the_whole_file(tmp_path_factory, before: bytes, after: bytes):
+def test_atomic_writes_replace_the_complete_file(tmp_path_factory, before: bytes, after: bytes):
     path = tmp_path_factory.mktemp("atomic") / "file"
     for content in (before, after):
         write_atomically(path, content)
@@ -194,28 +202,3 @@ def test_a_crash_before_the_manifest_leaves_the_directory_unfinished(tmp_path: P
 
     with pytest.raises(IncompleteArtifactError):
         read_manifest(tmp_path, "adapter")
-
-
-@pytest.mark.parametrize("field", ["question", "schema", "sql"])
-@pytest.mark.parametrize("value", ["", " \n", 3])
-def test_records_hold_text(field: str, value: object):
-    with pytest.raises(RecordError, match=rf"record r1: {field} is"):
-        Record(**{"question": "q", "schema": "s", "sql": "x", "id": "r1"} | {field: value})  # type: ignore[arg-type] - the mistake under test
-
-
-def test_records_without_sql_are_fine():
-    assert Record("q", "s").sql is None
-
-
-def test_alternatives_stand_behind_the_gold_query_and_are_never_asked() -> None:
-    record = Record("q", "CREATE TABLE t (a)", "SELECT 1", alternatives=["SELECT 2"])  # type: ignore[arg-type]  # a list, as JSON has it
-    assert record.golds == ("SELECT 1", "SELECT 2")
-    assert record.asked == Record("q", "CREATE TABLE t (a)")
-    assert Record("q", "s").golds == ()
-    for bad in (
-        {"sql": "SELECT 1", "alternatives": "SELECT 2"},
-        {"alternatives": ("SELECT 2",)},
-        {"sql": "x", "alternatives": (" ",)},
-    ):
-        with pytest.raises(RecordError, match="alternatives"):
-            Record("q", "s", **bad)

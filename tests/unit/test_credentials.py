@@ -1,4 +1,4 @@
-"""Credentials are told by their form, wherever they stand in a text; what only resembles one passes."""
+"""Credentials are found by their format anywhere in a text. Text that only resembles a credential is left alone."""
 
 from __future__ import annotations
 
@@ -97,29 +97,29 @@ HARMLESS = st.one_of(
     before=st.sampled_from(["", "URL=", "see ", '{"x": "', "a\n"]),
     after=st.sampled_from(["", " ", '"}']),
 )
-def test_every_credential_is_found_and_can_be_taken_out(secret: str, before: str, after: str) -> None:
-    whole = before + secret + after
-    assert find_credential(whole) is not None
-    assert find_credential(quote(whole, safe="")) is not None
-    assert find_credential(quote(quote(whole, safe=""), safe="")) is not None
-    assert find_credential(redacted(whole)) is None
+def test_every_credential_is_found_and_redacted(secret: str, before: str, after: str) -> None:
+    text_with_secret = before + secret + after
+    assert find_credential(text_with_secret) is not None
+    assert find_credential(quote(text_with_secret, safe="")) is not None
+    assert find_credential(quote(quote(text_with_secret, safe=""), safe="")) is not None
+    assert find_credential(redacted(text_with_secret)) is None
 
 
 @settings(max_examples=150)
 @given(HARMLESS)
-def test_what_only_resembles_a_credential_passes(harmless: str) -> None:
+def test_text_that_only_resembles_a_credential_is_left_alone(harmless: str) -> None:
     assert find_credential(harmless) is None
     assert redacted(harmless) == harmless
 
 
 @given(SECRETS)
-def test_places_are_named_and_values_never(secret: str) -> None:
+def test_findings_contain_paths_but_no_values(secret: str) -> None:
     found = list(credentials_in({"Tags": [{"Key": "a", "Value": secret}], "Environment": {secret: "x", "B": ["y"]}}))
-    assert [place for place, _ in found] == ["Tags[0].Value", "Environment.(a name)"]
+    assert [path for path, _ in found] == ["Tags[0].Value", "Environment.(a name)"]
     assert secret not in str(found)
 
 
-def test_a_manifest_holds_no_credential(tmp_path, caplog) -> None:
+def test_a_manifest_contains_no_credential(tmp_path, caplog) -> None:
     url = "https://user:hunter2hunter2@host/base"
     manifest = write_manifest(tmp_path, AdapterCheckpoint.kind, {"base_model": {"name": url}, "steps": 3})
     assert manifest.provenance == {"base_model": {"name": "https://***host/base"}, "steps": 3}
@@ -133,6 +133,6 @@ def test_nested_values_are_redacted_and_numbers_stay() -> None:
 
 
 def test_a_credential_in_a_tag_is_refused_and_not_shown() -> None:
-    (told,) = option_problems({"team": "data", "note": "ghp_" + "a1" * 18}, None, None)
-    assert "tags.note" in told
-    assert "a1a1" not in told
+    (problem,) = option_problems({"team": "data", "note": "ghp_" + "a1" * 18}, None, None)
+    assert "tags.note" in problem
+    assert "a1a1" not in problem

@@ -1,4 +1,4 @@
-"""OMP_WAIT_POLICY: set where it still counts, never against the user, and else said once."""
+"""OMP_WAIT_POLICY is set if it still has an effect and the user set no policy. Otherwise there is one warning."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from sqlquarry import openmp
 
-# What OpenMP reads is the environment of the C library, which a process that is started sees.
-SAYS = (
+# OpenMP reads the environment of the C library, which only a child process shows.
+PRINT_POLICY = (
     "import os, sys; from sqlquarry.extras import require; {} print(os.popen('echo $OMP_WAIT_POLICY').read().strip())"
 )
 
 
-def policy(code: str, **variables: str) -> str:
+def policy_after(code: str, **variables: str) -> str:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     }
-    command = [sys.executable, "-c", SAYS.format(code)]
+    command = [sys.executable, "-c", PRINT_POLICY.format(code)]
     return subprocess.run(
         command, env=environment | variables, capture_output=True, check=True, text=True
     ).stdout.strip()
@@ -32,20 +32,20 @@ def policy(code: str, **variables: str) -> str:
     [
         ("require('train', 'x');", {}, "passive"),
         ("require('merge', 'x');", {}, "passive"),
-        ("require('judge', 'x');", {}, ""),  # needs no torch
+        ("require('judge', 'x');", {}, ""),  # does not need torch
         ("require('train', 'x');", {"OMP_WAIT_POLICY": "active"}, "active"),
         ("require('train', 'x');", {"GOMP_SPINCOUNT": "7"}, ""),
         ("sys.modules['torch'] = sys; sys.__spec__ = os.__spec__; require('train', 'x');", {}, ""),  # too late
     ],
 )
 def test_threads_wait_passively_unless_somebody_decided_otherwise(code: str, variables: dict, set_to: str) -> None:
-    assert policy(code, **variables) == set_to
+    assert policy_after(code, **variables) == set_to
 
 
 @pytest.mark.parametrize(
     ("variables", "warned"), [({}, 1), ({"OMP_WAIT_POLICY": "active"}, 0), ({"GOMP_SPINCOUNT": "0"}, 0)]
 )
-def test_who_imported_torch_before_is_told_once(variables: dict, warned: int, monkeypatch, caplog) -> None:
+def test_there_is_one_warning_if_torch_was_imported_before(variables: dict, warned: int, monkeypatch, caplog) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch") or ModuleType("torch"))
     for name, value in variables.items():

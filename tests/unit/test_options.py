@@ -1,4 +1,4 @@
-"""Wrong types and unknown names of options are one typed error with the values, in every public class."""
+"""In every public class, wrong types and unknown names of options are one typed error that contains the values."""
 
 import dataclasses
 import inspect
@@ -39,6 +39,8 @@ class Options:
     names: Sequence[str] = ()
     price: tuple[float, float] | None = None
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rates: Sequence[float] = ()
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     place: str | Path = "."
     wait_s: float = 1.0
     sleep: Callable[[float], None] = print
@@ -63,12 +65,14 @@ class Options:
         ({"names": ["a"]}, ["a"]),
         ({"price": [1, 2.5]}, (1, 2.5)),
         ({"settings": {"a": "b"}}, {"a": "b"}),
+        ({"rates": [1, "1e-4"]}, [1, 1e-4]),
+        ({"limits": {"a": "1e-4"}}, {"a": 1e-4}),
         ({"place": Path("x")}, Path("x")),
         ({"wait_s": math.inf}, math.inf),
         ({"kind": None}, None),
     ],
 )
-def test_values_are_stored_as_the_annotation_has_them(given: dict[str, Any], stored: Any) -> None:
+def test_values_are_stored_in_the_type_of_the_annotation(given: dict[str, Any], stored: Any) -> None:
     options = Options(**given)
     value = getattr(options, next(iter(given)))
     assert value == stored
@@ -76,70 +80,100 @@ def test_values_are_stored_as_the_annotation_has_them(given: dict[str, Any], sto
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "values"),
     [
-        ({"share": "2"}, ["share is '2'", "a number"]),
+        ({"share": "2"}, ["share is '2'"]),
         ({"share": "high"}, ["share is 'high'"]),
         ({"share": math.nan}, ["share is nan"]),
         ({"share": -math.inf}, ["share is -inf"]),
         ({"share": True}, ["share is True"]),
         ({"share": 10**400}, ["share is 1000"]),
         ({"share": [0.5]}, ["share is [0.5]"]),
-        ({"size": 2.5}, ["size is 2.5", "a whole number"]),
+        ({"size": 2.5}, ["size is 2.5"]),
         ({"size": 2.0}, ["size is 2.0"]),
         ({"size": "8"}, ["size is '8'"]),
         ({"size": False}, ["size is False"]),
-        ({"kind": "A"}, ["kind is 'A'", "did you mean 'a'"]),
-        ({"layers": "al"}, ["layers is 'al'", "did you mean 'all'"]),
+        ({"kind": "A"}, ["kind is 'A'", "None or 'a' or 'b'", "'a'?"]),
+        ({"layers": "al"}, ["layers is 'al'", "'all'?"]),
         ({"layers": ["q", 3]}, ["layers[1] is 3"]),
         ({"switch": 1.5}, ["switch is 1.5"]),
-        ({"names": "abc"}, ["names is 'abc'", "a list of texts"]),
+        ({"names": "abc"}, ["names is 'abc'"]),
         ({"names": None}, ["names is None"]),
-        ({"price": [1]}, ["price is [1]", "2 values"]),
+        ({"price": [1]}, ["price is [1]", "2"]),
         ({"price": [1, "x"]}, ["price[1] is 'x'"]),
         ({"place": 3}, ["place is 3"]),
         ({"wait_s": math.nan}, ["wait_s is nan"]),
-        ({"sleep": 3}, ["sleep is 3", "a function"]),
-        ({"grader": object()}, ["grader is of type object", "grade"]),
-        ({"batch": 4}, ["batch is not an option", "did you mean 'size'"]),
-        ({"shar": 4}, ["shar is not an option", "did you mean 'share'"]),
+        ({"sleep": 3}, ["sleep is 3"]),
+        ({"grader": object()}, ["grader", "object", "Grader", "grade)"]),
+        ({"batch": 4}, ["batch ", "'size'?"]),
+        ({"shar": 4}, ["shar ", "'share'?"]),
         ({"kind": "c", "size": 0}, ["kind is 'c'", "size is 0"]),
         ({"share": "x", "names": 3}, ["share is 'x'", "names is 3"]),
     ],
 )
-def test_every_wrong_option_is_named_with_its_value(given: dict[str, Any], said: list[str]) -> None:
+def test_the_error_contains_every_wrong_option_with_its_value(given: dict[str, Any], values: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         Options(**given)
-    for part in ("Options: ", *said):
+    for part in ("Options: ", *values):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("given", [{"settings": {"s3cr3t-name": b"s3cr3t"}}, {"settings": "A=s3cr3t"}])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"share": "x"}, "a number"),
+        ({"size": "x"}, "a whole number"),
+        ({"names": 3}, "a list of strings"),
+        ({"price": 3}, "None or 2 values (a number, a number)"),
+        ({"settings": 3}, "a mapping to strings"),
+        ({"place": 3}, "a string or a Path"),
+        ({"sleep": 3}, "a function"),
+        ({"grader": 3}, "None or a Grader (an object with grade)"),
+    ],
+)
+def test_the_error_describes_the_values_that_the_annotation_allows(given: dict[str, Any], expected: str) -> None:
+    """The description is generated from the annotation, so it is compared literally."""
+    with pytest.raises(ConfigError) as caught:
+        Options(**given)
+    assert str(caught.value).endswith(f" {expected}")
+
+
+@pytest.mark.parametrize("option", ["names", "settings"])
+def test_a_list_or_mapping_of_the_right_type_is_not_copied(option: str) -> None:
+    given: Any = {"names": ["a"], "settings": {"a": "b"}}[option]
+    assert getattr(Options(**{option: given}), option) is given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"settings": {"s3cr3t-name": b"s3cr3t"}}, {"settings": "A=s3cr3t"}, {"limits": {"s3cr3t-name": "s3cr3t"}}],
+)
 def test_settings_that_may_be_secret_are_not_shown(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="settings") as caught:
+    (option,) = given
+    with pytest.raises(ConfigError, match=option) as caught:
         Options(**given)
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_what_a_terminal_obeys_is_not_written_as_it_is() -> None:
+def test_control_characters_are_escaped() -> None:
     with pytest.raises(ConfigError) as caught:
         Options(**{"\x1b[31m": 1, "kind": "\x1b[31m"})
     assert "\x1b" not in str(caught.value)
 
 
-def test_missing_and_surplus_arguments_are_typed_errors_as_well() -> None:
+def test_missing_and_surplus_arguments_are_typed_errors() -> None:
     with pytest.raises(ConfigError, match="QLoRAFSDPTrainer"):
         sqlquarry.QLoRAFSDPTrainer()  # type: ignore[call-arg] - wrong on purpose
-    with pytest.raises(ConfigError, match="positional"):
+    with pytest.raises(ConfigError, match="TrainingConfig: too many positional arguments"):  # Python's own words
         TrainingConfig(2.0)  # type: ignore[misc] - wrong on purpose
 
 
-def test_the_signature_stays_that_of_the_class() -> None:
+def test_the_class_keeps_its_signature() -> None:
     assert list(inspect.signature(Options).parameters) == [field.name for field in dataclasses.fields(Options)]
     assert dataclasses.replace(Options(size=2), share=0.1).size == 2
 
 
-# Every public class that is made of options; what the others hold was checked by those that make them.
+# All public classes that users construct from options. Other classes get values that have been checked before.
 PUBLIC = [
     sqlquarry.AdapterMerger,
     sqlquarry.BatchFoundationModel,
@@ -171,37 +205,37 @@ PUBLIC = [
 
 
 class Nothing:
-    """Of no type that any option takes."""
+    """A class that no option accepts."""
 
 
-def _wrong(cls: type) -> list[str]:
-    """The options of a class that take no object of another kind."""
+def _checked_options(cls: type) -> list[str]:
+    """Return the options of a class that have a type which can be checked."""
     parameters = inspect.signature(cls).parameters.values()
-    unchecked = ("Any", "object", "boto3.Session | None")  # boto3 is imported for type checkers alone
+    unchecked = ("Any", "object", "boto3.Session | None")  # boto3 is imported only for type checkers
     return [one.name for one in parameters if one.annotation not in unchecked]
 
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
 def test_every_option_of_every_public_class_is_checked(cls: type) -> None:
-    for name in _wrong(cls):
-        needed = {
+    for name in _checked_options(cls):
+        required = {
             one.name: Nothing()
             for one in inspect.signature(cls).parameters.values()
             if one.default is inspect.Parameter.empty
         }
-        with pytest.raises(ConfigError, match=rf"{name} is of type Nothing, but must be"):
-            cls(**{**needed, name: Nothing()})
+        with pytest.raises(ConfigError, match=rf"\b{name} [^;]*\bNothing\b"):
+            cls(**{**required, name: Nothing()})
 
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
 def test_a_misspelt_option_of_every_public_class_is_named(cls: type) -> None:
     last = list(inspect.signature(cls).parameters)[-1]
-    with pytest.raises(ConfigError, match=f"{last}z is not an option; did you mean '{last}'"):
+    with pytest.raises(ConfigError, match=rf"\b{last}z\b.*'{last}'\?"):
         cls(**{f"{last}z": 1})
 
 
 @pytest.mark.parametrize(
-    ("word", "ours"),
+    ("other", "own"),
     [
         ("batch_size", "records_per_step"),
         ("lora_rank", "lora_r"),
@@ -211,12 +245,13 @@ def test_a_misspelt_option_of_every_public_class_is_named(cls: type) -> None:
         ("learning_rat", "learning_rate"),
     ],
 )
-def test_the_words_of_other_trainers_lead_to_ours(word: str, ours: str) -> None:
-    with pytest.raises(ConfigError, match=f"{word} is not an option; did you mean '{ours}'"):
-        TrainingConfig(**{word: 4})
+def test_option_names_of_other_trainers_are_translated(other: str, own: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\b{other}\b.*'{own}'\?"):
+        TrainingConfig(**{other: 4})
 
 
 def test_every_suggested_option_exists() -> None:
+    # A suggestion shows only in the error for its own word, so there is no public list of them.
     from sqlquarry.training.config import _ALSO_CALLED
 
     assert set(_ALSO_CALLED.values()) <= {field.name for field in dataclasses.fields(TrainingConfig)}
@@ -244,15 +279,14 @@ NAMES = [field.name for field in dataclasses.fields(TrainingConfig)]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=4))
-def test_a_configuration_is_either_refused_or_of_the_types_it_promises(options: dict[str, Any]) -> None:
+def test_a_configuration_is_refused_or_has_the_annotated_types(options: dict[str, Any]) -> None:
+    refusal = None
     try:
         config = TrainingConfig(**options)
     except ConfigError as error:
-        said = str(error)
-    else:
-        said = ""
-    if said:
-        assert any(name in said for name in options)
+        refusal = str(error)
+    if refusal is not None:
+        assert any(name in refusal for name in options)
         return
     hints = get_type_hints(TrainingConfig)
     for name in options:

@@ -1,4 +1,4 @@
-"""PromptFormatter without any tokenizer library: wording, binding, fingerprints, files."""
+"""PromptFormatter without a tokenizer library: wording, binding, fingerprints and files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ records = st.builds(Record, filled, filled, filled)
 
 @dataclass
 class CharacterTokenizer:
-    """One token a character; BOS, where it is added, is one token too."""
+    """A tokenizer with one token per character. BOS, if it is added, is also one token."""
 
     bos_token: str | None = None
     eos_token: str | None = "</s>"
@@ -55,7 +55,7 @@ class CharacterTokenizer:
 LLAMA = CharacterTokenizer("<|begin_of_text|>", "<|eot_id|>", LLAMA_3, adds_bos=True)
 
 
-def test_wording_is_the_published_one():
+def test_the_default_prompt_is_the_published_one():
     prompt = PromptFormatter().prompt(RECORD, CharacterTokenizer())
 
     assert prompt == (
@@ -66,7 +66,7 @@ def test_wording_is_the_published_one():
     )
 
 
-def test_the_answer_is_the_sql_and_the_stop_text():
+def test_the_completion_is_the_sql_and_the_stop_text():
     bound = PromptFormatter().bind(CharacterTokenizer())
 
     assert bound.completion(RECORD) == " SELECT COUNT(*) FROM head</s>"
@@ -74,7 +74,7 @@ def test_the_answer_is_the_sql_and_the_stop_text():
     assert bound.tokens.stop == "</s>"
 
 
-def test_messages():
+def test_a_record_becomes_messages_with_roles():
     with_sql = PromptFormatter(system="S {schema}", user="Q {question}").messages(RECORD)
     without = PromptFormatter().messages(dataclasses.replace(RECORD, sql=None))
 
@@ -86,7 +86,7 @@ def test_messages():
 
 
 @given(records)
-def test_white_space_at_the_ends_changes_nothing(record):
+def test_white_space_around_the_texts_is_ignored(record):
     padded = Record(f" {record.question}\n", f"\n{record.schema} ", f"\t{record.sql} ")
     bound = PromptFormatter().bind(CharacterTokenizer())
 
@@ -107,7 +107,7 @@ def test_the_answer_follows_the_prompt(record, template, tokenizer):
     assert encoded.input_ids[len(prompt) :] == answer
     text = "".join(chr(token - 2) for token in answer)
     assert text.removeprefix(" ") == (record.sql or "").strip() + bound.tokens.stop
-    # The prompt knows nothing of the answer.
+    # The prompt must not depend on the answer.
     assert bound.prompt(record) == bound.prompt(dataclasses.replace(record, sql=None))
 
 
@@ -134,7 +134,7 @@ def test_bos_is_there_once(template: str):
     assert bound.encode(RECORD, LLAMA).input_ids.count(LLAMA.bos_token_id) == 1
 
 
-def test_bos_stays_where_only_the_template_adds_it():
+def test_bos_stays_in_the_prompt_if_only_the_template_adds_it():
     tokenizer = dataclasses.replace(LLAMA, adds_bos=False)
     bound = PromptFormatter(template="chat").bind(tokenizer)
 
@@ -142,7 +142,7 @@ def test_bos_stays_where_only_the_template_adds_it():
     assert bound.prompt(RECORD).startswith("<|begin_of_text|><|start_header_id|>system")
 
 
-def test_chat_template_carries_bos_where_the_tokenizer_adds_it():
+def test_the_chat_template_contains_bos_if_the_tokenizer_adds_it():
     def bound(template: str, tokenizer: CharacterTokenizer) -> PromptFormatter:
         return PromptFormatter(template=template).bind(tokenizer)
 
@@ -162,56 +162,59 @@ def test_a_bound_formatter_needs_no_tokenizer(record, template):
     assert bound.bind(CharacterTokenizer()) is bound
 
 
-def test_an_unbound_formatter_needs_one():
+def test_an_unbound_formatter_needs_a_tokenizer():
     for use in (PromptFormatter().prompt, PromptFormatter().completion):
-        with pytest.raises(ConfigError, match="pass a tokenizer, or call bind"):
+        with pytest.raises(ConfigError, match=r"\bbind\(\)"):
             use(RECORD)
 
 
-def test_nothing_to_learn_without_sql():
-    with pytest.raises(RecordError, match=r"record r7 has no sql"):
+def test_a_record_without_sql_has_no_completion():
+    with pytest.raises(RecordError, match=r"\br7\b.*\bsql\b"):
         PromptFormatter().completion(Record("q", "s", id="r7"), CharacterTokenizer())
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "values"),
     [
-        ({"system": "no place"}, r"system must contain \{schema\}, but is 'no place'"),
-        ({"user": "no place"}, r"user must contain \{question\}"),
-        ({"system": "x", "user": "y"}, r"\{schema\}.*\{question\}"),
-        ({"template": "chatml"}, "'chatml' is unknown"),
-        ({"template": "{% for m in messages %}"}, r"nor valid Jinja \(line 1"),
+        ({"system": "missing"}, [r"\bsystem\b", r"\{schema\}", "'missing'"]),
+        ({"user": "missing"}, [r"\buser\b", r"\{question\}", "'missing'"]),
+        ({"system": "x", "user": "y"}, [r"\{schema\}.*\{question\}"]),
+        ({"template": "chatml"}, ["'chatml'"]),
+        ({"template": "{% for m in messages %}"}, ["Jinja", r"\(line 1\b"]),
     ],
 )
-def test_options_that_cannot_work(options: dict[str, str], message: str):
-    with pytest.raises(ConfigError, match=message):
+def test_options_that_cannot_work_are_refused(options: dict[str, str], values: list[str]):
+    with pytest.raises(ConfigError) as caught:
         PromptFormatter(**options)
+    for value in values:
+        assert re.search(value, str(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("template", "tokenizer", "message"),
+    ("template", "tokenizer", "value"),
     [
-        ("human-assistant", CharacterTokenizer(eos_token=None), "no eos_token"),
-        ("chat", CharacterTokenizer(chat_template=None), "the tokenizer has none"),
-        ("chat", CharacterTokenizer(chat_template={"a": CHATML, "b": CHATML}), "the tokenizer has several"),
-        ("{{ messages[-1].content }}", CharacterTokenizer(), "changes the prompt once there is an answer"),
-        ("{% if messages | length > 2 %}!{% endif %}" + HUMAN_ASSISTANT, CharacterTokenizer(), "changes the prompt"),
-        ("{{ messages | length }}" + HUMAN_ASSISTANT, CharacterTokenizer(), "changes the prompt"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", CharacterTokenizer(), "ends no assistant turn"),
-        ("{{ raise_exception('no system role') }}", CharacterTokenizer(), "refuses these messages: no system role"),
+        ("human-assistant", CharacterTokenizer(eos_token=None), "eos_token"),
+        ("chat", CharacterTokenizer(chat_template=None), r"\bnone\b"),
+        ("chat", CharacterTokenizer(chat_template={"a": CHATML, "b": CHATML}), r"\bseveral\b"),
+        # The prompt changes when there is an answer, and the message quotes both from the first difference.
+        ("{{ messages[-1].content }}", CharacterTokenizer(), r"'Return.* 'Select a'"),
+        ("{% if messages | length > 2 %}!{% endif %}" + HUMAN_ASSISTANT, CharacterTokenizer(), r"'You are.* '!You are"),
+        ("{{ messages | length }}" + HUMAN_ASSISTANT, CharacterTokenizer(), r"'2You are.* '3You are"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", CharacterTokenizer(), r"\{\{ eos_token \}\}"),
+        ("{{ raise_exception('no system role') }}", CharacterTokenizer(), "no system role"),
     ],
 )
-def test_models_that_cannot_be_bound(template: str, tokenizer: CharacterTokenizer, message: str):
-    with pytest.raises(ConfigError, match=message):
+def test_models_that_cannot_be_bound_are_refused(template: str, tokenizer: CharacterTokenizer, value: str):
+    with pytest.raises(ConfigError, match=value):
         PromptFormatter(template=template).bind(tokenizer)
 
 
 @pytest.mark.parametrize(
     ("options", "meant"),
     [
-        ({"system": "{schema} {Schema}"}, "{schema}"),
-        ({"system": "{schema} in {dialects}"}, "{dialect}"),
-        ({"user": "{question} {qestion}"}, "{question}"),
+        ({"system": "{schema} {Schema}"}, "'{schema}'?"),
+        ({"system": "{schema} in {dialects}"}, "'{dialect}'?"),
+        ({"user": "{question} {qestion}"}, "'{question}'?"),
         ({"user": "{question} {sql}"}, "{sql}"),
         ({"user": "{question} {notes}", "system": "{schema}{evidence_2}"}, "{evidence_2}"),
     ],
@@ -232,7 +235,7 @@ def test_unknown_placeholders_are_refused_with_the_one_meant(options: dict[str, 
         ("tsql", "T-SQL"),
     ],
 )
-def test_schema_and_dialect_may_be_anywhere(dialect: str, spelled: str):
+def test_schema_and_dialect_may_be_in_either_message(dialect: str, spelled: str):
     record = dataclasses.replace(RECORD, dialect=dialect)
     in_user = PromptFormatter(system="Write {dialect}.", user="{schema}\n{question} ({dialect})").messages(record)
     alone = PromptFormatter(system="", user="{schema}\n{question}").messages(record)
@@ -247,18 +250,18 @@ names = st.sampled_from(["{schema}", "{question}", "{dialect}", "{{x}}", "{}", '
 
 
 @given(st.lists(names).map("".join), st.lists(names).map("".join), st.lists(names).map("".join))
-def test_a_record_is_put_in_once_and_other_braces_stay(system: str, schema: str, question: str):
+def test_placeholders_are_filled_in_one_pass_and_other_braces_stay(system: str, schema: str, question: str):
     formatter = PromptFormatter(system=f"<{system}>", user="[{schema}|{question}]")
     record = Record(f"Q{question}", f"S{schema}")
-    said, asked = formatter.messages(record)
+    system_message, user_message = formatter.messages(record)
 
-    assert asked["content"] == f"[S{schema}|Q{question}]"
+    assert user_message["content"] == f"[S{schema}|Q{question}]"
     parts = re.split(r"(\{(?:schema|question|dialect)\})", system)
     values = {"{schema}": record.schema, "{question}": record.question, "{dialect}": "SQLite"}
-    assert said["content"] == f"<{''.join(values.get(part, part) for part in parts)}>"
+    assert system_message["content"] == f"<{''.join(values.get(part, part) for part in parts)}>"
 
 
-def test_prompts_without_new_placeholders_keep_their_fingerprints():
+def test_fingerprints_never_change():
     tokens = BoundTokens(HUMAN_ASSISTANT, "<s>", "</s>", adds_bos=True, stop="</s>")
 
     assert PromptFormatter().fingerprint == "9877d50347e6d98d"
@@ -269,7 +272,7 @@ def test_prompts_without_new_placeholders_keep_their_fingerprints():
 NO_SYSTEM = {
     "refuses": "{% if messages[0].role == 'system' %}{{ raise_exception('only user and assistant') }}{% endif %}"
     + CHATML,
-    # As Mistral's newer templates: the system message goes into the last user message.
+    # Like Mistral's newer templates, which put the system message into the last user message.
     "moves": (
         "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
         "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST]"
@@ -280,7 +283,7 @@ NO_SYSTEM = {
 
 
 @pytest.mark.parametrize(("kind", "start"), [("refuses", "<|im_start|>user\n"), ("moves", "[INST]")])
-def test_a_template_that_takes_no_system_message_is_told_how(kind: str, start: str):
+def test_a_template_without_a_system_role_works_with_an_empty_system_message(kind: str, start: str):
     tokenizer = CharacterTokenizer(chat_template=NO_SYSTEM[kind])
     with pytest.raises(ConfigError, match="system=''"):
         PromptFormatter(template="chat").bind(tokenizer)
@@ -289,7 +292,7 @@ def test_a_template_that_takes_no_system_message_is_told_how(kind: str, start: s
     assert bound.prompt(RECORD).startswith(f"{start}CREATE TABLE head (age INTEGER) How many heads?")
 
 
-def test_fingerprints_tell_everything_apart():
+def test_fingerprints_differ_if_any_part_differs():
     base = CharacterTokenizer("<s>")
     prompts = [
         PromptFormatter(),
@@ -324,8 +327,9 @@ def test_save_and_load(tmp_path: Path, formatter: PromptFormatter):
 
 
 def test_load_refuses_an_edited_or_missing_file(tmp_path: Path):
-    with pytest.raises(IncompleteArtifactError, match=r"prompt\.json does not exist"):
+    with pytest.raises(IncompleteArtifactError, match=r"prompt\.json") as caught:
         PromptFormatter.load(tmp_path)
+    assert caught.value.__cause__ is None  # nothing was read
     PromptFormatter().bind(LLAMA).save(tmp_path)
     content = json.loads((tmp_path / "prompt.json").read_text())
     for edited in (
@@ -334,12 +338,12 @@ def test_load_refuses_an_edited_or_missing_file(tmp_path: Path):
         content | {"fingerprint": "0" * 16},
     ):
         (tmp_path / "prompt.json").write_text(json.dumps(edited))
-        with pytest.raises(IncompleteArtifactError, match="was edited"):
+        with pytest.raises(IncompleteArtifactError, match=edited["fingerprint"]):
             PromptFormatter.load(tmp_path)
 
 
-def test_stop_text_of_a_template_that_thinks_first():
-    # As Qwen3 renders the last assistant turn.
+def test_the_stop_text_of_a_template_that_thinks_first():
+    # Like Qwen3's template renders the last assistant turn.
     thinking = CHATML.replace(
         "m['role'] + '\n' +",
         "m['role'] + '\n' + ('<think>\n\n</think>\n\n' if loop.last and m['role'] == 'assistant' else '') +",
@@ -351,15 +355,18 @@ def test_stop_text_of_a_template_that_thinks_first():
     assert bound.completion(RECORD) == f"<think>\n\n</think>\n\n{RECORD.sql}<|im_end|>"
 
 
-@pytest.mark.parametrize("template", ["{{ strftime_now('%d') }}", "{{ messages[0].content + 1 }}", "{{ 1 / 0 }}"])
-def test_templates_that_fail_while_rendering(template: str):
-    with pytest.raises(ConfigError, match="chat template"):
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{{ strftime_now('%d') }}", "strftime_now"),
+        ("{{ messages[0].content + 1 }}", "TypeError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{% for %}", "TemplateSyntaxError"),
+    ],
+)
+def test_chat_templates_that_cannot_be_rendered_are_refused(template: str, value: str):
+    with pytest.raises(ConfigError, match=value):
         PromptFormatter(template="chat").bind(CharacterTokenizer(chat_template=template))
-
-
-def test_a_chat_template_that_does_not_parse():
-    with pytest.raises(ConfigError, match="chat template"):
-        PromptFormatter(template="chat").bind(CharacterTokenizer(chat_template="{% for %}"))
 
 
 def test_a_tokenizer_that_ends_every_text_is_refused():
@@ -372,7 +379,7 @@ def test_a_tokenizer_that_ends_every_text_is_refused():
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": "x", "tokens": {"a": 1}}'])
-def test_load_refuses_a_file_that_is_no_prompt(tmp_path: Path, content: str):
+def test_load_refuses_an_invalid_file(tmp_path: Path, content: str):
     (tmp_path / "prompt.json").write_text(content)
 
     with pytest.raises(IncompleteArtifactError, match=r"prompt\.json"):
@@ -384,22 +391,35 @@ BEGIN = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 
 
 @pytest.mark.parametrize(
-    ("template", "message"),
+    ("template", "value"),
     [
-        (TURNS.replace("{{", "{% if m.role != 'system' %}{{").replace("}}", "}}{% endif %}") + BEGIN, "the schema"),
-        (TURNS.replace("{{", "{% if m.role != 'user' %}{{").replace("}}", "}}{% endif %}") + BEGIN, "the question"),
-        (TURNS.replace("m.content", "m.content | lower") + BEGIN, "question and the schema"),
-        (TURNS.replace("m.content", "m.content.replace('Select', 'select')") + BEGIN, "changes the answer"),
+        (TURNS.replace("{{", "{% if m.role != 'system' %}{{").replace("}}", "}}{% endif %}") + BEGIN, r"\bschema\b"),
+        (TURNS.replace("{{", "{% if m.role != 'user' %}{{").replace("}}", "}}{% endif %}") + BEGIN, r"\bquestion\b"),
+        (TURNS.replace("m.content", "m.content | lower") + BEGIN, r"\bquestion\b.*\bschema\b"),
+        (TURNS.replace("m.content", "m.content.replace('Select', 'select')") + BEGIN, "'Select a'.*'select a</s>'"),
         (TURNS, "'assistant: '"),
     ],
 )
-def test_templates_that_lose_or_change_what_they_are_given(template: str, message: str):
-    with pytest.raises(ConfigError, match=message):
+def test_templates_that_drop_or_change_text_are_refused(template: str, value: str):
+    with pytest.raises(ConfigError, match=value):
         PromptFormatter(template=template).bind(CharacterTokenizer())
 
 
+def test_white_space_around_blocks_of_a_template_is_trimmed_as_in_transformers():
+    """Chat templates are written for `trim_blocks` and `lstrip_blocks`, so any other setting changes the prompt."""
+    template = (
+        "  {% for m in messages %}\n"
+        "{{ m.role }}: {{ m.content }}{{ eos_token }}\n"
+        "  {% endfor %}\n"
+        "  {% if add_generation_prompt %}\nassistant:{% endif %}"
+    )
+    bound = PromptFormatter(system="", user="{schema}|{question}", template=template).bind(CharacterTokenizer())
+
+    assert bound.prompt(Record("Q", "S")) == "user: S|Q</s>\nassistant:"
+
+
 @pytest.mark.parametrize("user", ["{{question}} {schema}", "{question:>10} {question}", "{question!r} {question}"])
-def test_what_is_not_filled_is_refused(user: str):
+def test_placeholders_with_double_braces_or_a_format_are_refused(user: str):
     with pytest.raises(ConfigError):
         PromptFormatter(user=user)
 

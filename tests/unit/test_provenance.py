@@ -1,4 +1,4 @@
-"""What a manifest says is read with its names and types, and refused if it is something else."""
+"""Parts of the provenance are read into typed objects, and refused if a field is missing or has a wrong type."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ MERGE = MergeSummary(
 
 
 @pytest.mark.parametrize("part", [RUN, MERGE], ids=lambda part: type(part).__name__)
-def test_what_is_written_is_read(part: TrainingRun | MergeSummary) -> None:
+def test_parts_are_read_as_they_were_written(part: TrainingRun | MergeSummary) -> None:
     stored = json.loads(json.dumps(dataclasses.asdict(part)))
     assert repr(read_part(type(part), stored)) == repr(part)
     assert repr(read_part(type(part), stored | {"of_a_later_version": 1})) == repr(part)
 
 
-def test_what_may_be_left_out_has_its_default() -> None:
-    needed = ("base", "adapter_digest", "merged_tensors", "mean_relative_update", "relative_updates")
-    stored = {name: dataclasses.asdict(MERGE)[name] for name in needed}
+def test_optional_fields_have_their_defaults() -> None:
+    required = ("base", "adapter_digest", "merged_tensors", "mean_relative_update", "relative_updates")
+    stored = {name: dataclasses.asdict(MERGE)[name] for name in required}
     assert read_part(MergeSummary, stored).verification is None
     assert read_part(MergeSummary, stored).candidates == {}
 
@@ -78,7 +78,7 @@ def test_what_may_be_left_out_has_its_default() -> None:
     ],
     ids=str,
 )
-def test_a_value_of_another_kind_is_named(change: dict[str, object]) -> None:
+def test_the_error_contains_the_field_with_a_wrong_type(change: dict[str, object]) -> None:
     (name,) = change
     with pytest.raises(ValueError, match=name):
         read_part(TrainingRun, json.loads(json.dumps(dataclasses.asdict(RUN))) | change)
@@ -89,13 +89,13 @@ def test_a_value_of_another_kind_is_named(change: dict[str, object]) -> None:
     [{"base": "other"}, {"verification": {"coverage": 1.0}}, {"candidates": {"original": 1}}, {"relative_updates": []}],
     ids=str,
 )
-def test_nested_values_are_read_as_strictly(change: dict[str, object]) -> None:
+def test_nested_values_are_checked_as_strictly(change: dict[str, object]) -> None:
     (name,) = change
     with pytest.raises(ValueError, match=name):
         read_part(MergeSummary, dataclasses.asdict(MERGE) | {"adapters": []} | change)
 
 
-def test_an_artifact_that_does_not_say_is_refused(tmp_path: Path) -> None:
+def test_an_artifact_without_a_valid_part_is_refused(tmp_path: Path) -> None:
     adapter = AdapterCheckpoint(tmp_path, Manifest("adapter", {}, {"run": {"steps": 4}}))
     with pytest.raises(CorruptArtifactError):
         _ = adapter.run

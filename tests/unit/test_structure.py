@@ -1,4 +1,4 @@
-"""The package stays readable: names are there once, imports have one direction, types say what they are."""
+"""The package stays readable: unique class names, no import cycles, short files and precise types."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tools.structure import Structure
 STRUCTURE = Structure(Path(__file__).resolve().parents[2])
 
 
-def test_no_class_name_is_there_twice() -> None:
+def test_class_names_are_unique() -> None:
     assert STRUCTURE.repeated_classes == {}
 
 
-def test_no_modules_import_each_other_even_for_types() -> None:
+def test_there_are_no_import_cycles_even_for_types() -> None:
     assert STRUCTURE.cycles == []
 
 
@@ -36,7 +36,7 @@ def test_files_stay_short() -> None:
     assert {module: lines for module, lines in STRUCTURE.lines.items() if lines >= 400} == {}
 
 
-def test_few_annotations_say_any() -> None:
+def test_few_annotations_are_any() -> None:
     assert STRUCTURE.share_of_any < 0.03
 
 
@@ -51,13 +51,13 @@ def test_options_have_names_and_types() -> None:
     assert loose == []
 
 
-def test_the_api_reference_is_what_the_code_says() -> None:
+def test_the_api_reference_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run python -m tools.api_reference"
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A package with each fault that the measures must find."""
+    """Return a checkout whose package has every fault that the measurements must find."""
     package = tmp_path / "src" / "sqlquarry"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -72,7 +72,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_measures_find_what_they_look_for(checkout: Path) -> None:
+def test_the_measurements_find_all_faults(checkout: Path) -> None:
     found = Structure(checkout)
     assert found.repeated_classes == {"Other": ["sqlquarry.one", "sqlquarry.two"]}
     assert found.cycles == [["sqlquarry.one", "sqlquarry.two"]]

@@ -1,4 +1,4 @@
-"""Text for people: nothing in it is invisible or obeyed by a terminal, and ordinary text is as it was."""
+"""Text is made safe to show: nothing is invisible or interpreted by a terminal, and ordinary text is unchanged."""
 
 import copy
 import logging
@@ -54,16 +54,16 @@ def test_ordinary_text_is_unchanged(text: str) -> None:
         ("50 %\rdone\r\n", "50 %\\u{d}done\n"),
     ],
 )
-def test_what_cannot_be_seen_or_is_obeyed_is_written_out(text: str, shown: str) -> None:
+def test_invisible_and_control_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_one_line_is_one_line() -> None:
+def test_one_line_has_no_line_ends_or_tabs() -> None:
     assert visible("a\r\nb\tc\nd\re\x1b", one_line=True) == r"a b c d e\u{1b}"
 
 
 @given(ANY | HOSTILE, st.booleans())
-def test_visible_text_is_safe_and_stays_what_it_is(text: str, one_line: bool) -> None:
+def test_visible_text_is_safe_and_a_second_call_changes_nothing(text: str, one_line: bool) -> None:
     shown = visible(text, one_line=one_line)
     assert is_safe(shown)
     assert visible(shown, one_line=one_line) == shown
@@ -81,7 +81,7 @@ def test_visible_text_is_safe_and_stays_what_it_is(text: str, one_line: bool) ->
         ("@all &lt; $x$ ~~y~~", "@\u200ball \\&lt; \\$x\\$ \\~\\~y\\~\\~"),
     ],
 )
-def test_markdown_shows_text_and_nothing_else(text: str, shown: str) -> None:
+def test_markdown_shows_only_text(text: str, shown: str) -> None:
     assert as_markdown(text) == shown
 
 
@@ -97,7 +97,7 @@ def test_every_error_is_safe_to_print_and_keeps_its_arguments(kind: type) -> Non
 
 
 @given(HOSTILE)
-def test_no_log_line_of_ours_is_obeyed_or_forged(text: str) -> None:
+def test_log_lines_cannot_be_forged(text: str) -> None:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -110,15 +110,15 @@ def test_no_log_line_of_ours_is_obeyed_or_forged(text: str) -> None:
         logger.removeHandler(handler)
     assert is_safe(lines[0])
     assert "\n" not in lines[0]
-    assert "failed after 3 s (2.5)" in lines[0]
+    assert "failed after 3 s (2.5)" in lines[0]  # numbers keep their format
 
 
-def test_a_logger_is_made_safe_once() -> None:
+def test_a_logger_gets_one_filter() -> None:
     assert visible_logger("sqlquarry.twice") is visible_logger("sqlquarry.twice")
     assert len(visible_logger("sqlquarry.twice").filters) == 1
 
 
-def test_every_logger_of_the_package_is_made_safe() -> None:
+def test_every_logger_of_the_package_has_the_filter() -> None:
     from pathlib import Path
 
     root = Path(errors.__file__).parent
@@ -129,5 +129,5 @@ def test_every_logger_of_the_package_is_made_safe() -> None:
 @pytest.mark.parametrize(
     ("count", "shown"), [(1, "a"), (2, "a, b"), (4, "a, b and 2 more"), (1502, "a, b and 1,500 more")]
 )
-def test_a_list_is_cut_and_says_by_how_much(count: int, shown: str) -> None:
+def test_a_long_list_is_cut_with_the_number_of_the_others(count: int, shown: str) -> None:
     assert first_of(["a", "b", *["c"] * 2000][:count], 2) == shown

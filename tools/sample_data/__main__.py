@@ -1,4 +1,4 @@
-"""Write the files of `sqlquarry.data.sample`: `python -m tools.sample_data`, in the repository."""
+"""Write the files of `sqlquarry.data.sample` into the package."""
 
 from pathlib import Path
 

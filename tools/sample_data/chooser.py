@@ -1,4 +1,4 @@
-"""What a question pattern draws from: tables, columns, links and conditions of one domain."""
+"""Random choice of the parts of a question: tables, columns, links and conditions of one domain."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _PLAIN: tuple[Role, ...] = ("label", "category", "number", "date")
 
 
 class DeadEndError(LookupError):
-    """The parts drawn so far leave nothing to pick for the next one; another attempt may do better."""
+    """No candidate is left for the next part of a question. Another attempt may succeed."""
 
 
 class Draft(NamedTuple):
-    """A candidate query with its questions; `weaker` queries must give other rows, or a condition does nothing."""
+    """A candidate query with its questions. If a `weaker` query returns the same rows, a condition has no effect."""
 
     sql: str
     questions: tuple[str, ...]
@@ -35,7 +35,7 @@ class Draft(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """A way to make queries of one kind, `per_domain` of them in each domain."""
+    """A function that drafts queries of one kind. Each domain gets `per_domain` of them."""
 
     kind: Kind
     per_domain: int
@@ -43,7 +43,7 @@ class Pattern(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Selected columns: the SQL list, "name and city", "names and cities"."""
+    """Selected columns as an SQL list, and in English as "name and city" and "names and cities"."""
 
     sql: str
     noun: str
@@ -51,7 +51,7 @@ class Target(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A foreign key as a FROM clause, with the words between child and parent: "owned by"."""
+    """A foreign key as a FROM clause, with the words between child and parent, such as "owned by"."""
 
     child: Table
     parent: Table
@@ -61,7 +61,7 @@ class Link(NamedTuple):
 
 
 class Chooser:
-    """Draws the parts of questions about one domain; every pick is another one."""
+    """Random choices of the parts of questions about one domain. Each call draws again."""
 
     def __init__(self, domain: Domain, dice: Dice) -> None:
         self.domain = domain
@@ -84,11 +84,11 @@ class Chooser:
         return Link(table, other, joined, column.where, column.name)
 
     def column(self, table: Table, *roles: Role, but: Column | None = None) -> Column:
-        """Draw a column of one of the roles (of any that people ask for, if none is given), other than `but`."""
+        """Draw a column other than `but` that has one of the roles, by default any role that people ask about."""
         return self._one([c for c in table.having(*(roles or _PLAIN)) if c is not but])
 
     def target(self, table: Table, *, columns: int, but: Column | None = None) -> Target:
-        """Return the table's label, or the label and one more column; never `but`."""
+        """Return the table's label column, or the label and one more column other than `but`."""
         chosen = [table.label]
         if columns == 2:
             chosen.append(self._one([c for c in table.having(*_PLAIN) if c is not but and c is not table.label]))
@@ -99,25 +99,25 @@ class Chooser:
         )
 
     def aggregate(self, number: Column) -> tuple[str, str, str]:
-        """Draw an aggregate function that makes sense for the column: SQL name and two English words."""
+        """Draw an aggregate function that makes sense for the column. Return its SQL name and two English words."""
         return self.dice.pick(_AGGREGATES if number.additive else _AGGREGATES[:-1])
 
     def condition(self, table: Table, *roles: Role, but: Column | None = None) -> Condition:
-        """Draw a comparison with one literal."""
+        """Draw a comparison of a column with one literal."""
         return self._made(compare, table, self.column(table, *roles, but=but))
 
     def year(self, table: Table) -> Condition:
-        """Draw a date within a year."""
+        """Draw the condition that a date is in a certain year."""
         return self._made(in_year, table, self.column(table, "date"))
 
     def span(self, table: Table) -> Condition:
-        """Draw a number or date between two bounds, a category of two values, or a label with a wildcard."""
+        """Draw a range of numbers or dates, a choice of two categories, or a label with a wildcard."""
         column = self.column(table)
         make = {"category": one_of, "label": like}.get(column.role, between)
         return self._made(make, table, column)
 
     def gap(self, table: Table, *, missing: bool) -> Condition:
-        """Draw an optional column with or without NULL."""
+        """Draw the condition that an optional column is NULL, or that it is not."""
         return is_null(self.column(table, "optional"), missing=missing)
 
     def _one(self, candidates: list[T]) -> T:

@@ -1,4 +1,4 @@
-"""Conditions on one column, in SQL and in two forms of English."""
+"""Conditions on one column, in SQL and in two English forms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from tools.sample_data.lexicon import Column, Value
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A test of one column.
+    """A condition on one column.
 
     Args:
-        column: what is tested.
-        test: the SQL behind the column's name: "> 20".
-        short: English behind a noun, "with a weight above 20 kg".
-        whose: the same with the column's noun, "whose weight is greater than 20 kg".
+        column: the column.
+        test: the SQL after the column's name, such as "> 20".
+        short: the English after a noun, such as "with a weight above 20 kg".
+        whose: the same with "whose", such as "whose weight is greater than 20 kg".
     """
 
     column: Column
@@ -26,16 +26,16 @@ class Condition:
 
     @property
     def sql(self) -> str:
-        """The test in a query of one table."""
+        """The condition for a query on one table."""
         return f"{self.column.name} {self.test}"
 
     def of(self, table: str) -> str:
-        """Return the test in a query that joins tables."""
+        """Return the condition for a query that joins tables."""
         return f"{table}.{self.column.name} {self.test}"
 
 
 def literal(value: Value) -> str:
-    """Return the value as SQL writes it; sample values hold no quote marks."""
+    """Return the value as an SQL literal. Sample values contain no quotation marks."""
     if value is None:
         return "NULL"
     return f"'{value}'" if isinstance(value, str) else str(value)
@@ -47,7 +47,7 @@ def with_article(noun: str) -> str:
 
 
 def compare(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """Make a condition of one literal that fits the column's role: equality, order, or before and after."""
+    """Return a comparison with one literal that fits the column's role: equality, order, or before and after."""
     if column.role in ("category", "label"):
         value = dice.pick(values)
         if column.role == "category" and dice.below(7) == 0:
@@ -80,7 +80,7 @@ def compare(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def in_year(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """Require a date within one of the years that occur."""
+    """Require a date in one of the years of the column's values."""
     year = str(dice.pick(values))[:4]
     return Condition(
         column,
@@ -91,7 +91,7 @@ def in_year(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def between(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """Require a number or date between two bounds, both included."""
+    """Require a number or date between two inclusive bounds."""
     low, high = _inner(values, dice, 0.2, 0.5), _inner(values, dice, 0.5, 0.8)
     if column.role == "number":
         low, high = _rounded(low), _rounded(high)
@@ -106,7 +106,7 @@ def between(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def one_of(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """Require a category that is one of two values."""
+    """Require one of two categories."""
     first, second = dice.shuffled(dict.fromkeys(values))[:2]
     words = f"{first} or {second}"
     return Condition(
@@ -118,7 +118,7 @@ def one_of(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def like(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """Require a label that begins with a letter or contains a word of it."""
+    """Require a label that starts with certain letters or contains a certain word."""
     value = str(dice.pick(values))
     if " " in value and dice.below(2):
         word = value.split()[dice.below(2)]
@@ -138,20 +138,20 @@ def like(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def is_null(column: Column, *, missing: bool) -> Condition:
-    """Require an optional column that is empty, or is not."""
+    """Require that an optional column is NULL, or that it is not."""
     if missing:
         return Condition(column, "IS NULL", column.missing, f"whose {column.noun} is missing")
     return Condition(column, "IS NOT NULL", column.present, f"whose {column.noun} is given")
 
 
 def _inner(values: Sequence[Any], dice: Dice, low: float = 0.2, high: float = 0.8) -> Any:
-    """Return a value between two quantiles: a bound that keeps some rows and drops some."""
+    """Return a value between two quantiles, which is a bound that keeps some rows and drops some."""
     ordered = sorted(values)
     first, end = int(low * len(ordered)), int(high * len(ordered))
     return ordered[first + dice.below(end - first)]
 
 
 def _rounded(value: float) -> int | float:
-    """Two significant digits, as people ask: 41730 becomes 42000."""
+    """Round to two significant digits, as people do in questions: 41730 becomes 42000."""
     rounded = float(f"{value:.2g}")
     return int(rounded) if rounded.is_integer() else rounded

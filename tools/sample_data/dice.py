@@ -1,4 +1,4 @@
-"""Random choices that come out the same in every Python version."""
+"""Random choices that are the same in every Python version."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Choices from a seed string, built on `random.Random.random()` alone.
+    """Random choices from a seed string, based only on `random.Random.random()`.
 
-    It is the one method whose sequence Python guarantees across versions (docs.python.org, random, "Notes on
+    This is the only method whose sequence Python guarantees across versions (docs.python.org, random, "Notes on
     Reproducibility").
     """
 
@@ -18,7 +18,7 @@ class Dice:
         self._next = random.Random(seed).random  # noqa: S311 - sample data, not cryptography
 
     def below(self, limit: int, *, skew: float = 1.0) -> int:
-        """Return a whole number from 0 to `limit` - 1; a `skew` above 1 favors the small ones."""
+        """Return an integer from 0 to `limit` - 1. A `skew` above 1 favors small numbers."""
         return int(self._next() ** skew * limit)
 
     def pick(self, items: Sequence[T]) -> T:
@@ -30,7 +30,7 @@ class Dice:
         return [item for _, item in sorted(((self._next(), item) for item in items), key=lambda pair: pair[0])]
 
     def distinct(self, limit: int, count: int) -> list[int]:
-        """Return `count` whole numbers below `limit`, without repeats while that is possible."""
+        """Return `count` integers below `limit`, without repeats if `limit` is large enough."""
         if limit < count:
             return [self.below(limit) for _ in range(count)]
         found: dict[int, None] = {}

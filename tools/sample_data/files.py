@@ -1,4 +1,4 @@
-"""The files of the sample data set: the gold queries with their questions, and each database as SQL."""
+"""Content of the sample data files: gold queries with their questions, and each database as SQL."""
 
 import json
 from hashlib import sha256
@@ -22,7 +22,7 @@ class _Asked(NamedTuple):
 
 
 def data_files() -> dict[str, str]:
-    """Return the content of every file by its name."""
+    """Return file name -> content."""
     return {"queries.jsonl": _queries(), **{f"{domain.name}.sql": _database(domain) for domain in DOMAINS}}
 
 
@@ -44,7 +44,7 @@ def _line(asked: _Asked, test: set[str]) -> str:
 
 
 def _test_queries(queries: list[Query]) -> set[str]:
-    """Return the SQL of the test part: of each kind the queries whose hashes come first, a blind but fixed choice."""
+    """Return the SQL queries of the test part. For each kind they are the queries with the smallest hashes."""
     different = {(query.kind, query.sql) for query in queries}
     test: set[str] = set()
     for _, same_kind in groupby(sorted(different, key=lambda one: (one[0], _hash(one[1]))), lambda one: one[0]):
@@ -58,7 +58,7 @@ def _hash(text: str) -> str:
 
 
 def _database(domain: Domain) -> str:
-    """Return a paragraph with the schema, then one for each table with its rows."""
+    """Return the database as SQL: a paragraph with the schema, then a paragraph with the rows of each table."""
     paragraphs = [domain.schema]
     for table, columns in columns_of(domain).items():
         rows = (", ".join(map(literal, row)) for row in zip(*columns.values(), strict=True))

@@ -1,4 +1,4 @@
-"""Fill the question patterns from a domain's own rows, and keep the drafts that are worth asking."""
+"""Generation of a domain's queries from question patterns. Only drafts that are worth asking are kept."""
 
 import re
 import sqlite3
@@ -18,7 +18,7 @@ _ORDERED = re.compile(
 
 
 def queries_of(domain: Domain) -> list[Query]:
-    """Return the domain's hand-written queries, then those of the patterns; no SQL and no question occurs twice."""
+    """Return the domain's hand-written queries, then those from the patterns, without repeated SQL or questions."""
     found = list(domain.queries)
     taken = {text for query in found for text in (query.sql, *query.questions)}
     dice = Dice(domain.name)
@@ -41,7 +41,7 @@ def queries_of(domain: Domain) -> list[Query]:
 
 
 def has_one_order(database: sqlite3.Connection, sql: str) -> bool:
-    """Whether an ORDER BY leaves no tie among the rows that come back, nor at the limit; true without ORDER BY."""
+    """Return whether ORDER BY leaves no ties among the returned rows or at the limit. True without ORDER BY."""
     match = _ORDERED.match(sql)
     if match is None:
         return True

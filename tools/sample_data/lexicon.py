@@ -1,4 +1,4 @@
-"""The nouns of the sample data: a domain is tables of columns, each with its English words and its row generator."""
+"""Types for the sample data: domains, tables and columns, with their English words and generators of values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Value = str | int | float | None
 
 
 class Filling(NamedTuple):
-    """What a column's generator sees: dice of its own, how many rows, earlier columns, and row counts of all tables."""
+    """Input of a column's generator: its own dice, the number of rows, earlier columns and row counts of all tables."""
 
     dice: Dice
     rows: int
@@ -32,17 +32,21 @@ class Column:
     """A column in SQL and in English.
 
     Args:
-        name: in SQL; `type` likewise.
-        role: what the question patterns may do with it; "optional" columns hold NULLs.
-        noun: "birth date"; `plural` "birth dates".
-        fill: makes the values of all rows.
-        where: how a row is narrowed by it: "from {}" (category), "born" (date), "owned by" (reference).
-        unit: said after a number: "kg".
-        counted: the plural where the number counts something: "nights" gives "with more than 3 nights".
-        additive: a sum over rows makes sense.
-        most: the superlative of the largest number, "heaviest"; `least` of the smallest.
-        missing: how a row with NULL is described, "without a phone number"; `present` the opposite.
-        parent: the table that a reference points to, by the same column name.
+        name: name in SQL.
+        type: type in SQL.
+        role: decides which question patterns may use the column. "optional" columns contain NULLs.
+        noun: English noun, such as "birth date".
+        plural: its plural, such as "birth dates".
+        fill: generates the values of all rows.
+        where: words of a condition, such as "from {}" (category), "born" (date) or "owned by" (reference).
+        unit: unit after a number, such as "kg".
+        counted: the things that a number counts. "nights" gives "with more than 3 nights".
+        additive: whether a sum over rows makes sense.
+        most: superlative for the largest number, such as "heaviest".
+        least: superlative for the smallest number.
+        missing: description of a row with NULL, such as "without a phone number".
+        present: description of a row without NULL.
+        parent: table that a reference points to. The column has the same name there.
     """
 
     name: str
@@ -63,14 +67,14 @@ class Column:
 
     @property
     def ddl(self) -> str:
-        """The column as CREATE TABLE writes it."""
+        """The column's definition in CREATE TABLE."""
         constraint = {"key": " PRIMARY KEY", "reference": f" REFERENCES {self.parent}({self.name})"}
         return f"{self.name} {self.type}{constraint.get(self.role, '')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, what one of its rows is called, and how many it has."""
+    """A table, with its number of rows and the English word for one row."""
 
     name: str
     one: str
@@ -80,31 +84,31 @@ class Table:
 
     @property
     def many(self) -> str:
-        """What several rows are called: the table's name."""
+        """English word for several rows, which is the table's name."""
         return self.name.replace("_", " ")
 
     @property
     def label(self) -> Column:
-        """The column that people call a row by; the key where rows have no name."""
+        """The column that people use to identify a row, or the key if rows have no name."""
         return (self.having("label") or self.having("key"))[0]
 
     def having(self, *roles: Role) -> list[Column]:
-        """Return the columns of these roles."""
+        """Return the columns that have one of these roles."""
         return [column for column in self.columns if column.role in roles]
 
 
 class Query(NamedTuple):
-    """A gold query with the phrasings of its question; all have the same meaning."""
+    """A gold query with several phrasings of its question, which all have the same meaning."""
 
     kind: Kind
     sql: str
     questions: tuple[str, ...]
 
 
-# Compared by identity: there is one object for each domain.
+# Compared by identity, because there is one object per domain.
 @dataclass(frozen=True, slots=True, eq=False)
 class Domain:
-    """A business: its tables, parents first, and queries of its own beside the generic patterns."""
+    """A business with its tables (parents first) and hand-written queries."""
 
     name: str
     tables: tuple[Table, ...]
@@ -112,14 +116,14 @@ class Domain:
 
     @property
     def schema(self) -> str:
-        """The CREATE TABLE statements, one line for each table."""
+        """The CREATE TABLE statements, one line per table."""
         return "\n".join(
             f"CREATE TABLE {table.name} ({', '.join(column.ddl for column in table.columns)});" for table in self.tables
         )
 
     @property
     def links(self) -> list[tuple[Table, Column, Table]]:
-        """Every foreign key: child table, its column, parent table."""
+        """All foreign keys as (child table, column, parent table)."""
         tables = {table.name: table for table in self.tables}
         return [(child, column, tables[column.parent]) for child in self.tables for column in child.having("reference")]
 
@@ -130,18 +134,18 @@ def plural_of(noun: str) -> str:
 
 
 def key(name: str) -> Column:
-    """Make the integer primary key: the row's number, from 1."""
+    """Return an integer primary key, which numbers the rows from 1."""
     noun = name.replace("_", " ")
     return Column(name, "INTEGER", "key", noun, noun + "s", lambda f: range(1, f.rows + 1))
 
 
 def person(name: str, where: str = "named {}", *, noun: str = "") -> Column:
-    """Make full names of people, without repeats."""
+    """Return a column of full names of people without repeats."""
     return pairs(name, FIRST_NAMES, LAST_NAMES, where, noun=noun)
 
 
 def pairs(name: str, firsts: str, seconds: str, where: str = "named {}", *, noun: str = "") -> Column:
-    """Make names of two words, one of each list, without repeats."""
+    """Return a column of names without repeats. Each name has one word from each list."""
     names = [f"{first} {second}" for first in firsts.split() for second in seconds.split()]
 
     def fill(f: Filling) -> list[Value]:
@@ -152,7 +156,7 @@ def pairs(name: str, firsts: str, seconds: str, where: str = "named {}", *, noun
 
 
 def code(name: str, prefix: str) -> Column:
-    """Make codes such as "PX-4711", without repeats."""
+    """Return a column of codes such as "PX-4711" without repeats."""
     noun = name.replace("_", " ")
 
     def fill(f: Filling) -> list[Value]:
@@ -164,7 +168,7 @@ def code(name: str, prefix: str) -> Column:
 def category(
     name: str, values: Sequence[str | int], *, noun: str = "", plural: str = "", where: str = "", counted: str = ""
 ) -> Column:
-    """Make a few values that many rows share, the first ones more often."""
+    """Return a column with a few values that many rows share. The first values are more frequent."""
     noun = noun or name.replace("_", " ")
 
     def fill(f: Filling) -> list[Value]:
@@ -189,7 +193,10 @@ def number(
     most: str = "",
     least: str = "",
 ) -> Column:
-    """Make numbers from `low` to `high` in steps, without repeats if there are enough; integers if `step` is one."""
+    """Return a column of numbers from `low` to `high` in steps, without repeats if there are enough different numbers.
+
+    The numbers are integers if `step` is an integer.
+    """
     noun = noun or (f"number of {counted}" if counted else name.replace("_", " "))
     plural = plural or (f"numbers of {counted}" if counted else plural_of(noun))
 
@@ -201,7 +208,7 @@ def number(
 
 
 def date(name: str, first: str, last: str, *, noun: str, where: str) -> Column:
-    """Make ISO dates between two days, without repeats; `where` reads before "after 2021-06-30"."""
+    """Return a column of ISO dates between two days without repeats. `where` goes before words like "after 2021"."""
     start = dt.date.fromisoformat(first)
     days = (dt.date.fromisoformat(last) - start).days + 1
 
@@ -212,7 +219,7 @@ def date(name: str, first: str, last: str, *, noun: str, where: str) -> Column:
 
 
 def later(name: str, since: str, days: tuple[int, int], *, noun: str, missing: str, present: str) -> Column:
-    """Make ISO dates some days after those of the column `since`; about a quarter are NULL."""
+    """Return a column of ISO dates that are some days after those in column `since`. About a quarter are NULL."""
 
     def fill(f: Filling) -> list[Value]:
         starts = [dt.date.fromisoformat(str(value)) for value in f.columns[since]]
@@ -223,7 +230,7 @@ def later(name: str, since: str, days: tuple[int, int], *, noun: str, missing: s
 
 
 def optional(name: str, values: Sequence[str] | str, *, noun: str = "", missing: str = "", present: str = "") -> Column:
-    """Make a text that about a quarter of the rows lack: one of `values`, or a pattern in which each # is a digit."""
+    """Return a column of texts: one of `values`, or a pattern in which each # is a digit. About a quarter are NULL."""
     noun = noun or name
     article = "an" if noun[0] in "aeiou" else "a"
 
@@ -245,7 +252,7 @@ def optional(name: str, values: Sequence[str] | str, *, noun: str = "", missing:
 
 
 def reference(name: str, parent: str, where: str) -> Column:
-    """Make a foreign key; the last sixth of the parents have no child, and the first ones have more."""
+    """Return a foreign key. The last sixth of the parents have no children, and the first parents have the most."""
     noun = name.replace("_", " ")
 
     def fill(f: Filling) -> list[Value]:

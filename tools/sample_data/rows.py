@@ -1,4 +1,4 @@
-"""The rows of a domain, and its SQLite database in memory."""
+"""Rows of a domain, and its in-memory SQLite database."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from tools.sample_data.lexicon import Domain, Filling, Value
 
 @cache
 def columns_of(domain: Domain) -> Mapping[str, Mapping[str, list[Value]]]:
-    """Table name -> column name -> the values of all rows, always the same."""
+    """Return table name -> column name -> values of all rows. The values are always the same."""
     sizes = {table.name: table.rows for table in domain.tables}
     content: dict[str, dict[str, list[Value]]] = {}
     for table in domain.tables:
@@ -22,11 +22,11 @@ def columns_of(domain: Domain) -> Mapping[str, Mapping[str, list[Value]]]:
 
 
 def connect(domain: Domain) -> sqlite3.Connection:
-    """Open a new in-memory database with the domain's tables and rows; the caller closes it."""
+    """Open a new in-memory database with the domain's tables and rows. The caller closes it."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(domain.schema)
     for table, columns in columns_of(domain).items():
-        places = ", ".join("?" * len(columns))
-        connection.executemany(f"INSERT INTO {table} VALUES ({places})", zip(*columns.values(), strict=True))
+        placeholders = ", ".join("?" * len(columns))
+        connection.executemany(f"INSERT INTO {table} VALUES ({placeholders})", zip(*columns.values(), strict=True))
     connection.commit()
     return connection

@@ -1,4 +1,7 @@
-"""The only place that creates boto3 clients: sessions, S3, errors and their advice, and whose bucket is meant."""
+"""boto3 sessions and clients, S3 transfers, advice for AWS errors and checks of bucket owners.
+
+No other part of the library creates boto3 clients.
+"""
 
 from sqlquarry.aws.clients import aws_client, aws_session, session_environment
 from sqlquarry.aws.owners import expect_bucket_owners

@@ -1,4 +1,4 @@
-"""Open finished artifacts on S3 by their manifests, or copy them to this machine and compare them."""
+"""Open finished artifacts on S3 by their manifests, or copy them to this machine and verify them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 def opened(
     location: S3Location, kind: str, *, verify: bool = False, session: boto3.Session | None = None
 ) -> tuple[Path | S3Location, Manifest]:
-    """Open an artifact as `AdapterCheckpoint.load` and `MergedModel.load` do.
+    """Open an artifact for `AdapterCheckpoint.load` and `MergedModel.load`.
 
-    An adapter is copied here, because it is small and every use needs its files; the weights of a model stay on S3.
+    An adapter is copied to this machine, because it is small and every use needs its files. A model's weights stay on
+    S3.
 
     Args:
-        location: the artifact's prefix.
+        location: prefix of the artifact.
         kind: "adapter" or "merged-model".
-        verify: as `open_artifact`.
-        session: a boto3 session; None uses the default credentials.
+        verify: as in `open_artifact`.
+        session: boto3 session. None uses the default credentials.
 
     Raises:
-        ArtifactError: as `open_artifact`.
+        ArtifactError: as in `open_artifact`.
     """
     if kind == "adapter":
         directory = fetch_artifact(location, kind, session=session)
@@ -43,19 +44,19 @@ def opened(
 def open_artifact(
     location: S3Location, kind: str, *, session: boto3.Session | None = None, verify: bool = False
 ) -> Manifest:
-    """Read the manifest of a finished artifact, whose files stay where they are.
+    """Read the manifest of a finished artifact without copying its files.
 
     Args:
-        location: the artifact's prefix.
-        kind: the kind that the caller can use.
-        session: a boto3 session; None uses the default credentials.
-        verify: also read every file and compare its SHA-256; else only names and sizes.
+        location: prefix of the artifact.
+        kind: kind of artifact that the caller can use.
+        session: boto3 session. None uses the default credentials.
+        verify: also read every file and compare its SHA-256. Otherwise only names and sizes are compared.
 
     Raises:
         MissingExtraError: boto3 is not installed.
         IncompleteArtifactError: there is no manifest.
-        CorruptArtifactError: the manifest is of another kind or version, or a file is missing or changed.
-        ArtifactError: S3 refuses.
+        CorruptArtifactError: the manifest has another kind or version, or a file is missing or changed.
+        ArtifactError: S3 refuses a request.
     """
     require("aws", f"reading {location}")
     with aws_errors(ArtifactError, f"reading {location}"):
@@ -64,16 +65,16 @@ def open_artifact(
         for name in manifest.files if verify else ():
             if prefix.content_sha256(name) != manifest.files[name]["sha256"]:
                 raise CorruptArtifactError(
-                    f"{location.uri_of(name)} differs from its SHA-256 in {MANIFEST}. Make the {kind} again."
+                    f"{location.uri_of(name)} does not match its SHA-256 in {MANIFEST}. Create the {kind} again."
                 )
     return manifest
 
 
 def fetch_artifact(location: S3Location, kind: str, *, session: boto3.Session | None = None) -> Path:
-    """Copy a finished artifact into the cache, and compare every file with its SHA-256 in the manifest.
+    """Copy a finished artifact into the cache and compare every file with its SHA-256 in the manifest.
 
     Raises:
-        ArtifactError: as `open_artifact`.
+        ArtifactError: as in `open_artifact`.
     """
 
     def wanted(prefix: S3Prefix) -> dict[str, StoredObject]:
@@ -88,16 +89,16 @@ def fetch_artifact(location: S3Location, kind: str, *, session: boto3.Session | 
 def fetch_model(
     location: S3Location, problem: Callable[[str], Exception], *, session: boto3.Session | None = None
 ) -> Path:
-    """Copy a model into the cache; one that has a manifest is compared with it.
+    """Copy a model into the cache. If it has a manifest, compare its files with the manifest.
 
     Args:
-        location: its prefix.
-        problem: makes an error of its message.
-        session: a boto3 session; None uses the default credentials.
+        location: prefix of the model.
+        problem: creates an error from a message.
+        session: boto3 session. None uses the default credentials.
 
     Raises:
         CorruptArtifactError: a file differs from the manifest.
-        Exception: what `problem` makes, if nothing is there or S3 refuses.
+        Exception: the error that `problem` creates, if there are no files or S3 refuses a request.
     """
     target = download_files(location, problem, patterns=MODEL_FILES, session=session)
     if (target / MANIFEST).is_file():
@@ -106,20 +107,22 @@ def fetch_model(
 
 
 def _described(prefix: S3Prefix, kind: str) -> tuple[Manifest, dict[str, StoredObject]]:
-    """Return the manifest, and the listing of it and of all files that it names."""
-    place = prefix.location
+    """Return the manifest, and the listing of the manifest and of all files that it names."""
+    location = prefix.location
     objects = prefix.objects(deep=True)
     if MANIFEST not in objects:
-        why = f"{place} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
+        why = (
+            f"{location} has no {MANIFEST}, so the stage that writes this {kind} did not finish. Run that stage again."
+        )
         raise IncompleteArtifactError(why if objects else prefix.why_empty())
     try:
         content = prefix.read(MANIFEST)
     except MetadataError as error:
-        raise CorruptArtifactError(f"{place.uri_of(MANIFEST)} is not a manifest ({error}).") from error
-    manifest = parse_manifest(content, place.uri_of(MANIFEST), kind)
+        raise CorruptArtifactError(f"{location.uri_of(MANIFEST)} is not a valid manifest: {error}.") from error
+    manifest = parse_manifest(content, location.uri_of(MANIFEST), kind)
     for name, described in manifest.files.items():
         if name not in objects or objects[name].size != described["bytes"]:
             raise CorruptArtifactError(
-                f"{place.uri_of(name)} is missing or has another size than in {MANIFEST}. Make the {kind} again."
+                f"{location.uri_of(name)} is missing or does not have the size in {MANIFEST}. Create the {kind} again."
             )
     return manifest, {name: objects[name] for name in (*manifest.files, MANIFEST)}

@@ -1,4 +1,4 @@
-"""Sessions and clients of boto3: the caller's session and endpoint, and few retries by botocore itself."""
+"""boto3 sessions and clients that use the caller's credentials and endpoints, with few retries by botocore."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 _AWS_HOST = re.compile(r"(.*\.)?amazonaws\.com(\.cn)?")
-_accounts: WeakKeyDictionary[boto3.Session, str] = WeakKeyDictionary()  # session -> the account of its credentials
+_accounts: WeakKeyDictionary[boto3.Session, str] = WeakKeyDictionary()  # session -> account of its credentials
 
 
 def aws_session(region_name: str | None = None) -> boto3.Session:
     """Return a boto3 session with the default credentials.
 
     Args:
-        region_name: its region; the configured one if not given.
+        region_name: region of the session. None uses the configured region.
 
     Raises:
         MissingExtraError: boto3 is not installed.
@@ -49,15 +49,15 @@ def aws_session(region_name: str | None = None) -> boto3.Session:
 
 
 class ClientOptions(TypedDict, total=False):
-    """How a client reaches its service; what is left out is botocore's default.
+    """How a client reaches its service. botocore's default applies to every option that is not given.
 
     Args:
-        region: another region than the session's.
-        attempts: how often a request is sent at most; 2 by default.
-        connect_timeout_s: how long to wait for a connection.
-        read_timeout_s: how long to wait for an answer.
-        max_pool_connections: connections that are kept open.
-        sign_payloads: sign the content of uploads to S3; over TLS the service does not need it.
+        region: region to use instead of the session's.
+        attempts: maximum number of times a request is sent. The default is 2.
+        connect_timeout_s: seconds to wait for a connection.
+        read_timeout_s: seconds to wait for an answer.
+        max_pool_connections: maximum number of connections that are kept open.
+        sign_payloads: sign the content of uploads to S3. S3 does not need that over TLS.
     """
 
     region: str | None
@@ -115,23 +115,23 @@ def aws_client(
 @overload
 def aws_client(service: str, session: boto3.Session | None = None, **options: Unpack[ClientOptions]) -> Any: ...
 def aws_client(service: str, session: boto3.Session | None = None, **options: Unpack[ClientOptions]) -> object:
-    """Return a boto3 client; a client of S3 names the expected owner of the bucket in every request (`OwnerRule`).
+    """Return a boto3 client. An S3 client names the expected owner of the bucket in every request (`OwnerRule`).
 
-    botocore sends a request again at most `attempts` - 1 times. Callers of this function make longer waits, because
-    botocore gives up after seconds.
+    botocore retries a request at most `attempts` - 1 times and gives up within seconds. Callers that must wait longer
+    do so themselves.
 
     Args:
-        service: the service's name in boto3.
-        session: a boto3 session; None uses the default credentials.
+        service: name of the service in boto3.
+        session: boto3 session. None uses the default credentials.
         options: how the client reaches the service.
 
     Raises:
         MissingExtraError: boto3 is not installed.
-        ConfigError: no region is known, or `session` is not a session.
+        ConfigError: no region is configured, or `session` is not a session.
     """
     if session is not None and not callable(getattr(session, "client", None)):
         raise ConfigError(
-            f"session is {session!r:.80}, but must be a boto3 session, such as boto3.Session(profile_name=…)"
+            f"session must be a boto3 session such as boto3.Session(profile_name=…), but is {session!r:.80}"
         )
     owners = stated_owners(session)
     session = session or aws_session()
@@ -144,7 +144,7 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
         )
     except NoRegionError as error:
         raise ConfigError(
-            "no AWS region is known: pass session=boto3.Session(region_name='us-east-1'), or set AWS_DEFAULT_REGION"
+            "no AWS region is configured. Pass session=boto3.Session(region_name='us-east-1') or set AWS_DEFAULT_REGION"
         ) from error
     if service == "s3":
         OwnerRule(owners, lambda: _account(session, region)).apply_to(client)
@@ -152,7 +152,7 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
 
 
 def _config(options: ClientOptions) -> Config:
-    """Return botocore's settings, only with what is given: anything else would replace the session's own defaults."""
+    """Return botocore's settings for the given options only, so that the session's own defaults stay in force."""
     from botocore.config import Config
 
     config = Config(retries={"mode": "standard", "total_max_attempts": options.get("attempts", 2)})
@@ -168,12 +168,13 @@ def _config(options: ClientOptions) -> Config:
 
 
 def transfer_config(part_bytes: int = 8 * 2**20) -> TransferConfig:
-    """Return the `Config` of every `upload_file` and `download_file`.
+    """Return the `Config` that every `upload_file` and `download_file` must use.
 
-    Where the AWS CRT is installed, boto3 may transfer files with a client of its own, which `OwnerRule` cannot reach.
+    It forces boto3's classic client. If the AWS CRT is installed, boto3 may otherwise transfer files with a separate
+    client, which `OwnerRule` cannot reach.
 
     Args:
-        part_bytes: size of the parts of a file that is not smaller than this; boto3's own default is 8 MiB.
+        part_bytes: part size. Files of at least this size are sent in parts. boto3's own default is 8 MiB.
     """
     from boto3.s3.transfer import TransferConfig
 
@@ -183,15 +184,15 @@ def transfer_config(part_bytes: int = 8 * 2**20) -> TransferConfig:
 
 
 def session_environment(session: boto3.Session | None) -> dict[str, str]:
-    """Return environment variables with which a child process has a session's credentials, region and endpoint.
+    """Return environment variables that give a child process a session's credentials, region and endpoints.
 
-    The owners that `expect_bucket_owners` states for the session are passed on, too.
+    They also pass on the owners that `expect_bucket_owners` sets for the session.
 
-    They hold the secret key, so they belong in the environment of that process alone. Temporary credentials are
-    passed as they are now, and that process cannot renew them.
+    The variables contain the secret key, so set them for that process only. The child process cannot renew temporary
+    credentials.
 
     Args:
-        session: a boto3 session; None, the default credentials, which a child process finds by itself.
+        session: boto3 session. None means the default credentials, which a child process finds by itself.
 
     Raises:
         ConfigError: the session has no credentials.
@@ -202,10 +203,10 @@ def session_environment(session: boto3.Session | None) -> dict[str, str]:
         return variables
     credentials = session.get_credentials()
     if credentials is None:
-        raise ConfigError("the session has no credentials to pass on. Log in, or give a session that has them.")
+        raise ConfigError("the session has no credentials to pass on. Log in, or pass a session that has credentials.")
     frozen = credentials.get_frozen_credentials()
     variables |= {"AWS_ACCESS_KEY_ID": frozen.access_key or "", "AWS_SECRET_ACCESS_KEY": frozen.secret_key or ""}
-    variables["AWS_SESSION_TOKEN"] = frozen.token or ""  # empty, so that no token of another key is inherited
+    variables["AWS_SESSION_TOKEN"] = frozen.token or ""  # empty, so that the process inherits no token of another key
     if region := session.region_name:
         variables |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     for service in ("s3", "sts"):
@@ -216,7 +217,7 @@ def session_environment(session: boto3.Session | None) -> dict[str, str]:
 
 
 def _account(session: boto3.Session, region: str | None) -> str:
-    """Return the account of a session's credentials, asking once; GetCallerIdentity needs no permission."""
+    """Return the account of a session's credentials, and cache it. GetCallerIdentity needs no permission."""
     if session not in _accounts:
         sts = aws_client("sts", session, region=region or session.region_name or "us-east-1")
         _accounts[session] = str(sts.get_caller_identity()["Account"])

@@ -1,4 +1,4 @@
-"""Copy objects on S3 to a cache on this machine."""
+"""Copy S3 objects into a cache on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sqlquarry.files.writing import write_json
 if TYPE_CHECKING:
     import boto3
 
-_RECEIVED = ".received.json"  # what is here whole: file name -> the object's ETag
+_RECEIVED = ".received.json"  # complete files: file name -> ETag of the object
 _AT_ONCE = 4
 SMALL_FILES = ("*.json", "*.model", "*.jinja", "*.txt")  # configuration and tokenizer of a model
 MODEL_FILES = (*SMALL_FILES, "*.safetensors", "LICENSE*", "NOTICE*")
@@ -37,15 +37,15 @@ def download_files(
     """Copy the files directly below a prefix into a directory of the cache.
 
     Args:
-        location: the prefix.
-        problem: makes an error of its message.
-        patterns: file names to take (``*.safetensors``).
-        session: a boto3 session; None uses the default credentials.
-        cache: a directory of its own for each location is made in it; None takes ``~/.cache/sqlquarry``.
+        location: prefix of the files.
+        problem: creates an error from a message.
+        patterns: patterns of the file names to copy (``*.safetensors``).
+        session: boto3 session. None uses the default credentials.
+        cache: directory in which each location gets its own directory. None uses ``~/.cache/sqlquarry``.
 
     Raises:
         MissingExtraError: boto3 is not installed.
-        Exception: what `problem` makes, if nothing is there or S3 refuses.
+        Exception: the error that `problem` creates, if there are no such files or S3 refuses a request.
     """
 
     def wanted(prefix: S3Prefix) -> dict[str, StoredObject]:
@@ -66,24 +66,24 @@ def copy_here(
     session: boto3.Session | None = None,
     cache: Path | None = None,
 ) -> Path:
-    """Copy files below a prefix into a directory of the cache; what is here whole is not fetched again.
+    """Copy files below a prefix into a directory of the cache. Files that are already complete are not copied again.
 
     Args:
-        location: the prefix.
-        problem: makes an error of its message.
-        wanted: chooses the files.
-        session: as `download_files`.
-        cache: as `download_files`.
+        location: prefix of the files.
+        problem: creates an error from a message.
+        wanted: selects the files.
+        session: as in `download_files`.
+        cache: as in `download_files`.
 
     Raises:
         MissingExtraError: boto3 is not installed.
-        Exception: what `problem` makes, if there are no such files or S3 refuses.
+        Exception: the error that `problem` creates, if there are no such files or S3 refuses a request.
     """
     require("aws", f"reading {location}")
     cache = cache or Path.home() / ".cache" / "sqlquarry"
     name = location.prefix.rstrip("/").rpartition("/")[2] or location.bucket
     target = cache / f"{name}-{hashlib.sha256(str(location).encode()).hexdigest()[:16]}"
-    doing, again = f"copying {location} to {target}", "The next call fetches only the files that are missing."
+    doing, again = f"copying {location} to {target}", "The next call copies only the missing files."
     with aws_errors(problem, doing, again):
         prefix = S3Prefix.open(location, session)
         try:
@@ -92,7 +92,7 @@ def copy_here(
                 raise problem(prefix.why_empty())
             _fetch(prefix, chosen, target)
         except (OSError, MetadataError) as error:
-            raise problem(f"{doing} failed: {error}. Make room on the disk, or repair it. {again}") from error
+            raise problem(f"{doing} failed: {error}. Free disk space or check the disk. {again}") from error
     return target
 
 
@@ -112,7 +112,7 @@ def _fetch(prefix: S3Prefix, wanted: Mapping[str, StoredObject], target: Path) -
     missing = [name for name, item in wanted.items() if not is_here(name, item)]
     for path in target.rglob("*"):
         if path.is_file() and path != note and path.relative_to(target).as_posix() not in wanted:
-            path.unlink()  # of an earlier model at the same place
+            path.unlink()  # left over from an earlier model at the same location
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for name, _ in zip(missing, pool.map(download, missing), strict=True):
             received[name] = wanted[name].etag

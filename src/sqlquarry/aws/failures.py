@@ -1,4 +1,4 @@
-"""Turn AWS's errors into errors of this library that say what to do, without repeating secrets."""
+"""Turn AWS errors into errors of this library that say what to do and contain no secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlquarry.aws.known_errors import KNOWN_ERRORS, Service
 from sqlquarry.credentials import redacted
 from sqlquarry.errors import BedrockError
 
-# The next try may succeed. S3's error responses: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# The next attempt may succeed. S3's error responses: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _TRANSIENT_CODES = (
     *("InternalError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown"),
     *("RequestTimeout", "ThrottlingException", "BadDigest", "500", "502", "503", "504"),
@@ -20,24 +20,27 @@ _SECRETS = re.compile(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
     re.IGNORECASE,
 )
-# What S3 and STS append to signature errors: the request as they saw it.
+# S3 and STS append the request as they received it to signature errors.
 _SIGNED_TEXT = re.compile(r"The (?:Canonical String|String-to-Sign)\b.*", re.DOTALL)
 
 
 def error_code(error: Exception) -> str:
-    """Return AWS's code of a botocore ClientError; the class's name of any other error."""
-    # botocore's connection errors have a `response`, too, which is None.
+    """Return the AWS code of a botocore ClientError, or the class name of any other error."""
+    # botocore's connection errors also have a `response`, which is None.
     response = getattr(error, "response", None)
     return str(response["Error"]["Code"]) if response else type(error).__name__
 
 
 def says(error: Exception, code: str, fragment: str) -> bool:
-    """Return whether an error has this code and message; case does not matter (a stream's codes begin small)."""
+    """Return whether an error has this code and its message contains `fragment`.
+
+    The case of the code does not matter, because codes in streams begin with a small letter.
+    """
     return error_code(error).lower() == code.lower() and fragment in str(error).lower()
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether the same request may succeed on the next try: a broken connection, or a service in trouble."""
+    """Return whether the same request may succeed later, because the connection broke or the service has a problem."""
     from botocore.exceptions import ConnectionError as NoConnectionError
     from botocore.exceptions import HTTPClientError
 
@@ -45,15 +48,15 @@ def is_transient(error: Exception) -> bool:
 
 
 def described(error: Exception, doing: str, advice: str | None = None, *, service: Service | None = None) -> str:
-    """Say what was being done, what AWS answered, and what to do next, without secrets.
+    """Return a message that says what failed, what AWS answered and what to do next, without secrets.
 
-    Secrets are taken out of `error` too, which tracebacks show as the cause.
+    Secrets are also removed from `error` itself, because tracebacks show it as the cause.
 
     Args:
-        error: botocore's.
-        doing: what failed, "listing s3://bucket/prefix".
-        advice: what to do; None looks it up in `KNOWN_ERRORS`.
-        service: the service that the request was made for; None leaves out advice for one service.
+        error: error raised by botocore.
+        doing: what failed, for example "listing s3://bucket/prefix".
+        advice: what to do. None looks it up in `KNOWN_ERRORS`.
+        service: service that the request was made for. None skips advice that is specific to one service.
     """
     if advice is None:
         advice = _known_advice(error, service)
@@ -71,7 +74,7 @@ def _known_advice(error: Exception, service: Service | None) -> str:
 
 
 def bedrock_error(error: Exception, doing: str, advice: str | None = None) -> BedrockError:
-    """Return the error to raise for a failed request to Bedrock, or to S3 for it; arguments as in `described`."""
+    """Return the error to raise if a request to Bedrock, or to S3 on its behalf, fails. Arguments: see `described`."""
     return BedrockError(described(error, doing, advice, service="bedrock"))
 
 
@@ -87,10 +90,10 @@ def aws_errors(
     """Raise boto3's errors as errors of this library.
 
     Args:
-        kind: makes the error of its message.
+        kind: creates an error from a message.
         doing: as in `described`.
-        more: what follows the advice.
-        advice: error code -> what to do, in place of the advice in `KNOWN_ERRORS`.
+        more: text to add after the advice.
+        advice: error code -> advice that replaces the advice in `KNOWN_ERRORS`.
         service: as in `described`.
     """
     from boto3.exceptions import Boto3Error
@@ -99,5 +102,5 @@ def aws_errors(
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        told = described(error, doing, (advice or {}).get(error_code(error)), service=service)
-        raise kind(f"{told} {more}".rstrip()) from error
+        message = described(error, doing, (advice or {}).get(error_code(error)), service=service)
+        raise kind(f"{message} {more}".rstrip()) from error

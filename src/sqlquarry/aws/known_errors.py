@@ -1,6 +1,6 @@
-"""The table of AWS's error codes: what each means for the caller, and what to do about it.
+"""Table of AWS error codes with advice for the caller.
 
-No catalogue of error messages is published, so the fragments come from AWS's samples and pages and from public reports.
+AWS publishes no list of its error messages, so the fragments come from AWS's samples and pages and from public reports.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from typing import Literal, NamedTuple
 
 Service = Literal["bedrock", "sagemaker"]
 
-CONCURRENT_JOBS = "concurrent model import"  # a quota of one running job per account and region, not adjustable
+CONCURRENT_JOBS = "concurrent model import"  # the quota: one running job per account and region, not adjustable
 INVALID_ROLE = "role arn is invalid"
 
 
 class KnownError(NamedTuple):
-    """What to do about an error.
+    """Advice for an error.
 
     Args:
-        codes: AWS's codes, or the classes of errors that botocore raises itself.
+        codes: AWS's error codes, or class names of errors that botocore raises itself.
         advice: what to do.
-        fragment: a part of the message in lower case; "" fits any message.
-        service: the service that the request was made for; None fits any.
+        fragment: part of the message in lower case. "" matches any message.
+        service: service that the request was made for. None matches any service.
     """
 
     codes: tuple[str, ...]
@@ -50,97 +50,97 @@ _UNAVAILABLE = (
 _BEDROCK = (
     KnownError(
         ("ValidationException",),
-        "A role that was just made takes minutes to be known; then check that its trust policy names "
-        "bedrock.amazonaws.com, and drop an aws:SourceArn condition in favor of aws:SourceAccount "
-        "(sqlquarry.bedrock.create_import_role makes such a role).",
+        "Bedrock may need some minutes to see a new role. If the error persists, check that the role's trust policy "
+        "names bedrock.amazonaws.com, and replace an aws:SourceArn condition with aws:SourceAccount "
+        "(sqlquarry.bedrock.create_import_role creates such a role).",
         INVALID_ROLE,
         "bedrock",
     ),
     KnownError(
         ("ValidationException",),
-        "This model answers InvokeModel, not Converse: ask it so, or through ImportedModel, which does that by itself.",
+        "This model supports InvokeModel but not Converse. Call InvokeModel, or use ImportedModel, which does that "
+        "by itself.",
         "doesn't support the model",
         "bedrock",
     ),
     KnownError(
         ("ValidationException",),
-        "Check the ARN, the region and that the model was not deleted meanwhile.",
+        "Check the ARN and the region, and that the model has not been deleted.",
         "model identifier is invalid",
         "bedrock",
     ),
     KnownError(
         ("ValidationException",),
-        "Names of jobs and models are unique per account and region; choose another job_name or name.",
+        "Names of jobs and models must be unique per account and region. Choose another job_name or name.",
         "name",
         "bedrock",
     ),
     KnownError(
         ("ServiceQuotaExceededException",),
-        "One import job runs at a time; wait for the other one.",
+        "Only one import job can run at a time. Wait until the other job ends.",
         CONCURRENT_JOBS,
         "bedrock",
     ),
     KnownError(
         ("ServiceQuotaExceededException",),
-        "An account holds 3 imported models unless quota L-45B04988 is raised; delete one that is not needed.",
+        "An account can have 3 imported models unless quota L-45B04988 is raised. Delete a model that is not needed.",
         service="bedrock",
     ),
     KnownError(
         ("ConflictException",),
-        "Names are unique per account and region; choose another job_name or name.",
+        "Names must be unique per account and region. Choose another job_name or name.",
         service="bedrock",
     ),
-    KnownError(("TooManyTagsException",), "Give fewer tags.", service="bedrock"),
+    KnownError(("TooManyTagsException",), "Use fewer tags.", service="bedrock"),
     KnownError(
         ("AccessDeniedException",),
         "The caller needs bedrock:CreateModelImportJob, Get…, List…, InvokeModel on imported-model/*, and iam:PassRole "
-        "on the role with iam:PassedToService = bedrock.amazonaws.com; accounts of AWS events often lack them.",
+        "on the role with iam:PassedToService = bedrock.amazonaws.com. Accounts for AWS events often lack them.",
         service="bedrock",
     ),
     KnownError(
-        ("NoSuchBucket",), "Create the bucket in the region of the import, or give another s3_uri.", service="bedrock"
+        ("NoSuchBucket",), "Create the bucket in the region of the import, or use another s3_uri.", service="bedrock"
     ),
     KnownError(
         ("ResourceNotFoundException",),
-        "Check the ARN, the region and the account. If it was deleted, import_model makes it again from what is on S3.",
+        "Check the ARN, the region and the account. If the model was deleted, import_model imports it again from the "
+        "files on S3.",
         service="bedrock",
     ),
     KnownError(
         ("ThrottlingException",),
-        "Lower `concurrency`, or ask for a higher request rate in Service Quotas.",
+        "Lower `concurrency`, or request a higher rate in Service Quotas.",
         service="bedrock",
     ),
     KnownError(
         ("ModelErrorException",),
-        "The model could not answer this request: check the prompt's length, and with probe_parity that the weights "
-        "are sound.",
+        "The model could not answer this request. Check the length of the prompt, and check the weights with "
+        "probe_parity.",
         service="bedrock",
     ),
-    KnownError(
-        _UNAVAILABLE, "The service is in trouble. Ask again later; what is done already is kept.", service="bedrock"
-    ),
+    KnownError(_UNAVAILABLE, "The service has a problem. Try again later. Finished work is kept.", service="bedrock"),
 )
 
 _SAGEMAKER = (
     KnownError(
         ("ValidationException",),
-        "SageMaker cannot take the role: its trust policy must allow sts:AssumeRole to sagemaker.amazonaws.com; a role "
-        "that was just made takes a minute to be known.",
+        "SageMaker cannot assume the role. Its trust policy must allow sts:AssumeRole for sagemaker.amazonaws.com. "
+        "SageMaker may need a minute to see a new role.",
         "assume",
         "sagemaker",
     ),
     KnownError(("ValidationException",), "Check the job's name, the region and the account.", "not found", "sagemaker"),
     KnownError(
         ("ValidationException",),
-        "Check the image's URI and that it is in the job's region; the role needs ecr:BatchGetImage and "
-        "ecr:GetDownloadUrlForLayer on it, and ecr:GetAuthorizationToken.",
+        "Check the image's URI, and that the image is in the job's region. The role needs ecr:BatchGetImage and "
+        "ecr:GetDownloadUrlForLayer on the image, and ecr:GetAuthorizationToken.",
         "image",
         "sagemaker",
     ),
     KnownError(
         ("ValidationException",),
-        "The role needs s3:ListBucket, s3:GetObject and s3:PutObject on the bucket (and kms rights on its key), and "
-        "the bucket must be in the job's region.",
+        "The role needs s3:ListBucket, s3:GetObject and s3:PutObject on the bucket (and KMS permissions on its key), "
+        "and the bucket must be in the job's region.",
         "s3",
         "sagemaker",
     ),
@@ -156,16 +156,16 @@ _SAGEMAKER = (
         "role, and logs:DescribeLogStreams and logs:GetLogEvents on /aws/sagemaker/TrainingJobs.",
         service="sagemaker",
     ),
-    KnownError(("ResourceInUse",), "Another job has this name; give another `name`.", service="sagemaker"),
+    KnownError(("ResourceInUse",), "Another job has this name. Use another `name`.", service="sagemaker"),
     KnownError(
-        ("NoSuchBucket", "404"), "Create the bucket in the job's region, or give another `bucket`.", service="sagemaker"
+        ("NoSuchBucket", "404"), "Create the bucket in the job's region, or use another `bucket`.", service="sagemaker"
     ),
     KnownError(
         _DENIED,
-        "The caller needs s3:ListBucket, s3:GetObject and s3:PutObject there, and kms:GenerateDataKey with a key.",
+        "The caller needs s3:ListBucket, s3:GetObject and s3:PutObject, and kms:GenerateDataKey if a KMS key is used.",
         service="sagemaker",
     ),
-    KnownError(("ThrottlingException",), "Too many requests; try again in a minute.", service="sagemaker"),
+    KnownError(("ThrottlingException",), "There were too many requests. Try again in a minute.", service="sagemaker"),
     KnownError(
         _EXPIRED,
         "Renew the credentials (aws sso login, or a new session). A running job continues: launcher.attach(name).",
@@ -179,18 +179,20 @@ _SAGEMAKER = (
 )
 
 _ANY_SERVICE = (
-    KnownError(("AccessDenied",), "Somebody who may manage IAM must make the role.", "not authorized to perform: iam:"),
-    KnownError(_DENIED, "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject there."),
-    KnownError(("NoSuchBucket",), "Check the bucket's name, or create it."),
-    KnownError(("NoSuchUpload",), "Another process finished or aborted this upload meanwhile. Run it again."),
-    KnownError(_OTHER_REGION, "The bucket is in another region: use a session of that region, or another bucket."),
-    KnownError(_EXPIRED, "Renew the credentials (aws sso login, or a new session); what is done already is kept."),
+    KnownError(
+        ("AccessDenied",), "Ask somebody who may manage IAM to create the role.", "not authorized to perform: iam:"
+    ),
+    KnownError(_DENIED, "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject on this location."),
+    KnownError(("NoSuchBucket",), "Check the bucket's name, or create the bucket."),
+    KnownError(("NoSuchUpload",), "Another process has finished or aborted this upload. Try again."),
+    KnownError(_OTHER_REGION, "The bucket is in another region. Use a session for that region, or another bucket."),
+    KnownError(_EXPIRED, "Renew the credentials (aws sso login, or a new session). Finished work is kept."),
     KnownError(
         _NOT_VALID,
-        "The credentials are not valid (any more). Log in again, and check the clock of this machine.",
+        "The credentials are invalid or have expired. Log in again, and check the clock of this machine.",
     ),
     KnownError(_NOT_LOGGED_IN, "Log in to AWS (aws configure, aws sso login), or pass a session that has credentials."),
-    KnownError(_DISCONNECTED, "Check the network, the session's region and AWS_ENDPOINT_URL, then run it again."),
+    KnownError(_DISCONNECTED, "Check the network, the session's region and AWS_ENDPOINT_URL, then try again."),
 )
 
-KNOWN_ERRORS = (*_BEDROCK, *_SAGEMAKER, *_ANY_SERVICE)  # the first that fits counts
+KNOWN_ERRORS = (*_BEDROCK, *_SAGEMAKER, *_ANY_SERVICE)  # the first entry that matches is used

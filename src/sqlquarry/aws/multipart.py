@@ -1,4 +1,4 @@
-"""Multipart uploads that resume: parts that S3 has from an earlier run are not sent again.
+"""Multipart uploads that can be resumed. Parts that S3 has from an earlier run are not sent again.
 
 Source: "Uploading and copying objects using multipart upload" and "Checking object integrity",
 docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html and …/checking-object-integrity.html
@@ -25,7 +25,7 @@ _SEND_BYTES = 2**20
 
 
 def unfinished_uploads(client: S3Client, bucket: str, prefix: str) -> list[tuple[str, str]]:
-    """List (key, upload id) of the uploads below a prefix that were neither completed nor aborted, oldest first."""
+    """List the key and upload ID of each upload below a prefix that is neither completed nor aborted, oldest first."""
     pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
     found: list[tuple[datetime, str, str]] = [
         (item["Initiated"], item["UploadId"], item["Key"]) for page in pages for item in page.get("Uploads", ())
@@ -38,11 +38,11 @@ class MultipartUpload:
     """An object that is being uploaded in parts.
 
     Args:
-        client: a boto3 client of S3.
-        bucket: the bucket.
-        key: the object's key.
-        upload_id: S3's id of the upload.
-        present: the parts that S3 has from an earlier run, by their numbers.
+        client: boto3 S3 client.
+        bucket: bucket of the object.
+        key: key of the object.
+        upload_id: S3's ID of the upload.
+        present: parts that S3 has from an earlier run, by part number.
     """
 
     client: S3Client
@@ -53,23 +53,23 @@ class MultipartUpload:
 
     @classmethod
     def begin(cls, client: S3Client, bucket: str, key: str, metadata: Mapping[str, str]) -> MultipartUpload:
-        """Begin an upload; the object will have this metadata."""
+        """Begin an upload of an object that gets this metadata."""
         answer = client.create_multipart_upload(Bucket=bucket, Key=key, Metadata=metadata, ChecksumAlgorithm="CRC32")
         return cls(client, bucket, key, answer["UploadId"], {})
 
     @classmethod
     def resume(cls, client: S3Client, bucket: str, key: str, upload_id: str) -> MultipartUpload:
-        """Continue the upload of an earlier run, whose parts are listed."""
+        """List the parts of an earlier run's upload, and return the upload to continue."""
         pages = client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload_id)
         present = {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
         return cls(client, bucket, key, upload_id, present)
 
     def send(self, number: int, data: bytes | bytearray) -> CompletedPartTypeDef:
-        """Send part `number`, from 1, unless S3 has it; return what `complete` needs of it."""
+        """Send part `number` (from 1) unless S3 already has it, and return the entry that `complete` needs."""
         crc32 = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
-        there = self.present.get(number)
-        if there is not None and _is_the_same(there, data, crc32):
-            etag = there["ETag"]
+        listed = self.present.get(number)
+        if listed is not None and _has_content(listed, data, crc32):
+            etag = listed["ETag"]
         else:
             etag = self.client.upload_part(
                 Bucket=self.bucket,
@@ -82,7 +82,7 @@ class MultipartUpload:
         return {"PartNumber": number, "ChecksumCRC32": crc32, "ETag": etag}
 
     def complete(self, parts: Sequence[CompletedPartTypeDef]) -> None:
-        """Make the object of its parts, given in any order."""
+        """Create the object from its parts, which may be in any order."""
         in_order = sorted(parts, key=lambda part: part["PartNumber"])
         self.client.complete_multipart_upload(
             Bucket=self.bucket, Key=self.key, UploadId=self.upload_id, MultipartUpload={"Parts": in_order}
@@ -90,9 +90,10 @@ class MultipartUpload:
 
 
 class _Body(io.BytesIO):
-    """A part as botocore sends it: views of 1 MiB, however little is asked for.
+    """The body of a part. Every read returns a view of at least 1 MiB, even if the reader requests less.
 
-    Of bytes, botocore makes a BytesIO, which urllib3 copies and sends 128 KiB at a time; that takes 1.5 times the CPU.
+    botocore would wrap bytes in a BytesIO, which urllib3 copies and sends 128 KiB at a time. That takes 1.5 times the
+    CPU time.
     """
 
     def __init__(self, data: bytes | bytearray) -> None:
@@ -107,10 +108,13 @@ class _Body(io.BytesIO):
         return chunk  # type: ignore[return-value] # urllib3 takes any buffer
 
 
-def _is_the_same(there: PartTypeDef, data: bytes | bytearray, crc32: str) -> bool:
-    """Whether a part on S3 holds `data`: by size and checksum, else by the MD5 that an ETag is without KMS."""
-    if there["Size"] != len(data):
+def _has_content(part: PartTypeDef, data: bytes | bytearray, crc32: str) -> bool:
+    """Return whether a part on S3 contains `data`.
+
+    Size and CRC32 are compared. If S3 has no CRC32, the ETag is compared, which is the MD5 unless KMS is used.
+    """
+    if part["Size"] != len(data):
         return False
-    if "ChecksumCRC32" in there:
-        return there["ChecksumCRC32"] == crc32
-    return there["ETag"].strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if "ChecksumCRC32" in part:
+        return part["ChecksumCRC32"] == crc32
+    return part["ETag"].strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()

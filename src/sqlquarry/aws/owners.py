@@ -1,7 +1,7 @@
-"""Whose buckets we talk to: S3 refuses a request if another account than the one it names owns the bucket.
+"""Name the expected bucket owner in every S3 request, so that S3 refuses requests to a bucket of another account.
 
-A bucket's name is free again once the bucket is deleted, and anybody may take it. Without this check, weights and
-records would then go to that account, and its objects would be read as ours.
+Anybody may take the name of a deleted bucket. Without this check, weights and records would then be sent to that
+account, and its objects would be trusted.
 
 Source: "Verifying bucket ownership with bucket owner condition",
 docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from botocore.model import OperationModel
 
 ACCOUNT_ID = re.compile(r"[0-9]{12}")
-_BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # a name, or the ARN of an access point
+_BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # bucket name, or ARN of an access point
 _CONTEXT = "sqlquarry.owners"
 BUCKET_OWNERS = "SQLQUARRY_BUCKET_OWNERS"  # environment variable: bucket -> owner, as JSON
 _by_session: WeakKeyDictionary[boto3.Session, dict[str, str | None]] = WeakKeyDictionary()
@@ -33,23 +33,23 @@ _by_default: dict[str, str | None] = {}
 
 
 def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Session | None = None) -> None:
-    """State who owns the buckets that do not belong to the session's own account.
+    """Set the owners of buckets that do not belong to the session's own account.
 
-    Every S3 request names the account that must own the bucket, and S3 refuses it if another account does. By default
-    that is the account of the credentials. State shared and public buckets before you use them::
+    Every S3 request names the account that must own the bucket, and S3 refuses the request if another account owns it.
+    The default is the account of the credentials. Set the owners of shared and public buckets before you use them::
 
         expect_bucket_owners({"shared-models": "210987654321", "public-data": None})
 
     Args:
-        owners: bucket -> the 12 digits of the account that owns it; None does not check this bucket.
-        session: the boto3 session whose requests this concerns; None concerns those with the default credentials.
+        owners: bucket -> 12-digit ID of the account that owns it. None turns the check off for this bucket.
+        session: boto3 session whose requests are concerned. None means requests with the default credentials.
 
     Raises:
-        ConfigError: a key is not a bucket's name, or an owner is not an account's number.
+        ConfigError: a key is not a bucket name, or an owner is not an account ID.
     """
-    bad = [f"{bucket!r} is not the name of a bucket" for bucket in owners if not _BUCKET.fullmatch(bucket)]
+    bad = [f"{bucket!r} is not a bucket name" for bucket in owners if not _BUCKET.fullmatch(bucket)]
     bad += [
-        f"the owner of {bucket!r} is {owner!r}, but must be the 12 digits of an account, or None"
+        f"the owner of {bucket!r} must be a 12-digit account ID or None, but is {owner!r}"
         for bucket, owner in owners.items()
         if owner is not None and not (isinstance(owner, str) and ACCOUNT_ID.fullmatch(owner))
     ]
@@ -59,12 +59,12 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Ses
 
 
 def stated_owners(session: boto3.Session | None) -> dict[str, str | None]:
-    """Return the owners that `expect_bucket_owners` states for a session; statements made later appear in it, too.
+    """Return the owners that `expect_bucket_owners` sets for a session. Owners that are set later appear in it, too.
 
-    With the default credentials, the statements of a parent process count, too (`session_environment`).
+    For the default credentials, they include the owners that a parent process passes on (`session_environment`).
 
     Raises:
-        ConfigError: the parent's statement cannot be read.
+        ConfigError: the environment variable of the parent process cannot be parsed.
     """
     if session is not None:
         return _by_session.setdefault(session, {})
@@ -72,15 +72,15 @@ def stated_owners(session: boto3.Session | None) -> dict[str, str | None]:
         try:
             expect_bucket_owners(parse_object(inherited.encode(), BUCKET_OWNERS))
         except MetadataError as error:
-            raise ConfigError(f"the environment variable {BUCKET_OWNERS} is damaged: {error}") from error
+            raise ConfigError(f"cannot parse the environment variable {BUCKET_OWNERS}: {error}") from error
     return _by_default
 
 
 class OwnerRule:
-    """Adds the expected owner to the requests of S3 clients, and says what a refusal may mean.
+    """Adds the expected owner to the requests of S3 clients, and explains refusals.
 
     Args:
-        owners: bucket -> account that owns it; None if it is not to be checked.
+        owners: bucket -> account that owns it, or None if the owner is not to be checked.
         account: returns the owner of all other buckets.
     """
 
@@ -88,12 +88,12 @@ class OwnerRule:
         self._owners, self._account = owners, account
 
     def apply_to(self, client: BaseClient) -> None:
-        """Let a client call this rule before it builds a request, and after an answer."""
+        """Register this rule with a client, which then calls it before each request and after each answer."""
         client.meta.events.register("before-parameter-build.s3", self._add_owners)
         client.meta.events.register("after-call.s3", self._explain_refusal)
 
     def _add_owners(self, params: JsonObject, model: OperationModel, context: JsonObject, **_: object) -> None:
-        """Set ExpectedBucketOwner, and for a copy ExpectedSourceBucketOwner, unless the caller has set it."""
+        """Set ExpectedBucketOwner, and for a copy also ExpectedSourceBucketOwner, unless the caller has set them."""
         members = model.input_shape.members if model.input_shape else {}
         source = params.get("CopySource", "")
         source_bucket = source.get("Bucket") if isinstance(source, Mapping) else source.lstrip("/").partition("/")[0]
@@ -111,17 +111,18 @@ class OwnerRule:
         try:
             return self._account()
         except (BotoCoreError, ClientError) as error:
-            said = (
-                f"{error} (sts:GetCallerIdentity was asked, because a request to bucket {bucket} names the account "
-                "that must own it; sqlquarry.aws.expect_bucket_owners states the owner without asking)"
+            message = (
+                f"{error} (sts:GetCallerIdentity was called, because a request to bucket {bucket} names the account "
+                "that must own the bucket. To avoid this call, set the owner with "
+                "sqlquarry.aws.expect_bucket_owners.)"
             )
-            error.args = (said,)
+            error.args = (message,)
             raise
 
     def _explain_refusal(
         self, parsed: JsonObject, context: JsonObject, http_response: AWSResponse, **_: object
     ) -> None:
-        """Add to a 403 which owner was expected, because S3 says "Access Denied" to a missing permission as well."""
+        """Add the expected owner to a 403, because S3 also answers "Access Denied" if a permission is missing."""
         owners, refusal = context.get(_CONTEXT), parsed.get("Error", {})
         if http_response.status_code != 403 or not owners or refusal.get("Code") not in ("AccessDenied", "403"):
             return
@@ -129,6 +130,7 @@ class OwnerRule:
         example = ", ".join(f"{bucket!r}: '<account>'" for bucket in owners)
         refusal["Message"] = (
             f"{str(refusal.get('Message', 'Access Denied')).rstrip('.')}. Either a permission is missing, or {whose}. "
-            "In the second case somebody else may have taken the name, so use another bucket; or, if it is meant to be "
-            f"another account's, state that: sqlquarry.aws.expect_bucket_owners({{{example}}})"
+            "If the bucket is meant to belong to another account, call "
+            f"sqlquarry.aws.expect_bucket_owners({{{example}}}). Otherwise somebody else may have taken the bucket's "
+            "name, so use another bucket"
         )

@@ -1,4 +1,4 @@
-"""Calls in several threads, none of which keeps the process alive."""
+"""Calls in several threads that do not keep the process alive."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Result = TypeVar("Result")
 
 
 def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[int, Result]]:
-    """Yield (place, result) of each item as it comes, at most `threads` at a time.
+    """Call `call` for each item in up to `threads` threads, and yield (index, result) as results arrive.
 
-    Items are taken when a thread is free for one, by one thread at a time, so a generator may make large ones. The
-    first error, of a call or of `items`, is raised, and no further call begins. The threads are daemons: those of
-    ThreadPoolExecutor would hold up the end of the process, after Ctrl-C, for as long as a request hangs.
+    The next item is generated only when a thread is free, and by one thread at a time, so `items` may be a generator
+    of large items. The first error of a call or of `items` is raised, and no further call begins. The threads are
+    daemons. The threads of a ThreadPoolExecutor would keep the process alive after Ctrl-C for as long as a request
+    hangs.
     """
-    numbered, taking = enumerate(items), threading.Lock()
+    numbered, item_lock = enumerate(items), threading.Lock()
     done: SimpleQueue[tuple[int, Future[Result]] | None] = SimpleQueue()
     over = threading.Event()
 
@@ -29,21 +30,21 @@ def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int
             more = work_on_one()
         done.put(None)
 
-    # A function of its own, so that a thread that waits keeps no large item alive.
+    # This is a separate function so that a waiting thread holds no reference to a large item.
     def work_on_one() -> bool:
         outcome: Future[Result] = Future()
-        place = -1
+        index = -1
         try:
-            with taking:
+            with item_lock:
                 entry = next(numbered, None)
             if entry is None:
                 return False
-            place, item = entry
+            index, item = entry
             outcome.set_result(call(item))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+        except BaseException as error:  # noqa: BLE001 - raised by `outcome.result()`
             outcome.set_exception(error)
             over.set()
-        done.put((place, outcome))
+        done.put((index, outcome))
         return True
 
     for _ in range(threads):
@@ -51,7 +52,7 @@ def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int
     try:
         for _ in range(threads):
             while (finished := done.get()) is not None:
-                place, outcome = finished
-                yield place, outcome.result()
+                index, outcome = finished
+                yield index, outcome.result()
     finally:
         over.set()

@@ -1,4 +1,4 @@
-"""The objects below one prefix of a bucket: listed, read whole or in ranges, written, deleted."""
+"""List, read, write and delete the objects below one prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 20
 _READ_ATTEMPTS = 4
 PART_BYTES = 8 * 2**20  # boto3's default
-# S3's answers if the condition of `S3Prefix.replace` fails: 409 if two requests come at once, 404 for no object.
+# S3's answers if the condition of `S3Prefix.replace` fails. 409 means two requests at once, 404 means no object.
 CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
-SHA256 = "sha256"  # the metadata in which an object carries the hash of its content
+SHA256 = "sha256"  # metadata key for the hash of an object's content
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a listing tells about an object.
+    """An object in a listing.
 
     Args:
-        size: bytes.
+        size: size in bytes.
         etag: S3's entity tag, without quotation marks.
     """
 
@@ -46,7 +46,7 @@ class _Key(TypedDict):
 
 
 class WriteOptions(TypedDict, total=False):
-    """Arguments of PutObject that concern how an object is stored."""
+    """Arguments of PutObject that determine how an object is stored."""
 
     ChecksumAlgorithm: Literal["SHA256"]
     ServerSideEncryption: Literal["aws:kms"]
@@ -55,14 +55,14 @@ class WriteOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class S3Prefix:
-    """A prefix of a bucket; names are what follows the prefix in the key of an object.
+    """A prefix of a bucket. An object's name is the part of its key after the prefix.
 
     Every method passes on boto3's errors (see `aws_errors`).
 
     Args:
-        client: a boto3 client of S3.
+        client: boto3 S3 client.
         location: bucket and prefix.
-        write_options: more arguments of `write` and `upload`, by PutObject's names, such as the encryption.
+        write_options: further PutObject arguments for `write` and `upload`, such as the encryption.
     """
 
     client: S3Client
@@ -71,37 +71,39 @@ class S3Prefix:
 
     @classmethod
     def open(cls, location: S3Location, session: boto3.Session | None = None) -> Self:
-        """Return the prefix, with a client of the session; None uses the default credentials."""
+        """Return the prefix with a client of the session. None uses the default credentials."""
         return cls(aws_client("s3", session, attempts=4, connect_timeout_s=10, read_timeout_s=60), location)
 
     def __str__(self) -> str:
         return str(self.location)
 
     def objects(self, *, deep: bool = False, limit: int | None = None) -> dict[str, StoredObject]:
-        """List the objects by their names.
+        """List the objects by name.
 
         Args:
-            deep: also list objects of the folders below, by names with "/".
+            deep: include objects in subfolders, whose names contain "/".
             limit: stop after this number of objects.
         """
-        place = self.location
+        location = self.location
         paginator = self.client.get_paginator("list_objects_v2")
         pages = (
-            paginator.paginate(Bucket=place.bucket, Prefix=place.prefix)
+            paginator.paginate(Bucket=location.bucket, Prefix=location.prefix)
             if deep
-            else paginator.paginate(Bucket=place.bucket, Prefix=place.prefix, Delimiter="/")
+            else paginator.paginate(Bucket=location.bucket, Prefix=location.prefix, Delimiter="/")
         )
-        named = ((item["Key"].removeprefix(place.prefix), item) for page in pages for item in page.get("Contents", ()))
-        # The console marks a folder by an empty object.
+        named = (
+            (item["Key"].removeprefix(location.prefix), item) for page in pages for item in page.get("Contents", ())
+        )
+        # The AWS console creates an empty object for each folder.
         files = ((name, item) for name, item in named if name and not name.endswith("/"))
         return {name: StoredObject(item["Size"], item["ETag"].strip('"')) for name, item in islice(files, limit)}
 
     def head(self, name: str, *, with_checksum: bool = False) -> HeadObjectOutputTypeDef | None:
-        """Return what S3 tells about an object; None if there is none.
+        """Return the HeadObject answer for an object, or None if the object does not exist.
 
         Args:
-            name: the object's name.
-            with_checksum: also ask for its checksum, which takes kms:Decrypt if it is encrypted with a KMS key.
+            name: name of the object.
+            with_checksum: also request the checksum. That needs kms:Decrypt if the object is encrypted with a KMS key.
         """
         from botocore.exceptions import ClientError
 
@@ -115,7 +117,7 @@ class S3Prefix:
             raise
 
     def recorded_sha256(self, name: str) -> str | None:
-        """Return the SHA-256 (hex) in an object's metadata, which `Transfer` writes; None if it has none."""
+        """Return the SHA-256 (hex) that `Transfer` writes into an object's metadata, or None if it is missing."""
         return self.client.head_object(**self._key(name)).get("Metadata", {}).get(SHA256)
 
     def content_sha256(self, name: str) -> str:
@@ -129,7 +131,7 @@ class S3Prefix:
         """Read a small object.
 
         Raises:
-            MetadataError: it is larger than any such file.
+            MetadataError: it is too large to be a metadata file.
         """
         answer = self.client.get_object(**self._key(name))
         check_size(name, answer["ContentLength"])
@@ -137,14 +139,14 @@ class S3Prefix:
         return bytes(content[: self._fill(name, 0, memoryview(content), answer["Body"])])
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Read `length` bytes of an object from byte `start` on; fewer if it ends before."""
+        """Read `length` bytes of an object from byte `start`, or fewer if the object ends earlier."""
         content = bytearray(length)
         return bytes(content[: self.read_into(name, start, memoryview(content))])
 
     def read_into(self, name: str, start: int, view: memoryview) -> int:
-        """Fill `view` with an object's bytes from byte `start` on; return how many bytes there were.
+        """Fill `view` with an object's bytes from byte `start`, and return the number of bytes read.
 
-        If the connection breaks, reading resumes with the bytes that are missing.
+        If the connection breaks, reading resumes at the first missing byte.
         """
         return self._fill(name, start, view, None)
 
@@ -152,7 +154,7 @@ class S3Prefix:
         from botocore.exceptions import HTTPClientError
 
         done = 0
-        for attempt in range(1, _READ_ATTEMPTS + 1):  # botocore repeats requests, but not broken streams
+        for attempt in range(1, _READ_ATTEMPTS + 1):  # botocore retries requests, but not broken streams
             if done == len(view):
                 break
             if body is None:
@@ -174,9 +176,10 @@ class S3Prefix:
         self.client.put_object(**self._key(name), Body=content, **self.write_options)
 
     def replace(self, name: str, content: bytes, etag: str | None) -> str:
-        """Write a small object if it still has this ETag, or if None, does not exist yet; return the new ETag.
+        """Write a small object if its ETag is still `etag`, and return the new ETag.
 
-        S3 compares and writes in one step. If the object has changed, the error's code is one of `CHANGED`.
+        If `etag` is None, the object must not exist yet. S3 compares and writes in one step. If the object has changed,
+        the error's code is one of `CHANGED`.
 
         Source: "Add preconditions to S3 operations with conditional requests",
         docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
@@ -187,16 +190,16 @@ class S3Prefix:
         return self.client.put_object(**key, Body=content, IfMatch=etag)["ETag"]
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it exists."""
+        """Delete an object if it exists."""
         self.client.delete_object(**self._key(name))
 
     def download(self, name: str, path: Path) -> None:
-        """Copy an object to a local file; boto3 renames it to `path` once it is whole."""
+        """Copy an object to a local file. boto3 renames the file to `path` once it is complete."""
         key = self._key(name)
         self.client.download_file(key["Bucket"], key["Key"], str(path), Config=transfer_config())
 
     def upload(self, path: Path, name: str, *, part_bytes: int = PART_BYTES) -> None:
-        """Copy a local file to an object, in parts if it has `part_bytes` or more."""
+        """Copy a local file to an object, in parts if its size is at least `part_bytes`."""
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import ClientError
 
@@ -206,23 +209,24 @@ class S3Prefix:
             self.client.upload_file(str(path), key["Bucket"], key["Key"], ExtraArgs=options, Config=config)
         except S3UploadFailedError as error:
             if isinstance(refusal := error.__cause__ or error.__context__, ClientError):
-                raise refusal from None  # whose code boto3's error lacks
+                raise refusal from None  # boto3's own error lacks the code
             raise
 
     def why_empty(self) -> str:
-        """Say why no files are found below the prefix, and what to do."""
+        """Return a message that says why no files are found below the prefix, and what to do."""
         from botocore.exceptions import ClientError
 
-        place = self.location
-        if place.prefix:
+        location = self.location
+        if location.prefix:
             try:
-                self.client.head_object(Bucket=place.bucket, Key=place.prefix.rstrip("/"))
+                self.client.head_object(Bucket=location.bucket, Key=location.prefix.rstrip("/"))
             except ClientError as error:
                 if error_code(error) not in ("404", "NoSuchKey", "403"):
                     raise
             else:
-                return f"{place} is one object. Give the prefix of its folder: {str(place).rpartition('/')[0]}."
-        return f"there are no files directly below {place}. Check the bucket and the prefix."
+                folder = str(location).rpartition("/")[0]
+                return f"{location} is a single object. Use the prefix of the folder that contains it: {folder}."
+        return f"there are no files directly below {location}. Check the bucket and the prefix."
 
     def _key(self, name: str) -> _Key:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + name}

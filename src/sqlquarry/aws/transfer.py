@@ -1,8 +1,8 @@
-"""Send files to S3: several at a time, in parts, with constant memory; parts that S3 has already are not sent again.
+"""Send files to S3 in parallel and in parts, with constant memory. Parts that are already in S3 are skipped.
 
-A thread takes the next part, reads and hashes it once the parts before it are hashed, and sends the bytes that it
-hashed. A file whose SHA-256 differs from the expected one is never completed. An interrupted run leaves an unfinished
-multipart upload, which the next run finds in a listing and resumes; nothing is aborted here.
+A thread takes the next part, waits until the parts before it are hashed, reads and hashes its part, and sends exactly
+the bytes that it hashed. A file whose SHA-256 differs from the expected one is never completed. An interrupted run
+leaves an unfinished multipart upload, which the next run finds in a listing and resumes. This module aborts no uploads.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Answer = TypeVar("Answer")
 
 PART_BYTES = 16 * 2**20
 REQUESTS_IN_FLIGHT = 8
-_FILES_AT_ONCE = 4  # of one file, parts are read and hashed one after the other
-# For the client: requests have checksums that S3 verifies, so payloads are not hashed a second time for signing (over
-# https botocore leaves that out by itself), and `Transfer` itself waits between tries.
+_FILES_AT_ONCE = 4  # the parts of one file are read and hashed one after the other
+# Options of the client. S3 verifies the checksums of the requests, so payloads are not hashed a second time for signing
+# (botocore itself skips that over https). `Transfer` itself waits between attempts.
 CLIENT_OPTIONS: ClientOptions = {
     "attempts": 3,
     "max_pool_connections": REQUESTS_IN_FLIGHT,
@@ -46,13 +46,13 @@ RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A file to be sent.
+    """A file to send.
 
     Args:
-        name: the object's name below the prefix.
-        content: its bytes, or the file that holds them.
-        size: bytes.
-        sha256: what the content must hash to (hex).
+        name: name of the object below the prefix.
+        content: bytes of the object, or path of the file that contains them.
+        size: size in bytes.
+        sha256: expected SHA-256 of the content (hex).
     """
 
     name: str
@@ -62,12 +62,15 @@ class Outgoing:
 
     @classmethod
     def of_bytes(cls, name: str, content: bytes) -> Outgoing:
-        """Return the file of this content."""
+        """Return a file with this content."""
         return cls(name, content, len(content), hashlib.sha256(content).hexdigest())
 
 
 class _Sending:
-    """A file on its way: its parts, which threads read in turn, and its multipart upload (None for one request)."""
+    """A file that is being sent. Threads read its parts in turn.
+
+    `upload` is its multipart upload, or None if one request is enough.
+    """
 
     def __init__(self, file: Outgoing, part_bytes: int) -> None:
         whole = isinstance(file.content, bytes)
@@ -78,13 +81,13 @@ class _Sending:
         self._sha256, self._next, self._turn = hashlib.sha256(), 1, threading.Condition()
 
     def read(self, number: int) -> bytes:
-        """Read and hash part `number`, from 1, once the parts before it are hashed."""
+        """Read and hash part `number` (from 1) once the parts before it are hashed."""
         with self._turn:
             self._turn.wait_for(lambda: self._next == number)
             try:
                 data = self._read(number)
                 self._sha256.update(data)
-            finally:  # nobody waits for a part that could not be read; without it no hash is right
+            finally:  # no thread may wait for a part that could not be read, and the hash is wrong without it anyway
                 self._next += 1
                 self._turn.notify_all()
             return data
@@ -94,13 +97,15 @@ class _Sending:
             return self.file.content
         with self.file.content.open("rb", buffering=0) as source:
             source.seek((number - 1) * self._part_bytes)
-            return source.read(self._part_bytes + (number == self.parts))  # a file that grew fails its hash
+            # The last part reads one more byte, so that a file that has grown fails its hash.
+            return source.read(self._part_bytes + (number == self.parts))
 
     def require_hash(self) -> None:
         if self._sha256.hexdigest() != self.file.sha256:
             raise CorruptArtifactError(
-                f"{self.file.content!s:.200} differs from its SHA-256 ({self.file.sha256}), so {self.file.name} was "
-                "not finished. It was changed or damaged since it was hashed; make it again, then run this again."
+                f"{self.file.content!s:.200} does not match its SHA-256 ({self.file.sha256}), so the upload of "
+                f"{self.file.name} was not completed. The file was changed or damaged after it was hashed. Create it "
+                "again, then upload it again."
             )
 
 
@@ -108,11 +113,12 @@ class Transfer:
     """Sends files to a prefix.
 
     Args:
-        prefix: where to; its client should have `CLIENT_OPTIONS`.
-        part_bytes: size of a part, more if a file would have too many; S3 takes no part below 5 MiB but the last.
-        requests_in_flight: requests at a time, and parts in memory.
-        sleep: waits between tries; tests replace it.
-        sent: is called with the bytes of every part that is there.
+        prefix: destination. Its client should use `CLIENT_OPTIONS`.
+        part_bytes: size of a part. Files that would have too many parts get larger ones. S3 accepts parts below 5 MiB
+            only as the last part.
+        requests_in_flight: maximum number of concurrent requests, and of parts in memory.
+        sleep: waits between attempts. Tests replace it.
+        sent: called with the size of every part that has arrived or was already in S3.
     """
 
     def __init__(
@@ -128,11 +134,11 @@ class Transfer:
         self._part_bytes, self._requests_in_flight = part_bytes, requests_in_flight
 
     def send(self, files: Sequence[Outgoing]) -> None:
-        """Send files, in their order.
+        """Send files in the given order.
 
         Raises:
-            CorruptArtifactError: a file does not hash to its SHA-256.
-            BedrockError: S3 refused, or the connection broke again and again; what arrived is kept.
+            CorruptArtifactError: a file does not match its SHA-256.
+            BedrockError: S3 refused a request, or the connection kept breaking. Parts that have arrived are kept.
         """
         large = any(file.size > self._part_bytes for file in files)
         unfinished = self._unfinished() if large else {}
@@ -149,7 +155,7 @@ class Transfer:
                     self._complete(sending, parts)
 
     def _parts(self, files: Sequence[Outgoing], unfinished: Mapping[str, str]) -> Iterator[tuple[_Sending, int]]:
-        """Yield the parts of some files at a time, in turn."""
+        """Yield the parts of all files. Up to `_FILES_AT_ONCE` files take turns."""
         waiting, sending = deque(files), deque[Iterator[tuple[_Sending, int]]]()
         while waiting or sending:
             while waiting and len(sending) < _FILES_AT_ONCE:
@@ -189,7 +195,7 @@ class Transfer:
         return sending, None, len(data)
 
     def _unfinished(self) -> dict[str, str]:
-        """Return key -> id of the newest unfinished upload below the prefix."""
+        """Return the ID of the newest unfinished upload for each key below the prefix."""
         from botocore.exceptions import ClientError
 
         try:
@@ -197,24 +203,26 @@ class Transfer:
         except ClientError as error:
             if error_code(error) not in ("AccessDenied", "403"):
                 raise
-            logger.warning("s3:ListBucketMultipartUploads is not granted, so files begin at their first part")
+            logger.warning(
+                "s3:ListBucketMultipartUploads is not granted, so interrupted uploads start again at their first part"
+            )
             return {}
 
     def _upload(self, file: Outgoing, unfinished: str | None) -> MultipartUpload:
-        """Resume the multipart upload of an earlier run, or begin one."""
+        """Resume the multipart upload of an earlier run, or begin a new one."""
         if unfinished is None:
             metadata = {SHA256: file.sha256}
             return self._try(file, lambda: MultipartUpload.begin(self._s3, self._bucket, self._key(file), metadata))
         upload = MultipartUpload.resume(self._s3, self._bucket, self._key(file), unfinished)
-        logger.info("%s is resumed: %d of its parts are there", upload.key, len(upload.present))
+        logger.info("resuming the upload of %s: %d parts are already in S3", upload.key, len(upload.present))
         return upload
 
     def _complete(self, sending: _Sending, parts: list[CompletedPartTypeDef]) -> None:
         file, upload = sending.file, sending.upload
-        assert upload is not None  # noqa: S101 - a file that is sent in one request has no parts
+        assert upload is not None  # noqa: S101 - only files with a multipart upload have parts to complete
         self._try(file, lambda: upload.complete(parts))
         if self._try(file, lambda: self._prefix.recorded_sha256(file.name)) != file.sha256:
-            # Metadata is fixed when an upload begins, and this one was begun for other content with the same first
+            # Metadata is fixed when an upload begins, and this upload began with other content that had the same first
             # parts.
             self._try(
                 file,
@@ -236,7 +244,7 @@ class Transfer:
         return self._prefix.location.prefix + file.name
 
     def _try(self, file: Outgoing, request: Callable[[], Answer]) -> Answer:
-        """Return the answer to a request, trying again while the trouble may pass."""
+        """Return the answer to a request, and retry it if the error may be temporary."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         key = self._key(file)
@@ -245,23 +253,23 @@ class Transfer:
                 return request()
             except (BotoCoreError, ClientError) as error:
                 if is_transient(error) and wait is not None:
-                    logger.warning("%s: %s; trying again in %.0f s", key, error_code(error), wait)
+                    logger.warning("sending %s failed (%s), trying again in %.0f s", key, error_code(error), wait)
                     self._sleep(wait)
                     continue
                 raise bedrock_error(error, f"uploading s3://{self._bucket}/{key}", self._advice(error, key)) from error
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     def _advice(self, error: Exception, key: str) -> str | None:
-        """Return what to do about an error; None if this module knows nothing special about it."""
+        """Return advice for an error, or None if this module has no specific advice."""
         if is_transient(error):
             return (
-                f"It was tried {len(RETRY_WAITS_S) + 1} times. Check the network, then run it again: it continues with "
-                "the parts that are missing."
+                f"All {len(RETRY_WAITS_S) + 1} attempts failed. Check the network, then run it again. Only the missing "
+                "parts will be sent."
             )
         if error_code(error) in ("AccessDenied", "403"):
             return (
                 f"Grant the caller s3:PutObject, s3:GetObject and s3:ListMultipartUploadParts on "
-                f"arn:aws:s3:::{self._bucket}/{key} (and kms:GenerateDataKey and kms:Decrypt where the bucket is "
-                "encrypted with a key of yours), then run it again: what arrived is kept."
+                f"arn:aws:s3:::{self._bucket}/{key} (and kms:GenerateDataKey and kms:Decrypt if the bucket is "
+                "encrypted with your own key), then run it again. Parts that have arrived are kept."
             )
         return None

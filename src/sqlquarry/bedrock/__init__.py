@@ -1,4 +1,4 @@
-"""MergedModel -> ImportedModel: into Amazon Bedrock with Custom Model Import.
+"""Import a model into Amazon Bedrock with Custom Model Import: MergedModel -> ImportedModel.
 
 BedrockImporter.preflight -> upload (export dialect, manifest last) -> import job -> ImportedModel.generate
 """

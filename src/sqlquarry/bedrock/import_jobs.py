@@ -1,7 +1,7 @@
-"""Import jobs and imported models of an account: find, create, wait for, list.
+"""Create, find, list and wait for the import jobs and imported models of an account.
 
-Source: the Bedrock API reference (CreateModelImportJob and its neighbors); there are no waiters, and no call that
-stops a job.
+Source: the Bedrock API reference (CreateModelImportJob and the calls next to it). The API has no waiters, and no call
+that stops a job.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _JOB_NAME_CHARACTERS = 63
 MANIFEST_TAG = "sqlquarry:manifest"
 PROMPT_TAG = "sqlquarry:prompt"
 ROLE_RETRY_S = 10.0
-# Imports as reported: 8B models in 10 to 18 minutes (AWS's samples and a public run), larger ones in 15 to 45.
+# Reported import times: 10 to 18 minutes for 8B models (AWS's samples and a public run), 15 to 45 for larger ones.
 _USUAL_BYTES = 20 * 10**9
 _USUAL_MINUTES, _LONG_MINUTES = (10, 18), (15, 45)
 
@@ -44,7 +44,7 @@ ImportJobStatus = Literal["InProgress", "Completed", "Failed"]
 
 @dataclass(frozen=True, slots=True)
 class ImportJobSummary:
-    """An import job as the account lists it."""
+    """An import job in the account's list."""
 
     arn: str
     name: str
@@ -57,7 +57,7 @@ class ImportJobSummary:
 
 @dataclass(frozen=True, slots=True)
 class ImportedModelSummary:
-    """An imported model as the account lists it; `architecture` is the service's word, such as "llama"."""
+    """An imported model in the account's list. `architecture` is the service's name, such as "llama"."""
 
     arn: str
     name: str
@@ -66,13 +66,15 @@ class ImportedModelSummary:
 
 
 class ImportJobs:
-    """The import jobs and imported models of one account and region; every method raises `BedrockError` if AWS refuses.
+    """The import jobs and imported models of one account and region.
+
+    Every method raises `BedrockError` if AWS refuses.
 
     Args:
-        bedrock: a boto3 client of "bedrock".
-        polling: how often to look at a job, and how long.
-        role_propagation_s: seconds to keep trying while the service does not know the role yet.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
+        bedrock: a boto3 client for "bedrock".
+        polling: how often to look at a job, and for how long.
+        role_propagation_s: seconds to keep trying while the service does not accept a new role yet.
+        show_progress: show a progress bar (see `sqlquarry.progress.bar`).
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class ImportJobs:
             self._bedrock.delete_imported_model(modelIdentifier=name_or_arn)
 
     def models(self, name_contains: str | None = None) -> list[ImportedModelSummary]:
-        """List imported models, or those whose name contains a text."""
+        """List imported models, optionally only those whose name contains `name_contains`."""
         filters: ListImportedModelsRequestPaginateTypeDef = {}
         if name_contains:
             filters["nameContains"] = name_contains
@@ -115,7 +117,7 @@ class ImportJobs:
     def jobs(
         self, name_contains: str | None = None, *, status: ImportJobStatus | None = None
     ) -> list[ImportJobSummary]:
-        """List import jobs, or those whose name contains a text or which have a status."""
+        """List import jobs, optionally only those with a name that contains `name_contains`, or with one status."""
         filters: ListModelImportJobsRequestPaginateTypeDef = {}
         if name_contains:
             filters["nameContains"] = name_contains
@@ -138,12 +140,12 @@ class ImportJobs:
         ]
 
     def submit(self, request: CreateModelImportJobRequestTypeDef) -> str:
-        """Create a job, waiting for the one import slot and for a new role to be known; returns the job's ARN.
+        """Create a job and return its ARN, after waiting for the account's one import slot and for a new role.
 
-        The request's token makes tries after a broken connection one job.
+        The request's token ensures that a retry after a broken connection does not create a second job.
 
         Raises:
-            ImportTimeoutError: another job keeps the slot.
+            ImportTimeoutError: another job occupies the slot for too long.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -158,37 +160,37 @@ class ImportJobs:
                 return arn
 
     def _wait_to_retry(self, error: Exception, request: CreateModelImportJobRequestTypeDef, waited: float) -> None:
-        """Sleep if a refused request may succeed later, else raise what to do."""
+        """Sleep if a refused request may succeed later. Otherwise raise an error that says what to do."""
         if says(error, "ServiceQuotaExceededException", CONCURRENT_JOBS):
             if self._polling.is_over(waited):
                 raise ImportTimeoutError(
-                    f"another import job kept the account's only slot for {waited:.0f} s, so none was started "
-                    f"for {request['importedModelName']!r}. The files are uploaded; run import_model again."
+                    f"no import job was started for {request['importedModelName']!r}, because another job occupied "
+                    f"the account's only slot for {waited:.0f} s. The files are uploaded. Run import_model again."
                 ) from error
-            logger.warning("another import job is running; waiting for the slot (%.0f s so far)", waited)
+            logger.warning("another import job is running, waiting for the slot (%.0f s so far)", waited)
             self._polling.sleep(self._polling.interval_s)
             return
         is_unknown_role = says(error, "ValidationException", INVALID_ROLE)
         if waited >= self._role_propagation_s or not (is_unknown_role or is_transient(error)):
             raise bedrock_error(error, f"creating import job {request['jobName']!r}") from error
         if is_unknown_role:
-            logger.warning("the role is not known to the service yet; trying again (%.0f s so far)", waited)
+            logger.warning("the service does not accept the role yet, trying again (%.0f s so far)", waited)
         else:
-            logger.warning("no answer (%s); trying again", error_code(error))
+            logger.warning("no answer (%s), trying again", error_code(error))
         self._polling.sleep(ROLE_RETRY_S)
 
     def wait(self, job_arn: str, weight_bytes: int | None = None) -> str:
-        """Poll a job until it ends; returns the imported model's ARN.
+        """Poll a job until it ends and return the imported model's ARN.
 
-        A broken connection is waited out like the job itself. `weight_bytes` gives the expected time.
+        If the connection breaks, polling continues. The expected time follows from `weight_bytes`.
 
         Raises:
             ImportJobError: the job failed.
-            ImportTimeoutError: the job still runs.
+            ImportTimeoutError: the job is still running.
         """
         started = self._polling.clock()
         low, high = expected_minutes(weight_bytes)
-        resume = f"The job continues; attach({job_arn!r}, formatter=…) waits for it again."
+        resume = f"The job continues. Wait for it again with attach({job_arn!r}, formatter=…)."
         name, note = f"import job {job_arn.rsplit('/', 1)[-1]}", f"{low} to {high} min expected"
         with ProgressBar(name, high * 60, unit="second", note=note, show=self._show_progress) as bar:
             while True:
@@ -208,7 +210,7 @@ class ImportJobs:
                     raise
 
     def _look_at(self, job_arn: str, resume: str) -> GetModelImportJobResponseTypeDef | None:
-        """Describe a job; None if the connection broke."""
+        """Describe a job, or return None if the connection broke."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -218,61 +220,66 @@ class ImportJobs:
                 described = bedrock_error(error, f"looking at import job {job_arn}")
                 is_gone = error_code(error) == "ResourceNotFoundException"
                 raise (described if is_gone else BedrockError(f"{described} {resume}")) from error
-            logger.warning("no answer about import job %s (%s); looking again", job_arn, error_code(error))
+            logger.warning("no answer about import job %s (%s), looking again", job_arn, error_code(error))
             return None
 
     def imported(self, name: str, digest: str) -> str | None:
-        """Return the ARN of the imported model of this name, if it has this content.
+        """Return the ARN of the imported model with this name and content, or None if the name is free.
 
         Raises:
-            BedrockError: it has other content, or AWS refused.
+            BedrockError: a model of this name has other content, or AWS refused.
         """
         arn = next((model.arn for model in self.models(name) if model.name == name), None)
         if arn is not None and (found := self.tags(arn).get(MANIFEST_TAG)) != digest:
             raise BedrockError(
-                f"an imported model {name!r} exists already ({arn}), made from other content (manifest {found!r}, not "
-                f"{digest!r}). Choose another name, or delete it: importer.delete({name!r})."
+                f"an imported model {name!r} ({arn}) already exists with other content (manifest {found!r}, not "
+                f"{digest!r}). Choose another name, or delete the model with importer.delete({name!r})."
             )
         return arn
 
     def in_progress(self, name: str, digest: str) -> str | None:
-        """Return the ARN of a running job that imports this content under this name.
+        """Return the ARN of a running job that imports this content under this name, or None if there is none.
 
         Raises:
-            BedrockError: it imports other content, or AWS refused.
+            BedrockError: a running job imports other content under this name, or AWS refused.
         """
         for job in self.jobs(status="InProgress"):
             if job.model_name == name:
                 if self.tags(job.arn).get(MANIFEST_TAG) == digest:
                     return job.arn
                 raise BedrockError(
-                    f"import job {job.arn} is importing other content as {name!r}. Wait for it, or choose another name."
+                    f"import job {job.arn} is importing other content as {name!r}. Wait until it ends, or choose "
+                    "another name."
                 )
         return None
 
     def free_name(self, wanted: str | None, name: str, digest: str) -> str:
-        """Return `wanted` if no job had it yet, or a name derived from the content; job names are unique for good.
+        """Return `wanted`, or if it is None an unused name derived from the content.
+
+        AWS never lets a job name be used twice.
 
         Raises:
-            BedrockError: a job had the wanted name, or AWS refused.
+            BedrockError: an earlier job had the wanted name, or AWS refused.
         """
         suffix = f"-{digest[:12]}"
-        # 4 characters are left for the number of the attempt: after a failed job the next one needs another name.
+        # 4 characters remain for the attempt number, because the job after a failed one needs another name.
         base = wanted or name.replace("_", "-")[: _JOB_NAME_CHARACTERS - len(suffix) - 4] + suffix
         taken = {job.name for job in self.jobs(base)}
         if wanted in taken:
-            raise BedrockError(f"there was an import job {wanted!r} before; choose another job_name, or leave it out")
+            raise BedrockError(
+                f"an earlier import job was already called {wanted!r}. Choose another job_name, or leave it out."
+            )
         names = itertools.chain([base], (f"{base}-{attempt}" for attempt in itertools.count(2)))
         return next(free for free in names if free not in taken)
 
 
 def expected_minutes(weight_bytes: int | None) -> tuple[int, int]:
-    """Return the range of minutes that an import of weights takes, by public reports; the service promises none."""
+    """Return the usual range of minutes for an import, from public reports. AWS promises no time."""
     return _USUAL_MINUTES if weight_bytes is not None and weight_bytes <= _USUAL_BYTES else _LONG_MINUTES
 
 
 def _imported_by(job: GetModelImportJobResponseTypeDef, job_arn: str) -> str | None:
-    """Return the ARN of the model that a job has imported; None if it still runs.
+    """Return the ARN of the model that a job has imported, or None if the job is still running.
 
     Raises:
         ImportJobError: the job failed.

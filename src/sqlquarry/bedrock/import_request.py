@@ -1,4 +1,4 @@
-"""What an import is asked with: names, place, role, tags, key and network, and the limits of the service on them.
+"""The parameters of an import (names, S3 URI, role, tags, key and network) and the service's limits on them.
 
 Source: the service's API model (CreateModelImportJob).
 """
@@ -15,7 +15,7 @@ from sqlquarry.credentials import credentials_in
 from sqlquarry.files.locations import S3Location
 
 MAX_TAGS = 200
-OWN_TAGS = 2  # which the library adds to those of the caller
+OWN_TAGS = 2  # the library adds these to the caller's tags
 MAX_NETWORK_IDS = {"subnetIds": 16, "securityGroupIds": 5}
 NETWORK_ID = re.compile(r"[-0-9a-zA-Z]{1,32}")
 KMS_KEY = re.compile(
@@ -26,7 +26,7 @@ _TAG_TEXT = re.compile(r"[a-zA-Z0-9\s._:/=+@-]*")
 
 
 class VpcConfig(TypedDict):
-    """The network through which an import job reads the bucket, in boto3's words."""
+    """The network through which an import job reads the bucket, with boto3's key names."""
 
     subnetIds: Sequence[str]
     securityGroupIds: Sequence[str]
@@ -34,15 +34,15 @@ class VpcConfig(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What an import is to be asked with; None is not checked.
+    """The parameters of an import. A value of None is not checked.
 
     Args:
         name: the imported model's name.
         job_name: the import job's name.
         s3_uri: where the files are, or will be.
-        region: where the model is served.
+        region: the region that serves the model.
         role_arn: the role that the service assumes.
-        kms_key_id: the key that the imported model is encrypted with.
+        kms_key_id: the key that encrypts the imported model.
         vpc_config: the network through which the job reads the bucket.
     """
 
@@ -56,7 +56,7 @@ class ImportRequest:
 
 
 def given_uri(uri: str | Path | None) -> str | None:
-    """Return an S3 URI as text, which is left as it is; a path has lost a slash.
+    """Return an S3 URI as text. Text stays unchanged; a `Path` has lost a slash, which is restored.
 
     Raises:
         ConfigError: the path is not on S3.
@@ -67,10 +67,10 @@ def given_uri(uri: str | Path | None) -> str | None:
 def option_problems(
     tags: Mapping[str, str] | None, kms_key_id: str | None, vpc_config: VpcConfig | None
 ) -> Iterator[str]:
-    """Say in words what the service would refuse of these options."""
+    """Yield a message for each of these options that the service would refuse."""
     yield from _tag_problems(tags or {})
     if kms_key_id is not None and not (len(kms_key_id) <= 2048 and KMS_KEY.fullmatch(kms_key_id)):
-        yield f"kms_key_id {kms_key_id!r} is neither a key's id or ARN nor alias/…"
+        yield f"kms_key_id {kms_key_id!r} is neither the id or ARN of a key nor alias/…"
     if vpc_config is not None:
         yield from _network_problems(vpc_config)
 
@@ -78,19 +78,19 @@ def option_problems(
 def _tag_problems(tags: Mapping[str, str]) -> Iterator[str]:
     exposed = dict(credentials_in(tags, "tags"))
     for place, kind in exposed.items():
-        yield f"{place} holds {kind} (not shown), and everybody may read tags; leave it out"
+        yield f"{place} contains {kind} (not shown); leave it out, because tags are not secret"
     for key, value in () if exposed else tags.items():
         if not (1 <= len(key) <= 128 and len(value) <= 256 and _TAG_TEXT.fullmatch(key) and _TAG_TEXT.fullmatch(value)):
             yield f"tag {key!r}={value!r} must be 1-128 and 0-256 letters, digits, spaces or any of . _ : / = + @ -"
         if key.lower().startswith(("aws:", "sqlquarry:")):
-            yield f"tag {key!r} begins with a reserved word (aws:, sqlquarry:)"
+            yield f"tag {key!r} begins with a reserved prefix (aws:, sqlquarry:)"
     if len(tags) > (most := MAX_TAGS - OWN_TAGS):
-        yield f"{len(tags)} tags, but at most {most} fit, because the library adds two"
+        yield f"{len(tags)} tags are given, but at most {most} fit, because the library adds two"
 
 
 def _network_problems(vpc_config: Mapping[str, object]) -> Iterator[str]:
     if set(vpc_config) != set(MAX_NETWORK_IDS):
-        yield f"vpc_config has {sorted(vpc_config)}, but needs exactly {sorted(MAX_NETWORK_IDS)}"
+        yield f"vpc_config has the keys {sorted(vpc_config)}, but needs exactly {sorted(MAX_NETWORK_IDS)}"
     for key, most in MAX_NETWORK_IDS.items():
         ids = vpc_config.get(key, ["x"])
         if not are_network_ids(ids, most):
@@ -98,7 +98,7 @@ def _network_problems(vpc_config: Mapping[str, object]) -> Iterator[str]:
 
 
 def are_network_ids(ids: object, most: int) -> bool:
-    """Return whether `ids` are 1 to `most` ids of subnets or security groups."""
+    """Return whether `ids` is a collection of 1 to `most` ids of subnets or security groups."""
     if isinstance(ids, str) or not isinstance(ids, Collection):
         return False
     return 1 <= len(ids) <= most and all(isinstance(item, str) and NETWORK_ID.fullmatch(item) for item in ids)

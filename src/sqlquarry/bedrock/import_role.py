@@ -1,4 +1,4 @@
-"""Make the role that Bedrock assumes to read a model, or complete the one that was made here before."""
+"""Create or update the role that Bedrock assumes to read a model."""
 
 from __future__ import annotations
 
@@ -39,31 +39,32 @@ def create_import_role(
     session: boto3.Session | None = None,
     polling: Polling = _POLLING,
 ) -> str:
-    """Make the role that `BedrockImporter` needs, or complete the one that this function made; returns its ARN.
+    """Create the role that `BedrockImporter` needs, or update a role that this function created, and return its ARN.
 
-    A second call changes nothing; one for another bucket or prefix lets the role read that too. Returns once IAM shows
-    role and policy; Bedrock itself may need minutes more, which `BedrockImporter` waits for.
+    A second call with the same arguments changes nothing. A call with another bucket or prefix lets the role read that
+    one too. The call returns once IAM shows the role and its policy. Bedrock may need minutes more before it accepts
+    the role, and `BedrockImporter` waits for that.
 
     Args:
         name: the role's name.
-        bucket: as `role_documents`.
-        prefix: as `role_documents`.
-        bucket_owner: as `role_documents`.
-        kms_key_arn: as `role_documents`.
-        vpc: jobs read the bucket through a VPC of the session's region.
-        session: a boto3 session that may manage IAM; None uses the default credentials.
-        polling: how often to ask IAM for the role, and how long; by default every 2 s, for 60 s.
+        bucket: as in `role_documents`.
+        prefix: as in `role_documents`.
+        bucket_owner: as in `role_documents`.
+        kms_key_arn: as in `role_documents`.
+        vpc: jobs read the bucket through a VPC in the session's region.
+        session: a boto3 session that may manage IAM. None uses the default credentials.
+        polling: how often to ask IAM for the role, and for how long. The default is every 2 s for 60 s.
 
     Raises:
-        ConfigError: bad values.
-        BedrockError: IAM refused, there is a role of this name that this function did not make, or IAM does not show
-            it in time.
+        ConfigError: a value is invalid.
+        BedrockError: IAM refused, a role of this name exists that this function did not create, or IAM does not show
+            the role in time.
     """
     if not _ROLE_NAME.fullmatch(name):
-        raise ConfigError(f"create_import_role: name is {name!r}, but must be 1 to 64 letters, digits or +=,.@-_")
+        raise ConfigError(f"create_import_role: name is {name!r}, but must have 1 to 64 letters, digits or +=,.@-_")
     iam, sts = aws_client("iam", session), aws_client("sts", session)
     place = f"{bucket}/{prefix.strip('/')}"
-    with aws_errors(BedrockError, f"making role {name!r}", service="bedrock"):
+    with aws_errors(BedrockError, f"creating role {name!r}", service="bedrock"):
         caller = sts.get_caller_identity()
         documents = role_documents(
             account=caller["Account"],
@@ -83,12 +84,12 @@ def create_import_role(
 
 @dataclass(frozen=True, slots=True)
 class _ImportRole:
-    """A role as it is to be.
+    """The desired state of a role.
 
     Args:
-        iam: the client that makes it.
+        iam: the client that creates it.
         name: the role's name.
-        place: what it may read, ``bucket/prefix``.
+        place: the ``bucket/prefix`` that it may read.
         documents: its policies.
     """
 
@@ -99,14 +100,14 @@ class _ImportRole:
 
     @property
     def policy(self) -> str:
-        """The name of the policy for the place; another place has a policy of its own, so the role keeps both."""
+        """The name of the policy for this prefix. Each prefix has its own, so a role can have several."""
         return f"read-{hashlib.sha256(self.place.encode()).hexdigest()[:12]}"
 
     def write(self) -> None:
-        """Write what is missing or differs.
+        """Create the role and its policies if they are missing, and update them if they differ.
 
         Raises:
-            BedrockError: there is a role of this name that `create_import_role` did not make.
+            BedrockError: a role of this name exists that `create_import_role` did not create.
         """
         trust, permissions = map(json.dumps, self.documents)
         role = _role(self.iam, self.name)
@@ -114,8 +115,8 @@ class _ImportRole:
             self.iam.create_role(RoleName=self.name, Description=_DESCRIPTION, AssumeRolePolicyDocument=trust)
         elif role.get("Description") != _DESCRIPTION:
             raise BedrockError(
-                f"a role {self.name!r} exists that create_import_role did not make ({role['Arn']}). Choose another "
-                "name, or give it the documents of role_documents() yourself."
+                f"a role {self.name!r} already exists ({role['Arn']}), and create_import_role did not create it. "
+                "Choose another name, or attach the policies that role_documents() returns to it yourself."
             )
         elif not self._is_trusted(role):
             self.iam.update_assume_role_policy(RoleName=self.name, PolicyDocument=trust)
@@ -123,7 +124,7 @@ class _ImportRole:
             self.iam.put_role_policy(RoleName=self.name, PolicyName=self.policy, PolicyDocument=permissions)
 
     def wait(self, polling: Polling) -> str:
-        """Wait until IAM shows the role as it was written, and return its ARN.
+        """Wait until IAM shows the role as written, and return its ARN.
 
         Raises:
             BedrockError: IAM does not show it in time.
@@ -133,7 +134,8 @@ class _ImportRole:
             waited = polling.clock() - started
             if polling.is_over(waited):
                 raise BedrockError(
-                    f"IAM does not show role {self.name!r} as it was made, {waited:.0f} s after. Run it again."
+                    f"IAM still does not show role {self.name!r} as written after {waited:.0f} s. Run "
+                    "create_import_role again."
                 )
             polling.sleep(polling.interval_s)
         return role["Arn"]
@@ -158,7 +160,7 @@ def _role(iam: IAMClient, name: str) -> RoleTypeDef | None:
 
 
 def _policy(iam: IAMClient, name: str, policy: str) -> object:
-    """Return the document of a policy of a role; None if it has no such policy."""
+    """Return the document of a role's policy, or None if the role has no such policy."""
     from botocore.exceptions import ClientError
 
     try:

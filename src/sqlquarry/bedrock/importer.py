@@ -1,4 +1,4 @@
-"""A checkpoint -> ImportedModel: preflight, upload, one import job, and the wait for it."""
+"""Import a checkpoint into Bedrock: preflight, upload, one import job, and waiting for it."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ _LONGEST_WAIT_S = 3600.0
 
 @check_options()
 class BedrockImporter:
-    """Import models with Amazon Bedrock Custom Model Import; safe to run again at any point.
+    """Import models with Amazon Bedrock Custom Model Import. Every call is safe to repeat.
 
     Args:
-        role_arn: the role that Bedrock assumes to read the bucket (`create_import_role` makes one).
-        session: a boto3 session, whose region serves the model; None uses the default credentials and region.
-        bucket: where to upload when `import_model` is given no `s3_uri`.
-        polling: how often to look at a job, and how long to wait for it and, before, for the account's one import slot;
-            by default every 30 s, for an hour (imports take about 15 minutes).
-        role_propagation_s: seconds to keep trying while the service does not know the role yet.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
+        role_arn: the role that Bedrock assumes to read the bucket (`create_import_role` creates one).
+        session: a boto3 session. Its region serves the model. None uses the default credentials and region.
+        bucket: where to upload if `import_model` gets no `s3_uri`.
+        polling: how often to look at a job, and how long to wait for the account's one import slot and then for the
+            job. The default is every 30 s for an hour (imports take about 15 minutes).
+        role_propagation_s: seconds to keep trying while the service does not accept a new role yet.
+        show_progress: show progress bars (see `sqlquarry.progress.bar`).
 
     Raises:
-        ConfigError: bad options, all at once; or no region is known.
+        ConfigError: options are invalid (all are listed), or no region is known.
         MissingExtraError: boto3 is not installed.
     """
 
@@ -101,10 +101,10 @@ class BedrockImporter:
         account: bool = False,
         formatter: PromptFormatter | None = None,
     ) -> PreflightReport:
-        """Find everything that would make the import of `source` fail; see `PreflightReport`.
+        """Find everything that would make the import of `source` fail (see `PreflightReport`).
 
-        Without network for a directory, by ranged reads for an ``s3://`` prefix. `account` looks at bucket, quotas and
-        role too, which `import_model` does before it uploads.
+        A directory is checked without network, an ``s3://`` prefix with ranged reads. `account` also checks the bucket,
+        quotas and role, as `import_model` does before it uploads.
         """
         account = account or isinstance(source_location(source), S3Location)
         request = ImportRequest(
@@ -124,31 +124,32 @@ class BedrockImporter:
         kms_key_id: str | None = None,
         vpc_config: VpcConfig | None = None,
     ) -> ImportedModel:
-        """Check, upload and import a checkpoint, and wait until it can be called.
+        """Check, upload and import a checkpoint, and wait until the model can be called.
 
-        Run again with the same content, it returns the imported model, or does what is missing.
+        If the same content was imported before, the call returns the imported model. If an earlier call was
+        interrupted, it resumes.
 
         Args:
-            source: a finished merged model or any checkpoint's directory, which are exported in the service's dialect;
-                or ``s3://bucket/prefix``, which is imported as it is, except for a merged model: its small files and
-                its manifest are rewritten there.
+            source: a finished merged model, the directory of any checkpoint, or ``s3://bucket/prefix``. Models on this
+                machine are exported in the service's dialect. A prefix is imported unchanged, except that a merged
+                model's small files and manifest are rewritten there.
             name: the imported model's name, unique in the account and region.
-            formatter: the prompt that it answers to, bound; None if ``prompt.json`` beside the weights holds it, or if
-                the model is asked texts only.
-            s3_uri: ``s3://bucket/prefix/`` for its files; below the importer's `bucket` if not given.
-            job_name: the import job's name; made of name and content if not given.
-            tags: further tags of job and model.
-            kms_key_id: the key to encrypt the imported model with; one of AWS's if not given.
+            formatter: the bound prompt that the model answers to. None if ``prompt.json`` next to the weights contains
+                it, or if the model only answers texts.
+            s3_uri: ``s3://bucket/prefix/`` for the model's files. The default is a prefix in the importer's `bucket`.
+            job_name: the import job's name. The default is derived from name and content.
+            tags: more tags for the job and the model.
+            kms_key_id: the key that encrypts the imported model. The default is a key that AWS owns.
             vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}`` to read the bucket through a VPC.
 
         Raises:
-            ConfigError: an option that the service would refuse, no place to upload to, or `source` is not a model.
+            ConfigError: the service would refuse an option, the upload has no destination, or `source` is not a model.
             PreflightError: the import would fail.
             CorruptArtifactError: a file of the model differs from its manifest.
-            PromptMismatchError: `formatter` is not the prompt beside the weights.
+            PromptMismatchError: `formatter` is not the prompt next to the weights.
             ImportJobError: the job ended Failed.
-            ImportTimeoutError: the job still runs after `polling.timeout_s`; attach to it later.
-            BedrockError: AWS refused, the name is taken by another model, or the S3 prefix holds something else.
+            ImportTimeoutError: the job is still running after `polling.timeout_s`. Attach to it later.
+            BedrockError: AWS refused, another model has the name, or the S3 prefix contains other files.
         """
         place, s3_uri = source_location(source), given_uri(s3_uri)
         bad = [*option_problems(tags, kms_key_id, vpc_config), *self._problems(place, s3_uri, formatter)]
@@ -186,21 +187,21 @@ class BedrockImporter:
         return self._attach(arn, export.formatter, export.weight_bytes)
 
     def attach(self, arn: str, *, formatter: PromptFormatter | None = None) -> ImportedModel:
-        """Return the model behind an import job, which is waited for, or behind an imported model.
+        """Return an imported model, or wait for an import job and return its model.
 
         Args:
-            arn: of a model-import-job or an imported-model; or an imported model's name.
-            formatter: the prompt that the model was trained with; None for a model that is only asked texts.
+            arn: the ARN of a model-import-job or an imported-model, or an imported model's name.
+            formatter: the prompt that the model was trained with. None for a model that only answers texts.
 
         Raises:
-            PromptMismatchError: the model's tag names another prompt.
-            ImportJobError, ImportTimeoutError: as `import_model`.
-            BedrockError: AWS refused, or the model was deleted meanwhile.
+            PromptMismatchError: the model's tag contains another prompt's fingerprint.
+            ImportJobError, ImportTimeoutError: as in `import_model`.
+            BedrockError: AWS refused, or the model has been deleted.
         """
         return self._attach(arn, formatter, None)
 
     def list_models(self, *, name_contains: str | None = None) -> list[ImportedModelSummary]:
-        """List imported models of the account and region.
+        """List the imported models of the account and region.
 
         Raises:
             BedrockError: AWS refused.
@@ -210,7 +211,7 @@ class BedrockImporter:
     def list_jobs(
         self, *, name_contains: str | None = None, status: ImportJobStatus | None = None
     ) -> list[ImportJobSummary]:
-        """List import jobs of the account and region, or those of one status.
+        """List the import jobs of the account and region, optionally only those with one status.
 
         Raises:
             BedrockError: AWS refused.
@@ -218,32 +219,34 @@ class BedrockImporter:
         return self._jobs.jobs(name_contains, status=status)
 
     def delete(self, name_or_arn: str) -> None:
-        """Delete an imported model, which ends its storage cost; its files on S3 stay.
+        """Delete an imported model, which ends its storage cost. Its files on S3 stay.
 
         Raises:
-            BedrockError: AWS refused, or there is no such model.
+            BedrockError: AWS refused, or the model does not exist.
         """
         self._jobs.delete(name_or_arn)
 
     def storage_usd_per_month(self, model: ImportedModel | str, *, prices: PriceTable = DEFAULT_PRICES) -> float:
-        """Return the US dollars per month for keeping an imported model (object, name or ARN), asked or not.
+        """Return the US dollars per month that an imported model (object, name or ARN) costs even if it is never asked.
 
-        Custom model units times the price of one, $1.95 if `prices` does not say otherwise. Source: the pricing page of
-        Amazon Bedrock as quoted in 2026 (see `PriceTable`).
+        The cost is the number of custom model units times the price of a unit, $1.95 unless `prices` has another one.
+        Source: the pricing page of Amazon Bedrock as quoted in 2026 (see `PriceTable`).
 
         Raises:
-            BedrockError: AWS refused, or names no units.
+            BedrockError: AWS refused, or does not report the units.
         """
         identifier = model if isinstance(model, str) else model.arn
         units = self._jobs.model(identifier).get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
         if units is None:
-            raise BedrockError(f"AWS names no custom model units for {identifier}, so its storage cost is not known.")
+            raise BedrockError(
+                f"the storage cost of {identifier} is unknown, because AWS does not report its custom model units."
+            )
         return prices.storage_usd_per_month(int(units))
 
     def discard_unfinished_upload(self, s3_uri: str) -> int:
-        """Abort what broken uploads left below a prefix, instead of letting the next run continue them.
+        """Abort unfinished uploads below a prefix instead of resuming them, and return their number.
 
-        Returns how many objects were unfinished. Their parts cost storage until then.
+        Until then, S3 charges for the parts that are already stored.
 
         Raises:
             BedrockError: S3 refused.
@@ -257,15 +260,15 @@ class BedrockImporter:
     def _problems(
         self, place: Path | S3Location, s3_uri: str | None, formatter: PromptFormatter | None
     ) -> Iterator[str]:
-        """Say what is wrong with the arguments of `import_model` that the service does not get to see."""
+        """Yield a message for each invalid argument of `import_model` that the service never sees."""
         if formatter is not None and formatter.tokens is None:
             yield "formatter is not bound to a base model; call formatter.bind(tokenizer)"
         if isinstance(place, S3Location):
             if s3_uri is not None:
-                yield "s3_uri is given, but a source on S3 is imported where it is; leave it out"
+                yield f"s3_uri is {s3_uri!r}, but {place} is imported from its own prefix; leave s3_uri out"
         elif s3_uri is None and self._bucket is None:
             yield (
-                "it is not known where to upload: pass s3_uri='s3://bucket/prefix/', or make the importer with "
+                "the upload has no destination; pass s3_uri='s3://bucket/prefix/', or create the importer with "
                 "bucket='…'"
             )
 
@@ -280,7 +283,7 @@ class BedrockImporter:
     def _require_account(
         self, name: str, job_name: str, s3_uri: str, kms_key_id: str | None, vpc_config: VpcConfig | None
     ) -> None:
-        """Check bucket, region, quotas, role, key and network before hours of upload.
+        """Check the bucket, region, quotas, role, key and network before an upload that may take hours.
 
         Raises:
             PreflightError: the import would fail.

@@ -1,9 +1,9 @@
-"""The documents of the role that Bedrock assumes to read a model: who may assume it, and what it may do.
+"""The trust policy and permissions of the role that Bedrock assumes to read a model.
 
 Source: "Create a service role for model import",
 docs.aws.amazon.com/bedrock/latest/userguide/model-import-iam-role.html, and for VPCs …/vpc-custom-model-import.html.
-The role trusts the service by aws:SourceAccount alone: an aws:SourceArn condition is optional there, and reported to
-make CreateModelImportJob refuse the role.
+The trust policy has a condition on aws:SourceAccount only. A condition on aws:SourceArn is optional, and users report
+that CreateModelImportJob refuses roles that have one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Condition = Mapping[str, Mapping[str, str | list[str]]]
 
 
 class PolicyStatement(TypedDict, total=False):
-    """A statement of a policy, in the words of IAM's JSON."""
+    """A policy statement with the keys of IAM's JSON."""
 
     Sid: str
     Effect: Literal["Allow"]
@@ -35,14 +35,14 @@ class PolicyStatement(TypedDict, total=False):
 
 
 class PolicyDocument(TypedDict):
-    """A policy, in the words of IAM's JSON."""
+    """A policy with the keys of IAM's JSON."""
 
     Version: Literal["2012-10-17"]
     Statement: list[PolicyStatement]
 
 
 class RoleDocuments(NamedTuple):
-    """The two policies of a role: who may assume it, and what it may do."""
+    """The two policies of a role: who may assume it (`trust`), and what it may do (`permissions`)."""
 
     trust: PolicyDocument
     permissions: PolicyDocument
@@ -61,16 +61,16 @@ def role_documents(
     """Return the policies that let Bedrock read models below a prefix, and nothing more.
 
     Args:
-        account: the 12 digits of the account that imports; only its jobs may assume the role.
-        bucket: the bucket that holds the models.
-        prefix: the folder in it; "" opens the whole bucket for reading.
+        account: the 12 digits of the account that imports. Only its jobs may assume the role.
+        bucket: the bucket with the models.
+        prefix: the folder in the bucket. "" allows reading the entire bucket.
         bucket_owner: the account that owns the bucket, if it is not `account`.
-        kms_key_arn: the key that the bucket is encrypted with.
-        vpc_region: the region of the VPC through which jobs read the bucket; None for no VPC.
-        partition: "aws", or that of China or GovCloud.
+        kms_key_arn: the key that encrypts the bucket.
+        vpc_region: the region of the VPC through which jobs read the bucket, or None without a VPC.
+        partition: "aws", or the partition of China or GovCloud.
 
     Raises:
-        ConfigError: bad values, all at once.
+        ConfigError: values are invalid (all are listed).
     """
     prefix, owner, arn = prefix.strip("/"), bucket_owner or account, f"arn:{partition}"
     _require_valid(account, bucket, prefix, owner, kms_key_arn)
@@ -94,7 +94,7 @@ def _require_valid(account: str, bucket: str, prefix: str, owner: str, kms_key_a
         if value is not None and not pattern.fullmatch(value)
     ]
     if any(character in prefix for character in "*?$"):
-        bad.append(f"prefix is {prefix!r}: *, ? and $ have a meaning of their own in policies")
+        bad.append(f"prefix is {prefix!r}, but *, ? and $ have a special meaning in policies")
     if bad:
         raise ConfigError("role_documents: " + "; ".join(bad))
 
@@ -111,7 +111,7 @@ def _trust(account: str) -> PolicyDocument:
 
 
 def _reading(bucket: str, prefix: str, owner: str) -> Iterator[PolicyStatement]:
-    """Allow to list a prefix of a bucket, and to read its objects."""
+    """Allow listing a prefix of a bucket and reading its objects."""
     own = {"StringEquals": {"aws:ResourceAccount": owner}}
     below = {"StringLike": {"s3:prefix": [prefix, f"{prefix}/*"]}} if prefix else {}
     objects = f"{bucket}/{prefix}/*" if prefix else f"{bucket}/*"
@@ -120,7 +120,7 @@ def _reading(bucket: str, prefix: str, owner: str) -> Iterator[PolicyStatement]:
 
 
 def _network(arn: str, region: str, account: str) -> Iterator[PolicyStatement]:
-    """Allow to manage the network interfaces of import jobs, which Bedrock tags, and no others."""
+    """Allow managing the network interfaces that Bedrock tags for import jobs, and no others."""
     ec2 = f"{arn}:ec2:{region}:{account}"
     jobs = [f"{arn}:bedrock:{region}:{account}:model-import-job/*"]
     interfaces = [f"{ec2}:network-interface/*"]

@@ -1,4 +1,4 @@
-"""Bring a model below the S3 prefix that an import job reads: an upload, or a rewriting of what is there."""
+"""Prepare the S3 prefix that an import job reads: upload a local model, or rewrite files that are already on S3."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ModelSource = MergedModel | Path | str
 
 @dataclass(frozen=True, slots=True)
 class LocalModelStaging:
-    """A model on this machine, which is uploaded.
+    """A model on this machine that is to be uploaded.
 
     Args:
-        source: the model, as the caller gave it.
-        export: its files as they are to be on S3.
+        source: the caller's model.
+        export: the files to upload.
     """
 
     source: ModelSource
@@ -42,29 +42,29 @@ class LocalModelStaging:
 
     @classmethod
     def of(cls, source: ModelSource, formatter: PromptFormatter | None) -> LocalModelStaging:
-        """Hash the model's files; `formatter` is the prompt to serve if the model has none of its own."""
+        """Hash the model's files. `formatter` is the prompt to serve if the model does not have its own."""
         return cls(source, ModelExport.of(_opened(source), formatter))
 
     def upload(self, s3_uri: str, s3: S3Client, *, sleep: Callable[[float], None], show_progress: bool) -> None:
-        """Upload what is missing.
+        """Upload the missing files.
 
         Raises:
             CorruptArtifactError: the model was written again after it was loaded, or differs from its manifest.
-            BedrockError: as `upload`.
+            BedrockError: as in `upload`.
         """
-        if isinstance(self.source, MergedModel):  # what changed without a new manifest, the upload notices
+        if isinstance(self.source, MergedModel):  # the upload itself notices changes without a new manifest
             _require_same(MergedModel.load(self.source.path).manifest, self.source)
         upload(self.export, s3_uri, s3=s3, show_progress=show_progress, sleep=sleep)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModelStaging:
-    """A model on S3, which is imported where it is.
+    """A model on S3 that is imported from its own prefix.
 
     Args:
-        location: where it is.
-        export: its files as they are, or as a merged model's are to be.
-        merged: the merged model that is rewritten; None if the files stay as they are.
+        location: the prefix.
+        export: the files as they are to be imported.
+        merged: the merged model to rewrite, or None if the files stay unchanged.
     """
 
     location: S3Location
@@ -77,12 +77,12 @@ class StoredModelStaging:
 
         Args:
             files: the prefix.
-            source: the model, as the caller gave it.
-            formatter: the prompt to serve if the model has none of its own.
+            source: the caller's model.
+            formatter: the prompt to serve if the model does not have its own.
 
         Raises:
-            CorruptArtifactError: the files differ from the manifest, or are not those of the model that was loaded.
-            PromptMismatchError: `formatter` is not the prompt beside the weights.
+            CorruptArtifactError: the files differ from the manifest, or from the model that was loaded.
+            PromptMismatchError: `formatter` is not the prompt next to the weights.
             BedrockError: S3 refused.
         """
         with tempfile.TemporaryDirectory() as directory:
@@ -98,7 +98,7 @@ class StoredModelStaging:
         """Rewrite the small files of a merged model in the service's dialect.
 
         Raises:
-            BedrockError: S3 refused; the next import continues.
+            BedrockError: S3 refused. The next import resumes.
         """
         if self.merged is not None:
             prefix = S3Prefix(s3, self.location)
@@ -106,7 +106,7 @@ class StoredModelStaging:
 
 
 def _opened(source: ModelSource) -> MergedModel | Path:
-    """Return a finished merged model as such, whatever names it; any other directory as a path."""
+    """Return a `MergedModel` if the source is a finished merged model, otherwise the path of the directory."""
     if isinstance(source, MergedModel):
         return source
     path = Path(source)
@@ -118,25 +118,25 @@ def _opened(source: ModelSource) -> MergedModel | Path:
 
 
 def _require_same(found: Manifest, source: ModelSource) -> None:
-    """Refuse a manifest that is neither that of a loaded model nor of its export."""
+    """Refuse a manifest that belongs neither to the loaded model nor to its export."""
     known = (found.digest, found.provenance.get("exported_from"))
     if isinstance(source, MergedModel) and source.manifest.digest not in known:
         raise CorruptArtifactError(
-            f"{source.uri} was written again after this MergedModel was loaded. Use MergedModel.load()."
+            f"{source.uri} was written again after this MergedModel was loaded. Load it again with MergedModel.load()."
         )
 
 
 def _formatter_of(prefix: S3Prefix) -> PromptFormatter:
-    """Return the prompt of a prefix, which is checked when it is loaded from a directory."""
+    """Load the prompt of a prefix by way of a directory, because loading checks it."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))
         return PromptFormatter.load(directory)
 
 
 def prefix_manifest(prefix: S3Prefix) -> Manifest:
-    """Describe the files directly below a prefix, each by the SHA-256 in its metadata, or else by its ETag.
+    """Describe the files directly below a prefix by the SHA-256 in their metadata, or by their ETag without one.
 
-    A prefix that `upload` wrote has the digest of its own manifest.
+    For a prefix that `upload` wrote, the digest equals the digest of the uploaded manifest.
 
     Raises:
         BedrockError: there are no files, or S3 refused.
@@ -149,5 +149,7 @@ def prefix_manifest(prefix: S3Prefix) -> Manifest:
                 sha256 = prefix.recorded_sha256(name) or f"etag:{item.etag}"
                 files[name] = {"sha256": sha256, "bytes": item.size}
     if not files:
-        raise BedrockError(f"nothing lies directly below {uri}. Check the prefix; an import reads no deeper level.")
+        raise BedrockError(
+            f"there are no files directly below {uri}, and an import reads no subfolders. Check the URI."
+        )
     return Manifest("s3-prefix", files, {})

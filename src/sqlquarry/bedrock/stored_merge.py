@@ -1,8 +1,8 @@
-"""A merged model on S3, brought into the service's dialect where it is: weights stay, small files are rewritten.
+"""Rewrite the small files of a merged model on S3 in the service's dialect. Weights stay unchanged.
 
-The manifest is true at every moment: it goes before the first file changes and comes back last. What an interrupted
-rewriting is to end with is in `STATE` meanwhile, so the next import finishes it, and can check that it is the same.
-Two imports at once write the same bytes.
+The manifest is never wrong: it is deleted before the first file changes and written again at the end. In between, the
+object `STATE` contains the final manifest, so the next import can finish an interrupted rewrite and verify the result.
+Two imports at the same time write the same bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class StoredMerge:
     """A merged model below a prefix.
 
     Args:
-        model: a copy of its small files, with the manifest of the whole.
-        found: name -> SHA-256 (hex) of the small files as they are on S3.
-        unfinished: whether a rewriting was interrupted.
+        model: a copy of its small files, with the manifest of all files.
+        found: name -> SHA-256 (hex) of each small file on S3.
+        unfinished: whether a rewrite was interrupted.
     """
 
     model: MergedModel
@@ -44,11 +44,11 @@ class StoredMerge:
     def copy(
         cls, where: str, sizes: Mapping[str, int], read: Callable[[str], bytes], directory: Path
     ) -> StoredMerge | None:
-        """Copy the small files into a directory; None if the prefix holds no model that `AdapterMerger` wrote.
+        """Copy the small files into a directory, or return None if `AdapterMerger` did not write this prefix.
 
         Args:
             where: the prefix, for messages.
-            sizes: its files, with their bytes.
+            sizes: file -> bytes.
             read: returns the content of a file.
             directory: an empty directory.
 
@@ -82,7 +82,7 @@ class StoredMerge:
         return stored
 
     def _require_resumable(self, where: str) -> None:
-        """Refuse files that the interrupted rewriting would not turn into those of its manifest."""
+        """Refuse the files unless finishing the interrupted rewrite would produce exactly those of its manifest."""
         rewritten = export_files(self.model.path)
         digests = {**self.found, **{name: hashlib.sha256(content).hexdigest() for name, content in rewritten.items()}}
         for name, entry in self.model.manifest.files.items():
@@ -95,13 +95,13 @@ class StoredMerge:
         """Write the files that differ from an export of this model, and the manifest of the result.
 
         Args:
-            exported: the files of the export; contents are written if they differ, paths are of files that stay.
-            manifest: of the export.
-            prefix: where the model is.
-            transfer: sends objects there.
+            exported: the files of the export. Contents are written if they differ; files given as paths stay.
+            manifest: the manifest of the export.
+            prefix: the model's prefix.
+            transfer: sends objects to the prefix.
 
         Raises:
-            BedrockError: S3 refused; the next import continues.
+            BedrockError: S3 refused. The next import resumes.
         """
         kept = self.model.manifest.files
         pending = {
@@ -132,7 +132,7 @@ def _merge_manifest(name: str, sizes: Mapping[str, int], read: Callable[[str], b
     try:
         manifest = Manifest.parse(_small(name, sizes, read), name)
     except MetadataError:
-        return None  # preflight says what is wrong with it
+        return None  # preflight reports the problem
     ours = manifest.kind == MergedModel.kind and isinstance(manifest.provenance.get("prompt_fingerprint"), str)
     return manifest if ours else None
 
@@ -143,4 +143,6 @@ def _small(name: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) ->
 
 
 def _corrupt(where: str, name: str) -> CorruptArtifactError:
-    return CorruptArtifactError(f"{where}{name} is missing or differs from {MANIFEST}. Merge again into a new prefix.")
+    return CorruptArtifactError(
+        f"{where}{name} is missing or does not match {MANIFEST}. Merge again into a new prefix."
+    )

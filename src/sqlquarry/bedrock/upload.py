@@ -1,4 +1,4 @@
-"""Upload a model: exactly its own files below one prefix, resumable by content, the manifest last."""
+"""Upload exactly a model's own files to one S3 prefix, with the manifest last. An interrupted upload resumes."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ def upload(
     requests_in_flight: int = REQUESTS_IN_FLIGHT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Bring an export to an S3 prefix; a second run uploads nothing, a broken one resumes where it stopped.
+    """Upload an export to an S3 prefix. A second run uploads nothing, and an interrupted upload resumes.
 
-    Objects of the right size and SHA-256 are left alone, and so are the parts of unfinished uploads. Weights go first:
-    what names them is not there before they are. Memory: `part_bytes` * `requests_in_flight`.
+    Objects with the right size and SHA-256 are skipped, and so are matching parts of unfinished uploads. Weights are
+    uploaded first, so that no other file refers to missing weights. The upload needs `part_bytes` *
+    `requests_in_flight` bytes of memory.
 
     Args:
         export: the files.
         s3_uri: ``s3://bucket/prefix``.
         s3: a boto3 S3 client.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
-        part_bytes: size of the parts in which large files travel.
-        requests_in_flight: requests at a time.
-        sleep: waits between tries; injected by tests.
+        show_progress: show a progress bar (see `sqlquarry.progress.bar`).
+        part_bytes: size of the parts into which large files are divided.
+        requests_in_flight: maximum number of concurrent requests.
+        sleep: waits between tries. Tests replace it.
 
     Returns:
-        The number of bytes of the files that were not there, manifest not counted.
+        The number of bytes in the files that were missing, without the manifest.
 
     Raises:
         CorruptArtifactError: a file differs from its SHA-256.
-        OutputInUseError: another upload changed files of the prefix meanwhile.
-        BedrockError: the prefix holds files of something else, or S3 refused.
+        OutputInUseError: another upload changed files of the prefix at the same time.
+        BedrockError: the prefix contains files that are not part of this model, or S3 refused.
     """
     prefix = S3Prefix(s3, S3Location.parse(s3_uri))
     with aws_errors(BedrockError, f"uploading to {s3_uri}", service="bedrock"):
@@ -63,7 +64,7 @@ def upload(
         if not pending and was_finished and prefix.recorded_sha256(MANIFEST) == manifest.sha256:
             return 0
         if pending and was_finished:
-            # The old manifest would call a half replaced prefix finished.
+            # With the old manifest, a half-replaced prefix would look finished.
             prefix.delete(MANIFEST)
         total = sum(file.size for file in pending)
         with ProgressBar(f"upload to {s3_uri}", total, unit="byte", show=show_progress) as bar:
@@ -82,7 +83,7 @@ def upload(
 
 
 def discard_unfinished(s3_uri: str, *, s3: S3Client) -> int:
-    """Abort what broken uploads left below a prefix, whose parts cost storage; returns how many there were.
+    """Abort unfinished uploads below a prefix, whose parts cost storage, and return their number.
 
     Raises:
         BedrockError: S3 refused.
@@ -96,12 +97,12 @@ def discard_unfinished(s3_uri: str, *, s3: S3Client) -> int:
 
 
 def _pending(export: ModelExport, prefix: S3Prefix, present: Mapping[str, int]) -> list[Outgoing]:
-    """Return the files that are missing below a prefix, or differ there, in alphabetical order.
+    """Return the files that are missing below a prefix or differ from it, in alphabetical order.
 
     Args:
         export: the files.
-        prefix: where they are to be.
-        present: the files that are there -> bytes.
+        prefix: the destination.
+        present: files below the prefix -> bytes.
     """
     return [
         Outgoing(name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
@@ -115,8 +116,8 @@ def _require_unchanged(export: ModelExport, prefix: S3Prefix, s3_uri: str) -> No
     changed = [name for name, entry in described if prefix.recorded_sha256(name) != entry["sha256"]]
     if changed:
         raise OutputInUseError(
-            f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
-            "finished. Give each model a prefix of its own, and run this again."
+            f"another upload is writing to {s3_uri} ({changed[0]} has changed), so this upload was not finished. "
+            "Give each model its own prefix, and run this again."
         )
 
 
@@ -124,7 +125,7 @@ def _refuse_leftovers(present: Iterable[str], export: ModelExport, s3_uri: str) 
     foreign = sorted(set(present) - export.manifest.files.keys() - {MANIFEST})
     if foreign:
         raise BedrockError(
-            f"{s3_uri} already holds {len(foreign)} file(s) that are not part of this model "
-            f"({first_of(foreign, 5)}). The service would read them as well and fail. Give an empty prefix, or delete "
-            "them."
+            f"{s3_uri} already contains {len(foreign)} file(s) that are not part of this model "
+            f"({first_of(foreign, 5)}). The service would read them too and fail. Give an empty prefix, or delete "
+            "these files."
         )

@@ -1,4 +1,4 @@
-"""Rows of any source -> `Records`: readers, leak-free splits, and a small data set to try everything with."""
+"""Load rows from any source as `Records`, split them without leaks, and get sample data."""
 
 from sqlquarry.data.readers import load_records
 from sqlquarry.data.records import Records, Split

@@ -1,4 +1,4 @@
-"""Rows of CSV, also as Excel writes it: separated by semicolons or tabs, with empty columns and rows at the end."""
+"""Read rows from CSV files, including those of Excel with semicolons or tabs and empty columns or rows at the end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sqlquarry.data.shapes import fits_a_shape
 from sqlquarry.errors import RecordError
 
 _DELIMITERS = (",", ";", "\t", "|")
-_STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel's first line
-_field_limit = Lock()  # held while `csv.field_size_limit` is raised
+_STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel can write this as the first line.
+_field_limit = Lock()  # Guards `csv.field_size_limit`, which is global, while it is raised.
 
 
 def csv_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Read the rows of a CSV file; the delimiter is the one that makes a header of known columns."""
+    """Yield the rows of a CSV file. The delimiter is the one with which the header has known columns."""
     header: Sequence[str] = ()
     for number, fields in _fields(file):
         if isinstance(fields, RecordError):
@@ -31,30 +31,32 @@ def csv_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
             header = fields
             names = [name.strip() for name in header if name.strip()]
             if len(set(names)) < len(names):
-                yield SourceRow("line", number, RecordError(f"the header names a column twice: {', '.join(names)}"))
+                yield SourceRow("line", number, RecordError(f"the header has a column twice: {', '.join(names)}"))
                 return
 
 
 def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, object] | RecordError:
     if any(name.strip() for name in header[len(fields) :]) or any(fields[len(header) :]):
         return RecordError(
-            f"{len(fields)} fields, where the header has {len(header)}; a field that holds the delimiter needs quotes"
+            f"has {len(fields)} fields, but the header has {len(header)}. Quote fields that contain the delimiter"
         )
     columns: dict[str, object] = {}
-    for index, (name, field) in enumerate(zip(header, fields, strict=False)):  # either may have empty fields at the end
+    # Header and row may each have empty fields at the end.
+    for index, (name, field) in enumerate(zip(header, fields, strict=False)):
         if name.strip():
-            # CSV cannot tell an empty text from none, nor the text 1.0 from the number that pandas makes of an id.
+            # CSV cannot distinguish an empty text from a missing one, nor the text 1.0 from an id that pandas wrote as
+            # a float.
             is_float_id = field.endswith(".0") and name.strip().lower() in ("id", "question_id")
             columns[name] = field[:-2] if is_float_id and field[:-2].isdecimal() else field or None
-        elif field and not (index == 0 and field.isdecimal()):  # pandas writes its index there
-            return RecordError(f"the field {field!r:.40} has no name in the header")
+        elif field and not (index == 0 and field.isdecimal()):  # pandas writes its index in the first column.
+            return RecordError(f"the field {field!r:.40} has no column name in the header")
     return columns
 
 
 def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordError]]:
-    """Yield each row's fields with the number of its first line; an error is the last."""
+    """Yield each row's fields with the number of its first line. An error ends the rows."""
     lines = _text_lines(file)
-    read: list[str] = []  # up to the first line that is not blank
+    read: list[str] = []  # all lines up to the first one that is not blank
     number = 1
     try:
         for line in lines:
@@ -68,16 +70,16 @@ def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordEr
         reader = csv.reader(itertools.chain(read, lines), delimiter=delimiter, strict=True)
         while (fields := _next(reader)) is not None:
             yield number, fields
-            number = reader.line_num + 1  # a quoted field may span lines
+            number = reader.line_num + 1  # A quoted field may span several lines.
     except (csv.Error, RecordError) as error:
-        # An open quote swallows what follows, so nothing after it can be trusted.
-        is_old = "new-line character" in str(error)  # csv advises to open the file in another way, which is done here
-        why = 'lines end with carriage returns alone; save the file as "CSV UTF-8"' if is_old else error
+        # An open quote swallows the rest of the file, so nothing after it can be trusted.
+        is_old = "new-line character" in str(error)  # The advice in csv's own message would not help.
+        why = 'lines end with carriage returns alone. Save the file as "CSV UTF-8"' if is_old else error
         yield number, RecordError(f"not CSV from here on: {why}")
 
 
 def _next(reader: Iterator[list[str]]) -> list[str] | None:
-    # The limit belongs to the whole process, so it is raised for no longer than a row.
+    # The limit is shared by the process, so it is raised only while one row is read.
     with _field_limit:
         usual = csv.field_size_limit(rows.MAX_LINE_BYTES)
         try:

@@ -1,4 +1,4 @@
-"""One file -> its rows with their places: JSON Lines, JSON arrays, CSV and Parquet, each also gzipped."""
+"""Read the rows of a file in any known format: JSON Lines, JSON arrays, CSV and Parquet, also gzipped."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sqlquarry.data.parquet_rows import parquet_rows
 from sqlquarry.data.rows import SourceRow, TooLargeError
 from sqlquarry.errors import DataError
 
-# gzip makes text 5 to 20 times smaller, and never more than 1,032 times.
+# gzip makes text 5 to 20 times smaller. Its limit is a factor of 1,032.
 _MAX_RATIO = 200
-_MAX_UNPACKED_BYTES = 2**30  # whatever the ratio
+_MAX_UNPACKED_BYTES = 2**30  # Files up to this size are allowed at any ratio.
 _READERS: Mapping[str, Callable[[io.BufferedIOBase], Iterator[SourceRow]]] = {
     ".json": json_rows,
     ".jsonl": json_rows,
@@ -29,18 +29,18 @@ FORMATS = ", ".join(_READERS)
 
 
 def file_format(name: str) -> tuple[str, str] | None:
-    """Return a file's stem and format, ``"A.JSONL.gz"`` -> ``("A", ".jsonl")``; None if `FORMATS` does not have it."""
+    """Return a file's stem and format, such as ``("A", ".jsonl")`` for ``"A.JSONL.gz"``, or None if it is unknown."""
     path = Path(name[:-3] if name.lower().endswith(".gz") else name)
     return (path.stem, path.suffix.lower()) if path.suffix.lower() in _READERS else None
 
 
 def file_rows(path: Path, suffix: str, name: str) -> Iterator[SourceRow]:
-    """Read the rows of a file in one of `FORMATS`, gzipped if `path` ends in ``.gz``; errors call it `name`.
+    """Yield the rows of a file in one of `FORMATS`. If `path` ends in ``.gz``, unpack it. Errors call the file `name`.
 
     Raises:
-        DataError: the file cannot be read, is cut off or not gzip although its name says so, or is too large to be
-            read whole, or once unpacked.
-        MissingExtraError: Parquet without pyarrow.
+        DataError: the file cannot be read, is cut off, is not gzip although its name ends in ``.gz``, or is too large
+            when it is unpacked.
+        MissingExtraError: the file is Parquet, but pyarrow is not installed.
     """
     packed = path.suffix.lower() == ".gz"
     try:
@@ -48,11 +48,13 @@ def file_rows(path: Path, suffix: str, name: str) -> Iterator[SourceRow]:
         with gzip.open(path) if packed else path.open("rb") as file:
             for row in _READERS[suffix](file):
                 if packed and file.tell() > longest:
-                    raise DataError(f"{name} unpacks to more than {longest:,} bytes. Unpack it, and give the result.")
+                    raise DataError(
+                        f"{name} unpacks to more than {longest:,} bytes. Unpack it yourself and load the result."
+                    )
                 yield row
     except TooLargeError as error:
         raise DataError(f"{name} {error}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name} is cut off or is not gzip: {error}. Get the file again.") from error
+        raise DataError(f"{name} is cut off or is not gzip: {error}. Get a new copy of the file.") from error
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Rows of JSON: one object a line, an array, an object around an array, or objects one after another; all in pieces."""
+"""Read rows from JSON files in pieces: JSON Lines, an array, an object around an array, or objects in sequence."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sqlquarry.data.rows import SourceRow
 from sqlquarry.errors import MetadataError, RecordError
 from sqlquarry.files.metadata import parse_json, parse_next
 
-# The keys under which an object holds the rows: {"version": 1, "data": [...]}.
+# Keys under which an object may contain the rows, as in {"version": 1, "data": […]}.
 _WRAPPERS = ("data", "records", "rows", "examples", "items", "train", "validation", "dev", "test")
 _PIECE_BYTES = 2**16
 _INK = re.compile(r"[^ \t\n\r]")
 
 
 def json_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Read the rows of a JSON file, whichever way its name says that it is written."""
+    """Yield the rows of a JSON file in any layout, whatever the ending of its name is."""
     text = _Text(file)
     try:
         layout, wrapper = _layout(text)
     except (MetadataError, RecordError, JSONDecodeError):
-        layout, wrapper = "lines", ""  # whose reader says where
+        layout, wrapper = "lines", ""  # The reader of lines reports where the error is.
     if layout == "array":
         yield from _reported(text, _array(text, wrapper), "a JSON array")
         return
@@ -49,10 +49,10 @@ def _lines(file: io.BufferedIOBase) -> Iterator[SourceRow]:
 
 
 def _layout(text: _Text) -> tuple[str, str]:
-    """Say how a file is written, and which key holds the rows.
+    """Return the layout of a file and the key that contains the rows.
 
-    "array" has been read up to behind its bracket, "values" is a first object that takes several lines, and "lines" is
-    all else.
+    The layout is "array" (then the text has been read up to its opening bracket), "values" if the first object spans
+    several lines, or "lines" otherwise.
     """
     start = text.peek()
     if start in ("[", "{"):
@@ -89,7 +89,7 @@ def _array(text: _Text, wrapper: str) -> Iterator[SourceRow]:
             key = text.value()
             text.take(":")
             if key in _WRAPPERS and text.peek() == "[":
-                raise RecordError(f"two lists of rows, {wrapper!r} and {key!r}: write each to a file of its own")
+                raise RecordError(f"has two lists of rows, {wrapper!r} and {key!r}. Write each to a separate file")
             text.value()
         text.take("}")
     text.take("")
@@ -103,7 +103,7 @@ def _values(text: _Text) -> Iterator[SourceRow]:
 
 
 def _reported(text: _Text, found: Iterator[SourceRow], what: str) -> Iterator[SourceRow]:
-    """Yield the rows up to the first mistake, after which nothing can be trusted, and say where it is."""
+    """Yield the rows up to the first error, then a row that says where it is. Nothing after it can be trusted."""
     try:
         yield from found
     except JSONDecodeError as error:
@@ -116,24 +116,24 @@ def _reported(text: _Text, found: Iterator[SourceRow], what: str) -> Iterator[So
 
 
 class _Text:
-    """Read the text of a file in pieces; only the value that is being read is in memory."""
+    """The text of a file, read in pieces. Only the value that is being parsed is in memory."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8-sig")()
         self._text, self._place, self._is_whole = "", 0, False
-        self._lines, self._column = 1, 0  # where `_text` begins
+        self._lines, self._column = 1, 0  # the position in the file at which `_text` starts
 
     @property
     def line(self) -> int:
-        """The line that is being read."""
+        """Number of the current line."""
         return self._lines + self._text.count("\n", 0, self._place)
 
     def place_of(self, error: JSONDecodeError) -> tuple[int, int]:
-        """Return line and column of an error in the file."""
+        """Return the line and column of an error in the file."""
         return self._lines + error.lineno - 1, error.colno + (self._column if error.lineno == 1 else 0)
 
     def peek(self) -> str:
-        """Return the next character that is not white space; "" at the end."""
+        """Return the next character that is not white space, or "" at the end of the file."""
         while not (found := _INK.search(self._text, self._place)):
             self._place = len(self._text)
             if not self._read():
@@ -142,7 +142,7 @@ class _Text:
         return found[0]
 
     def take(self, character: str) -> None:
-        """Read a character; nothing is the end of the file."""
+        """Read this character, or the end of the file if it is ""."""
         if self.peek() != character:
             wanted = f"Expecting {character!r}" if character else "Extra data"
             raise JSONDecodeError(wanted, self._text, self._place)
@@ -160,12 +160,15 @@ class _Text:
                 if not self._read():
                     raise
             else:
-                if end < len(self._text) or not self._read():  # a number may continue in the next piece
+                if end < len(self._text) or not self._read():  # A number may continue in the next piece.
                     self._place = end
                     return value
 
     def _read(self) -> bool:
-        """Read the next piece, which is as long as the text so far, so that a long value is parsed few times."""
+        """Read the next piece and return whether there was one.
+
+        A piece is as long as the text so far, so that a long value is parsed only a few times.
+        """
         if self._is_whole:
             return False
         done = self._text[: self._place]

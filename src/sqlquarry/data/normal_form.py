@@ -1,7 +1,7 @@
-"""Normal forms of schemas, queries and questions: keys that are equal where a model learns the same from both texts.
+"""Normal forms of schemas, queries and questions. Two texts have the same form if a model learns the same from them.
 
-They take microseconds, need no parser and accept any text. They may make two texts equal that differ in meaning, which
-only keeps two records together; two spellings of one text must not differ.
+Computing a form takes microseconds, needs no parser and works for any text. Texts with different meanings may get the
+same form, which only keeps two records together. Two spellings of one text must never get different forms.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-# Quoted text first, because "--" within quotes begins no comment.
+# Quoted text comes first, because "--" within quotes does not start a comment.
 _COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)|(?:--|#(?=\s))[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _STRING = re.compile(r"'(?:[^']|'')*'?")
 _QUOTED = re.compile(r"""('(?:[^']|'')*'?)|"((?:[^"]|"")*)"|`([^`]*)`|\[([^\[\]]*)\]""")
 _PLAIN = r"[^\W\d]\w*|[<>=!|]+|[^\w\s;']"
 _LITERAL = r"\d[\w.]*|'(?:[^']|'')*'?"
 _TOKEN = re.compile(f"{_PLAIN}|{_LITERAL}")
-_TOKEN_OR_LITERAL = re.compile(f"({_PLAIN})|{_LITERAL}")  # finds a literal as ""
+_TOKEN_OR_LITERAL = re.compile(f"({_PLAIN})|{_LITERAL}")  # `findall` returns "" for a literal.
 _WORD = re.compile(r"\w+")
 _NAME = re.compile(r"[^\W\d]\w*")
 
-# Statements, constraints and types: the words of a schema that name nothing.
+# Words of a schema that are not names of tables or columns: statements, constraints and types.
 _SCHEMA_WORDS = frozenset(
     """add alter always auto_increment autoincrement bigint bigserial binary bit blob bool boolean by bytea cascade char
     character charset check collate comment constraint create date datetime db dbo decimal default deferrable delete
@@ -32,13 +32,13 @@ _SCHEMA_WORDS = frozenset(
     array bytes clob cluster clustered datetime2 drop enum float64 go insert int64 interval into nonclustered nvarchar2
     uniqueidentifier use values""".split()  # noqa: SIM905 - a text of words is easier to read and to change
 )
-# Words that follow a table or a column in a query without being its alias.
+# Words that can follow a table or a column in a query and are not its alias.
 _KEYWORDS = (
     "and|as|asc|between|by|case|collate|cross|desc|else|end|escape|except|fetch|filter|for|from|full|glob|group|having|"
     "ilike|in|inner|intersect|is|join|lateral|left|like|limit|minus|natural|not|nulls|offset|on|or|order|outer|over|"
     "partition|qualify|regexp|right|select|set|similar|tablesample|then|union|using|when|where|window|with"
 )
-# These read a text in which one space separates two tokens.
+# These patterns expect a text in which one space separates two tokens.
 _QUALIFIER = re.compile(r"(?<!\S)\w+ \. ")
 _ALIAS = re.compile(rf" as (?!(?:{_KEYWORDS})\b)(\w+)(?!\S)")
 _BARE_ALIAS = re.compile(rf"((?<!\S)(?:from|join|,) (?!(?:{_KEYWORDS})\b)\w+) (?!(?:{_KEYWORDS})\b)(\w+)(?!\S)")
@@ -54,28 +54,28 @@ _SAME = {
     " asc ": " ",
     " . ? ": " ? ",
 }
-# Words that change no question.
+# Words that do not change the meaning of a question.
 _FILLERS = frozenset(["a", "all", "an", "me", "of", "please", "the"])
-# A quote within a word is an apostrophe.
+# Quoted text. A quote within a word is an apostrophe.
 _VALUE = re.compile(r"""(?<!\w)(?:'[^']*'(?!\w)|"[^"]*"|“[^”]*”)""")
 
 
 def schema_form(schema: str) -> str:
-    """Return the names in a schema, sorted, without case, quotes, comments, types, constraints and literals."""
-    # A text that names nothing is equal to itself alone.
+    """Return the sorted names in a schema. Case, quotes, comments, types, constraints and literals are dropped."""
+    # A text without names is only equal to itself.
     return " ".join(sorted({*_names(schema)} - _SCHEMA_WORDS)) or " ".join(schema.lower().split())
 
 
 def query_form(sql: str, schema: str = "", *, literals: bool = False) -> str:
-    """Return a query's tokens without case, quotes, comments, aliases, qualifiers, and words that may be left out.
+    """Return a query's tokens without case, quotes, comments, aliases, qualifiers and optional words.
 
     ``SELECT T1."Name" FROM head AS T1 WHERE T1.age > 56;`` becomes ``select name from head where age > ?``.
 
     Args:
         sql: the query.
-        schema: what it runs on. A text in double quotes is a literal unless it occurs here; SQLite and MySQL read it
-            in either way.
-        literals: keep each literal; by default ``?`` takes its place, and that of a list of them.
+        schema: the schema of the database. A text in double quotes is a name if it occurs here and a literal otherwise,
+            because SQLite and MySQL accept both.
+        literals: keep each literal. By default ``?`` replaces a literal or a list of literals.
     """
     text = _without_comments(sql.lower())
     if '"' in text or "`" in text or "[" in text:
@@ -84,7 +84,7 @@ def query_form(sql: str, schema: str = "", *, literals: bool = False) -> str:
         text = " ".join([token.replace(" ", "_") for token in _TOKEN.findall(text)]) + " "
     else:
         text = " ".join(_TOKEN_OR_LITERAL.findall(text)).replace("  ", " ? ") + " "
-        text = text.replace("  ", " ? ")  # a literal at the end, or one after another
+        text = text.replace("  ", " ? ")  # literals at the end or next to each other
         if "'" in sql:
             text = _TYPED.sub("? ", text)
         if " true " in text or " false " in text:
@@ -100,7 +100,7 @@ def query_form(sql: str, schema: str = "", *, literals: bool = False) -> str:
 
 
 def question_form(question: str, *, values: bool) -> frozenset[str]:
-    """Return the words of a question without case, punctuation and fillers.
+    """Return the words of a question without case, punctuation and filler words.
 
     Args:
         question: the question.
@@ -136,7 +136,7 @@ def _name_or_literal(found: re.Match[str], schema: str) -> str:
     text = double or backtick or bracket or ""
     if double is not None and not ((names := _NAME.findall(text)) and _words(schema).issuperset(names)):
         return " '" + double.replace("'", "''") + "' "
-    return f" {'_'.join(_WORD.findall(text))} "  # one token, also for a name of several words
+    return f" {'_'.join(_WORD.findall(text))} "  # A name of several words becomes one token too.
 
 
 def _without_aliases(text: str) -> str:

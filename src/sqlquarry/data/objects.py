@@ -1,4 +1,4 @@
-"""Read and write records as objects on S3, by way of temporary files; an object is written whole or not at all."""
+"""Read and write objects on S3 through temporary files. An object is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
 
 def s3_uri(source: str | Path) -> str | None:
-    """Return the ``s3://bucket/key`` that a source means, also as a `Path`, which makes one slash of two; else None.
+    """Return a source as ``s3://bucket/key``, or None if it is not on S3. A `Path`, which drops a slash, works too.
 
     Raises:
         DataError: the source is neither text nor a path.
     """
     if not isinstance(source, str | PurePath):
-        raise DataError(f"{source!r:.80} is a {type(source).__name__}, but must be a path or an address")
+        raise DataError(f"{source!r:.80} is a {type(source).__name__}, but must be a path or an s3:// address")
     text = source if isinstance(source, str) else source.as_posix()
     return f"s3://{text[scheme.end() :]}" if (scheme := _SCHEME.match(text)) else None
 
 
 @contextmanager
 def downloaded(uri: str, session: boto3.Session | None) -> Iterator[Path]:
-    """Download an object to a temporary file of the same name.
+    """Download an object to a temporary file of the same name and yield its path.
 
     Raises:
-        DataError: `uri` names no object, or the object cannot be read.
+        DataError: `uri` is not the address of an object, or the object cannot be read.
         MissingExtraError: boto3 is not installed.
     """
     bucket, key = bucket_and_key(uri)
@@ -51,10 +51,10 @@ def downloaded(uri: str, session: boto3.Session | None) -> Iterator[Path]:
 
 
 def upload(uri: str, parts: Iterable[bytes], session: boto3.Session | None) -> None:
-    """Write an object of these parts, which need never be in memory together.
+    """Write these parts as one object. They are never all in memory.
 
     Raises:
-        DataError: `uri` names no object, or S3 does not take it.
+        DataError: `uri` is not the address of an object, or the object cannot be written.
         MissingExtraError: boto3 is not installed.
     """
     bucket, key = bucket_and_key(uri)
@@ -67,10 +67,10 @@ def upload(uri: str, parts: Iterable[bytes], session: boto3.Session | None) -> N
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """Split an address into bucket and key.
+    """Split an S3 address into bucket and key.
 
     Raises:
-        DataError: it names no object.
+        DataError: the address has no bucket or no key.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket or not key or key.endswith("/"):

@@ -1,4 +1,4 @@
-"""Rows of Parquet: the columns that some shape knows; what else the file holds need not be readable."""
+"""Read rows from Parquet files. Only columns of a known shape are read, so the others need not be readable."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BATCH_ROWS = 4096
 
 
 def parquet_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Read the rows of a Parquet file."""
+    """Yield the rows of a Parquet file."""
     require("parquet", "reading Parquet")
     from pyarrow.parquet import ParquetFile
 
-    # Parquet is read from its end, which a gzip stream reaches only by reading everything anyway.
+    # Parquet is read from its end, and a gzip stream has to read everything to get there.
     packed = isinstance(file, gzip.GzipFile)
     source = io.BytesIO(rows.whole(file, "as gzipped Parquet. Unpack it")) if packed else file
     number = 0
@@ -33,23 +33,24 @@ def parquet_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
         names = list(dict.fromkeys(field.name for field in parquet.schema_arrow))
         if len(names) < len(parquet.schema_arrow):
             named = ", ".join(parquet.schema_arrow.names)
-            yield SourceRow("row", 1, RecordError(f"the file names a column twice: {named}"))
+            yield SourceRow("row", 1, RecordError(f"the file has a column twice: {named}"))
             return
-        unread = {} if fits_a_shape(names) else dict.fromkeys(names)  # for the error to name them
+        unread = {} if fits_a_shape(names) else dict.fromkeys(names)  # so that the error can list them
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=known_columns(names)):
             for columns in _columns(batch):
                 number += 1
                 whole = columns if isinstance(columns, RecordError) or not unread else unread | columns
                 yield SourceRow("row", number, whole)
-    except Exception as error:  # noqa: BLE001 - damaged files raise errors of Arrow, of Python and of time zones
+    except Exception as error:  # noqa: BLE001 - damaged files raise errors of Arrow, Python and time zone libraries
         yield SourceRow("row", number + 1, RecordError(f"not Parquet from here on: {type(error).__name__}: {error}"))
 
 
 def _columns(batch: RecordBatch) -> Iterator[dict[str, object] | RecordError]:
-    """Yield the rows of a batch; a value that Python cannot hold, such as a date in the year 20000, is an error."""
+    """Yield the rows of a batch. A value that Python cannot represent, such as the year 20000, is an error."""
     try:
         yield from batch.to_pylist()
-    except Exception:  # noqa: BLE001 - as above; each value is tried by itself, to name the bad one
+    except Exception:  # noqa: BLE001 - as above
+        # Convert the values one by one to find the bad one.
         for index in range(batch.num_rows):
             yield _row(batch, index)
 

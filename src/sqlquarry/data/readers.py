@@ -1,4 +1,4 @@
-"""`load_records`: from files, an S3 object or a Hugging Face data set to records, with every bad row named."""
+"""`load_records`, which reads records from files, an S3 object or a Hugging Face data set and reports every bad row."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SHOWN_FILES = 8
 _SEARCHED_RECORDS = 1000
 _PATTERN = re.compile(r"[*?[]")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# What SQLite cannot read, outside of quotes.
+# SQL outside of quotes that SQLite does not support.
 _NOT_SQLITE = re.compile(r"\bILIKE\b|::\s*[a-z]|\bSELECT\s+(?:DISTINCT\s+)?TOP\s*\(?\d", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 class _Source(NamedTuple):
-    """The rows of one file, what errors call it, and what the ids of its records begin with."""
+    """The rows of one file or data set, with its name in errors and the stem that its records' ids start with."""
 
     name: str
     stem: str
@@ -44,40 +44,45 @@ class _Source(NamedTuple):
 def load_records(
     source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: boto3.Session | None = None
 ) -> Records:
-    """Read question/schema/SQL records; duplicates are kept, and nothing is dropped.
+    """Load question/schema/SQL records. Duplicates are kept and nothing is dropped.
 
-    The columns say what the rows are: SQLQuarry's (question, schema, and optionally sql, database, dialect, id),
-    sql-create-context and the WikiSQL data made in its form (question, context, answer), Spider (question, query,
-    db_id, and schema or tables) or BIRD (question, SQL, db_id, schema; the evidence is appended to the question in
-    parentheses). Case and white space around the names do not matter. A record without an id is called
+    The columns determine the shape of the rows:
+
+    - SQLQuarry: question, schema, and optionally sql, alternatives, database, dialect and id
+    - sql-create-context, also used for WikiSQL: question, context, answer
+    - Spider: question, query, db_id, and schema or tables
+    - BIRD: question, SQL, db_id, schema, and optionally evidence, which is appended to the question in parentheses
+
+    Case and white space around the column names do not matter. A record without an id gets the id
     ``<file stem>:<line>``.
 
     Args:
-        source: a file (.json, .jsonl, .ndjson, .csv, .tsv, .parquet; each also .gz) in UTF-8, a pattern of such files
-            (``data/*.jsonl``), which are read in the order of their names, the ``s3://bucket/key`` of one, or the id
-            of a Hugging Face data set, whose "train" split is read.
-        limit: read only the first rows; the rows after them are not looked at. None reads all.
-        dialect: the SQL dialect of rows that name none. If it is not given, they count as SQLite's, and a warning says
-            so if their SQL is not.
-        session: a boto3 session for S3; None uses the default credentials.
+        source: a file in UTF-8 (.json, .jsonl, .ndjson, .csv, .tsv or .parquet, each also .gz), a pattern of such files
+            (``data/*.jsonl``), which are read in the order of their names, the ``s3://bucket/key`` of a file, or the id
+            of a Hugging Face data set, of which the "train" split is read.
+        limit: number of rows to read. Later rows are not even parsed. None reads all.
+        dialect: the SQL dialect of rows that do not specify one. If it is not given, the default is SQLite, and a
+            warning is logged if the SQL does not look like SQLite.
+        session: a boto3 session for S3. None uses the default credentials.
 
     Raises:
-        RecordError: bad rows; the message counts all and names the first 10 by line, array element or table row.
-        DataError: the source cannot be found or read, or holds no records.
-        ConfigError: `source` is neither text nor a path, `limit` is below 1, or the dialect is not known.
-        MissingExtraError: reading Parquet, S3 or the hub without its extra.
+        RecordError: there are bad rows. The message has their number and lists the first 10 by line, array element or
+            table row.
+        DataError: the source cannot be found or read, or contains no records.
+        ConfigError: `source` is neither text nor a path, `limit` is below 1, or the dialect is unknown.
+        MissingExtraError: the package for Parquet, S3 or the hub is not installed.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}, but must be at least 1; leave it out to read everything")
+        raise ConfigError(f"limit is {limit}, but must be at least 1. Leave it out to read everything.")
     if not isinstance(source, str | Path):
         raise ConfigError(
             f"source is {source!r:.80}, but must be one path, pattern, s3:// address or hub id. "
-            "Records of several sources can be added: load_records(a) + load_records(b)."
+            "To combine several sources, add their records: load_records(a) + load_records(b)."
         )
     stated = None if dialect is None else dialect_name(dialect)
     if uri := s3_uri(source):
         if "*" in uri:
-            raise DataError(f"{uri} is a pattern, which only local files may be given by: name one object")
+            raise DataError(f"{uri} is a pattern, but patterns work only for local files. Give the key of one object.")
         bucket_and_key(uri)
         _known_format(uri)
         with downloaded(uri, session) as path:
@@ -86,20 +91,20 @@ def load_records(
 
 
 def _local_or_hub(source: str | Path) -> list[_Source]:
-    """Return the files that the source names, or the data set if it is not there but may be one's id."""
+    """Return the files that match the source. If there are none and it can be a data set's id, return the data set."""
     name = str(source)
     if not name:
-        raise DataError("the source is an empty text: give a file, an s3:// address or the id of a data set")
+        raise DataError("the source is ''. Give a file, an s3:// address or the id of a data set.")
     try:
         path = Path(source).expanduser()
         files = {name: path} if path.is_file() else {str(file): file for file in _matching(path)}
-    except (OSError, RuntimeError, ValueError) as error:  # a name that no system could hold, or nobody's home
-        raise DataError(f"{name} is not there: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # The path is not valid, or its user is unknown (~nobody).
+        raise DataError(f"{name} does not exist: {error}") from error
     if files:
-        return [_file(file, called) for called, file in files.items()]
+        return [_file(file, shown) for shown, file in files.items()]
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
         return [_Source(name, name.rpartition("/")[2], _hub_rows(name))]
-    raise DataError(f"{name} is {_directory(path) if path.is_dir() else 'not there: check the path'}")
+    raise DataError(f"{name} {_directory(path) if path.is_dir() else 'does not exist. Check the path.'}")
 
 
 def _matching(path: Path) -> list[Path]:
@@ -108,7 +113,7 @@ def _matching(path: Path) -> list[Path]:
     found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
     if not files:
-        raise DataError(f"{path} matches no file: check the path")
+        raise DataError(f"no file matches {path}. Check the path.")
     return files
 
 
@@ -116,12 +121,12 @@ def _directory(path: Path) -> str:
     try:
         names = sorted(file.name for file in path.iterdir() if file_format(file.name))
     except OSError as error:
-        return f"a directory that cannot be read: {error}"
+        return f"is a directory that cannot be read: {error}"
     if not names:
-        return f"a directory: name one file ({FORMATS}); it holds none"
+        return f"is a directory without any file in a known format ({FORMATS}). Give the path of a file."
     suffix = Path(names[0]).suffix
     return (
-        f"a directory: name one file of {first_of(names, _SHOWN_FILES)}, or several by a pattern such as "
+        f"is a directory. Give one of its files ({first_of(names, _SHOWN_FILES)}), or a pattern such as "
         f"{path / f'*{suffix}'}"
     )
 
@@ -137,7 +142,7 @@ def _known_format(name: str) -> tuple[str, str]:
         is_excel = name.lower().endswith((".xls", ".xlsx", ".xlsm", ".ods"))
         hint = ". Save the sheet as CSV UTF-8 first" if is_excel else ""
         raise DataError(
-            f"the format of {name} is not known: its name must end in one of {FORMATS}, with or without .gz{hint}"
+            f"the format of {name} is unknown. Its name must end in one of {FORMATS}, with or without .gz{hint}"
         )
     return found
 
@@ -165,7 +170,7 @@ def _records(sources: list[_Source], name: str, limit: int | None, dialect: str 
             + f"{more}\nCorrect or remove them. Known columns: {KNOWN_SHAPES}."
         )
     if not records:
-        raise DataError(f"{name} holds no records. Check that it was written to its end.")
+        raise DataError(f"{name} contains no records. Check that it was written completely.")
     if dialect is None:
         _hint_at_dialect(records, name)
     return records
@@ -176,8 +181,8 @@ def _hint_at_dialect(records: Records, name: str) -> None:
         sql = record.sql or ""
         if record.dialect == "sqlite" and _NOT_SQLITE.search(sql) and _NOT_SQLITE.search(_QUOTED.sub("", sql)):
             _log.warning(
-                "%s names no dialect, so its SQL counts as SQLite's, but record %s holds what SQLite cannot read. "
-                'Say which dialect it is: load_records(…, dialect="postgres")',
+                "%s does not specify a dialect, so its SQL is taken to be SQLite, but SQLite does not support the "
+                'query of record %s. Specify the dialect, for example load_records(…, dialect="postgres")',
                 name,
                 record.id,
             )
@@ -185,19 +190,19 @@ def _hint_at_dialect(records: Records, name: str) -> None:
 
 
 def _hub_rows(name: str) -> Iterator[SourceRow]:
-    require("hub", f"there is no file {name!r}, and reading it as a Hugging Face data set")
+    require("hub", f"there is no file {name!r}, and loading it as a Hugging Face data set")
     import datasets
 
     try:
         rows = datasets.load_dataset(name, split="train")
-    except Exception as error:  # datasets passes on the errors of every library below it
+    except Exception as error:  # datasets raises the errors of all libraries that it uses
         raise DataError(
-            f"there is no file {name!r}, and it could not be read as a Hugging Face data set "
-            f"({type(error).__name__}: {error}). Check path, id and network; a private data set needs HF_TOKEN; "
-            "or download its file and give the path."
+            f"there is no file {name!r}, and it could not be loaded as a Hugging Face data set "
+            f"({type(error).__name__}: {error}). Check path, id and network. A private data set needs HF_TOKEN. "
+            "You can also download its file and give the path."
         ) from error
     names = rows.column_names
-    if fits_a_shape(names):  # other columns need not be readable
+    if fits_a_shape(names):  # The other columns need not be readable.
         rows = rows.select_columns(known_columns(names))
     for number, columns in enumerate(rows, 1):
         yield SourceRow("row", number, columns)

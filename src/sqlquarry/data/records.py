@@ -1,4 +1,4 @@
-"""An immutable sequence of records: split without leaks, hash for manifests, write as JSON Lines."""
+"""An immutable sequence of records that can be split without leaks, hashed, and written as JSON Lines."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _SHOWN = 10  # records in a notebook
 
 
 class Split(tuple["Records", "Records"]):
-    """The pair (train, test), with a report of how it was split.
+    """The pair (train, test), with a report on the split.
 
     Attributes:
-        report: the level, the number of groups, and the sizes that were asked for and reached.
+        report: the level, the number of groups, and the requested and actual sizes.
     """
 
     report: SplitReport
 
     def __new__(cls, train: Records, test: Records, report: SplitReport) -> Self:
-        """Make the pair."""
+        """Create the pair."""
         split = super().__new__(cls, (train, test))
         split.report = report
         return split
@@ -45,12 +45,12 @@ class Split(tuple["Records", "Records"]):
 
 
 class Records(Sequence[Record]):
-    """Records in order; slices and sums are `Records` again.
+    """An ordered, immutable sequence of records. Slices and sums are `Records` too.
 
-    Equal schemas are stored once.
+    Equal schemas are stored only once.
 
     Args:
-        records: the records; duplicates are kept.
+        records: the records. Duplicates are kept.
 
     Raises:
         RecordError: an element is not a `Record`.
@@ -66,10 +66,10 @@ class Records(Sequence[Record]):
         for index, record in enumerate(records):
             if not isinstance(record, Record):
                 raise RecordError(
-                    f"element {index} is {type(record).__name__}, not a Record. Make it with sqlquarry.Record(...)."
+                    f"element {index} is a {type(record).__name__}, not a Record. Create it with sqlquarry.Record(…)."
                 )
             if (schema := schemas.setdefault(record.schema, record.schema)) is not record.schema:
-                object.__setattr__(record, "schema", schema)  # an equal text, so nobody can tell
+                object.__setattr__(record, "schema", schema)  # The texts are equal, so the record does not change.
             kept.append(record)
         self._records = tuple(kept)
 
@@ -99,7 +99,7 @@ class Records(Sequence[Record]):
         return f"<Records: {len(self)}>"
 
     def _repr_html_(self) -> str:
-        """Show the number of records and the first ones, with the fields that these have, in a notebook."""
+        """Return an HTML table for notebooks with the first records and the fields that they have."""
         first = self._records[:_SHOWN]
         fields = [name for name in FIELDS if any(getattr(record, name) for record in first)]
         rows = [[str(value) if (value := getattr(record, name)) else "" for name in fields] for record in first]
@@ -108,39 +108,41 @@ class Records(Sequence[Record]):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the canonical JSON of all records in order: the data hash of a manifest."""
+        """SHA-256 (hex) of the canonical JSON of all records in order. Manifests record it as the hash of the data."""
         digest = hashlib.sha256()
         for record in self:
             digest.update(_json_line(record))
         return digest.hexdigest()
 
     def split(self, test_size: float = 0.01, *, seed: int = 42, group_by: str | None = "auto") -> Split:
-        """Split into (train, test), each in the order of the source, and report what was done.
+        """Split into (train, test) without leaks. Both parts keep the order of the source.
 
-        Records that a model could answer from memory stay on one side. Schemas are equal whatever their spelling,
-        types and column order are. A query's template is its text without literals, aliases and spelling. Questions are
-        equal if they have the same words; questions of more than nine words may also differ by one word more or less.
+        Records that a model could answer from memory stay on the same side. Schemas count as equal even if their
+        spelling, types or column order differ. A query's template is the query without literals, aliases and
+        differences in spelling. Questions are equal if they consist of the same words. A question of more than nine
+        words is also equal to one that lacks a single one of its words.
 
-        The same records and seed give the same split on every machine, in whatever order the records come.
+        The same records and seed give the same split on every machine and in any order of the records.
 
         Args:
-            test_size: share of the records in (0, 1), or their number (an int), as scikit-learn's.
-            seed: another seed gives another split.
-            group_by: what stays together. "schema": records that share a schema, a database or a query template.
-                "template": records that share a query template, or a schema and a question. "query": records of one
-                schema that share a query, literals included, or a question. "auto": whole schemas if they give the
-                asked size within a quarter, else templates, or queries where all records share one template. Another
-                field of `Record` keeps its equal values together, and None splits single records.
+            test_size: share of the records in (0, 1), or their number as an int, as in scikit-learn.
+            seed: seed of the split.
+            group_by: which records stay together. "schema": records that share a schema, a database or a query
+                template. "template": records that share a query template, or a schema and a question. "query": records
+                of one schema that share a query including its literals, or a question. "auto": whole schemas if the
+                size is then within a quarter of the requested one, otherwise templates, or queries if templates
+                connect all records or miss the size too. The name of another field of `Record`: records with equal
+                values of it. None: nothing, so single records are split.
 
         Raises:
-            ConfigError: a share or number is out of range, the field is unknown, or there are fewer than two groups.
+            ConfigError: `test_size` is out of range, the field is unknown, or there are fewer than two groups.
         """
         count = self._test_count(test_size)
         known = (*LEVELS, *(name for name in FIELDS if name not in LEVELS))
         if group_by is not None and group_by not in known:
             meant = did_you_mean(group_by, known) if isinstance(group_by, str) else ""
             raise ConfigError(
-                f"group_by is {group_by!r}, but must be one of {', '.join(known)}, or None for single records{meant}"
+                f"group_by is {group_by!r}, but must be one of {', '.join(known)} or None (for single records){meant}"
             )
         held_out, report = divide(self._records, count, seed, group_by)
         return Split(
@@ -151,25 +153,26 @@ class Records(Sequence[Record]):
 
     def _selected(self, wanted: Sequence[bool]) -> Records:
         selected = Records()
-        selected._records = tuple(itertools.compress(self._records, wanted))  # checked when they came here
+        selected._records = tuple(itertools.compress(self._records, wanted))  # `__init__` has checked them already.
         return selected
 
     def to_jsonl(self, path: str | Path, *, session: boto3.Session | None = None) -> None:
-        """Write one JSON object a line, all at once or not at all; `load_records` reads it back equal.
+        """Write the records atomically, one JSON object per line. `load_records` returns equal records from the file.
 
         Args:
-            path: a file, in a new folder if need be, or ``s3://bucket/key``; it ends in ``.jsonl`` or ``.jsonl.gz``.
-            session: a boto3 session for S3; None uses the default credentials.
+            path: a file or ``s3://bucket/key`` that ends in ``.jsonl`` or ``.jsonl.gz``. Missing directories are
+                created.
+            session: a boto3 session for S3. None uses the default credentials.
 
         Raises:
-            ConfigError: `path` ends in something else.
-            DataError: S3 does not take it.
-            MissingExtraError: S3 without its extra.
+            ConfigError: `path` has another ending.
+            DataError: the object cannot be written to S3.
+            MissingExtraError: `path` is on S3, but boto3 is not installed.
         """
         uri = s3_uri(path)
         name = uri or str(path)
         if not name.endswith((".jsonl", ".jsonl.gz")):
-            raise ConfigError(f"{name} must end in .jsonl or .jsonl.gz, so that load_records knows how to read it")
+            raise ConfigError(f"{name} must end in .jsonl or .jsonl.gz, so that load_records recognizes its format")
         lines: Iterable[bytes] = map(_json_line, self)
         content = _gzipped(lines) if name.endswith(".gz") else lines
         if uri:
@@ -180,35 +183,37 @@ class Records(Sequence[Record]):
     def _test_count(self, test_size: object) -> int:
         if isinstance(test_size, bool) or not isinstance(test_size, Real):
             raise ConfigError(
-                f"test_size is {test_size!r}, but must be a share between 0 and 1, such as 0.2, or an int for a number "
-                "of records"
+                f"test_size is {test_size!r}, but must be a share between 0 and 1, such as 0.2, or a number of records "
+                "as an int"
             )
         if isinstance(test_size, Integral):
             count = int(test_size)
             if not 0 < count < len(self):
-                raise ConfigError(f"test_size is {count} records, but must be at least 1 and less than all {len(self)}")
+                raise ConfigError(
+                    f"test_size is {count}, but must be at least 1 and less than the number of records, {len(self)}"
+                )
             return count
         share = float(test_size)
         if not 0 < share < 1:
             raise ConfigError(
-                f"test_size is {share}, but a share is between 0 and 1; give an int for a number of records"
+                f"test_size is {share}, but a share must be between 0 and 1. For a number of records, pass an int."
             )
         return min(max(1, round(share * len(self))), max(1, len(self) - 1))
 
 
 def _fields(record: Record) -> dict[str, object]:
-    # Alternatives are rare, and a record without them keeps the digest that it had before they existed.
+    # Records without alternatives leave the field out, so that their digest is the same as in versions without it.
     return {name: getattr(record, name) for name in FIELDS if name != "alternatives" or record.alternatives}
 
 
 def _json_line(record: Record) -> bytes:
     line = json.dumps(_fields(record), ensure_ascii=False)
-    # What UTF-8 cannot hold (lone surrogates) becomes the JSON escape of the same form.
+    # UTF-8 cannot encode lone surrogates. Python's escape for them is also a valid JSON escape.
     return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _gzipped(parts: Iterable[bytes]) -> Iterator[bytes]:
-    # As gzip.compress(…, mtime=0) does it: the same records give the same bytes.
+    # Like gzip.compress(…, mtime=0), so that the same records always give the same bytes.
     packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     for part in parts:
         yield packer.compress(part)

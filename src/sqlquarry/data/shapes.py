@@ -1,4 +1,4 @@
-"""One row -> one Record: the data set shapes that are known, recognized by their columns."""
+"""Convert rows to records. The columns of a row show which of the known data set shapes it has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KNOWN_SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """Which column holds what; a row has this shape where all columns of `needs` are there."""
+    """The meaning of the columns in one data set shape. A row has this shape if it has all columns in `needs`."""
 
     needs: tuple[str, ...]
     schema: tuple[str, ...]
@@ -29,9 +29,9 @@ class _Shape:
     id: tuple[str, ...] = ("id",)
 
 
-# Names of columns are compared without case and white space around them.
+# Column names are compared without case and surrounding white space.
 _SQLQUARRY = _Shape(("question", "schema"), schema=("schema",), sql="sql", database=("database", "db_id"))
-# Spider, https://yale-lily.github.io/spider; its rows also have a column `sql`, which holds a parse tree.
+# Spider, https://yale-lily.github.io/spider. Its rows also have a column `sql`, which contains a parse tree.
 _SPIDER = _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sql="query")
 # BIRD, https://bird-bench.github.io
 _BIRD = _Shape(("question", "sql", "db_id"), schema=("schema", "tables"), sql="sql", id=("question_id", "id"))
@@ -41,18 +41,18 @@ _CREATE_CONTEXT = _Shape(
 )
 _ROLES = (("schema", "tables", "context"), ("sql", "query", "answer"), ("database", "db_id"))
 _SQL = frozenset(_ROLES[1])
-# Names that leave no doubt what a column holds; a "context" or an "answer" may be anything.
+# Column names with a clear meaning. A "context" or an "answer" can be anything.
 _TELLING = frozenset(["schema", "sql", "query", "database"])
 _KNOWN = {"question", "evidence", "id", "question_id", "dialect", "alternatives"}.union(*_ROLES)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """The columns of a row that make a record, by their names in the row.
+    """The columns of a row that form a record, by their names in the row.
 
     Args:
-        shape: the shape that says so.
-        pairs: columns that must not disagree, because either may be meant; the first of a pair is read.
+        shape: the shape that this reading follows.
+        pairs: pairs of columns that must not disagree, because either could be the right one. The first is read.
     """
 
     shape: _Shape
@@ -68,29 +68,30 @@ class _Reading:
 
 
 def known_columns(columns: Iterable[str]) -> list[str]:
-    """Return those of a source's columns that some shape knows."""
+    """Return the columns that belong to a known shape."""
     return [column for column in columns if _plain(column) in _KNOWN]
 
 
 def fits_a_shape(columns: Iterable[str]) -> bool:
-    """Say whether rows with these columns can be read."""
+    """Return whether rows with these columns can be read."""
     return bool(_readings(tuple(columns)))
 
 
 def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "sqlite") -> Record:
-    """Make the record of one row; columns that no shape knows are ignored.
+    """Convert one row to a record. Columns that belong to no known shape are ignored.
 
-    Our own rows are taken as they are, so that what `Records.to_jsonl` wrote comes back equal. In the other shapes
-    white space at the ends goes, so does `[SQL] … [/SQL]` around an answer, and BIRD's evidence follows its question
-    in parentheses, because the question alone does not say enough.
+    Rows in SQLQuarry's shape are not changed, so that `Records.to_jsonl` and `load_records` give equal records. In the
+    other shapes, white space at the ends and `[SQL] … [/SQL]` around an answer are removed. BIRD's evidence is appended
+    to the question in parentheses, because the question alone is often not clear enough.
 
     Args:
         row: column -> value.
-        default_id: the record's id where the row has no column for it.
-        dialect: the record's dialect where the row names none.
+        default_id: the id of the record if the row has no column for it.
+        dialect: the dialect of the record if the row does not specify one.
 
     Raises:
-        RecordError: the columns fit no known shape, or two that disagree, or a value is missing, blank or not text.
+        RecordError: the columns fit no known shape, or fit two shapes that disagree, or a value is missing, blank or
+            not text.
     """
     readings = _readings(tuple(row))
     if not readings:
@@ -98,12 +99,12 @@ def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "
     read = readings[0] if len(readings) == 1 else _first_with_sql(row, readings)
     if read.pairs and (unclear := [f"{a!r} and {b!r}" for a, b in read.pairs if _disagree(row[a], row[b])]):
         raise RecordError(
-            f"the columns {', '.join(unclear)} hold different texts, and either may be meant. Drop or rename one of two"
+            f"the columns {', '.join(unclear)} contain different texts, and either could be meant. Drop or rename one"
         )
     if read.schema is None:
         database = _optional_text(row, read.database)
         raise RecordError(
-            f"names the database {database!r} but holds no schema: add its CREATE TABLE statements as 'schema'"
+            f"has the database {database!r}, but no schema. Add its CREATE TABLE statements as the column 'schema'"
         )
     question, schema = _text(row, read.question), _text(row, read.schema)
     is_sqlquarry = read.shape is _SQLQUARRY
@@ -126,10 +127,10 @@ def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "
 
 @lru_cache(maxsize=1024)
 def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
-    """Return how rows with these columns may be read, the best first."""
+    """Return the possible readings of rows with these columns, best first."""
     columns: dict[str, str] = {}
     doubles: list[tuple[str, str]] = []
-    for name in sorted(names, key=lambda name: name != _plain(name)):  # the exact name is read
+    for name in sorted(names, key=lambda name: name != _plain(name)):  # An exact name takes precedence.
         plain = _plain(name)
         if plain in _KNOWN and (read := columns.setdefault(plain, name)) != name:
             doubles.append((read, name))
@@ -156,18 +157,18 @@ def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
 
 
 def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
-    """Return the shapes that fit, SQLQuarry's first unless the rows are clearly BIRD's, which has the same columns."""
+    """Return the shapes that fit. SQLQuarry's comes first unless the rows are clearly BIRD's, which looks the same."""
     is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
     order = (_BIRD, _SQLQUARRY) if is_bird else (_SQLQUARRY, _BIRD)
     fitting = [shape for shape in (*order, _SPIDER, _CREATE_CONTEXT) if columns.keys() >= set(shape.needs)]
-    # A gold query under another shape's name must not be lost as an unknown column.
+    # A gold query in a column of another shape must not be ignored as an unknown column.
     if _SQLQUARRY.sql not in columns and _SQL & columns.keys():
         fitting = [shape for shape in fitting if shape is not _SQLQUARRY]
     return [shape for shape in fitting if columns.keys() & set(shape.schema)] or fitting
 
 
 def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return pairs of a column that the shape reads and another one that may be meant instead."""
+    """Return pairs of a column that the shape reads and another column that could be meant instead."""
     meant = {name for other in shapes for name in (*other.schema, other.sql, *other.database)}
     pairs = []
     for role in _ROLES:
@@ -179,7 +180,7 @@ def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> 
 
 
 def _first_with_sql(row: Mapping[str, object], readings: tuple[_Reading, ...]) -> _Reading:
-    """Return the first reading whose query is text; a column `sql` may be empty, or hold Spider's parse trees."""
+    """Return the first reading whose query is text. A column `sql` may be empty or contain Spider's parse trees."""
     with_text = (read for read in readings if read.sql and isinstance(row[read.sql], str))
     may_lack_it = (
         read for read in readings if read.shape is _SQLQUARRY and (not read.sql or _is_missing(row[read.sql]))
@@ -204,7 +205,7 @@ def _plain(column: str) -> str:
 def _alternatives(value: object) -> tuple[str, ...]:
     if _is_missing(value) or value == "":
         return ()
-    if isinstance(value, str) and value.startswith("["):  # CSV holds it as JSON
+    if isinstance(value, str) and value.startswith("["):  # In CSV it is a JSON list.
         try:
             value = parse_json(value, "it", lenient=True)
         except ValueError as error:
@@ -227,7 +228,7 @@ def _optional_text(row: Mapping[str, object], column: str | None) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise RecordError(f"{column!r} holds half of a surrogate pair at character {error.start + 1}") from error
+            raise RecordError(f"{column!r} has half of a surrogate pair at character {error.start + 1}") from error
         return value
     if _is_missing(value):
         return None
@@ -235,13 +236,13 @@ def _optional_text(row: Mapping[str, object], column: str | None) -> str | None:
 
 
 def _is_missing(value: object) -> bool:
-    # pandas writes NaN for None.
+    # pandas writes None as NaN.
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _id(row: Mapping[str, object], column: str) -> str | None:
     value = row[column]
-    # pandas makes floats of integers in a column that lacks some.
+    # pandas converts integers to floats if some values of the column are missing.
     if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     return _optional_text(row, column)

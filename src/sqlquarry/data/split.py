@@ -1,4 +1,4 @@
-"""Divide records into train and test so that a test measures more than memory, and say what was done."""
+"""Divide records into train and test so that a test measures more than memory, and report how it was done."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from sqlquarry.text import visible_logger
 
 _log = visible_logger(__name__)
 FIELDS = tuple(field.name for field in dataclasses.fields(Record))
-# What `group_by` may be, with the fields of Record and None for single records.
+# Values of `group_by`, in addition to the fields of Record and None.
 LEVELS = ("auto", "schema", "template", "query")
-_TOLERANCE = 0.25  # how far "auto" may miss the asked size before it divides schemas
-_NEGLIGIBLE = 0.05  # of all records: how far it may miss the size before it divides query templates
-_LONG_QUESTION = 9  # words; one word more or less is a Jaccard similarity of at least 0.9 from here on
+_TOLERANCE = 0.25  # If "auto" misses the requested size by more than this share of it, it divides schemas.
+_NEGLIGIBLE = 0.05  # If it misses the size by more than this share of all records, it divides query templates.
+_LONG_QUESTION = 9  # Number of words. In a longer question, an extra word means a Jaccard similarity of at least 0.9.
 
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """What a split did.
+    """A report on how records were split.
 
     Args:
         level: what was kept together: "schema", "template", "query", the name of a field, or "record" for nothing.
-        groups: number of groups; a group is never divided.
-        asked: number of test records that were asked for.
+        groups: number of groups. A group is never divided.
+        asked: requested number of test records.
         train: number of training records.
         test: number of test records.
-        repeats: number of records that stay with an earlier one because their query template is the same, or within
-            a schema their question.
-        reason: why the size or the level is another one than asked for; empty if it is not.
+        repeats: number of records that stay with an earlier one because they have the same query template, or the same
+            question within one schema.
+        reason: why size or level differ from what was requested, or "" if they do not.
     """
 
     level: str
@@ -49,28 +49,30 @@ class SplitReport:
 
     def __str__(self) -> str:
         text = (
-            f"{self.train:,} train and {self.test:,} test records ({self.asked:,} asked for), split by {self.level}: "
-            f"{self.groups:,} groups, {self.repeats:,} records repeat another's query or question and stay with it"
+            f"{self.train:,} train and {self.test:,} test records ({self.asked:,} requested), split by {self.level} "
+            f"into {self.groups:,} groups. {self.repeats:,} records have the same query or question as another record "
+            "and stay with it"
         )
         return f"{text}. {self.reason}" if self.reason else text
 
 
 def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | None) -> tuple[set[int], SplitReport]:
-    """Choose the indices of the test records; arguments and errors are those of `Records.split`."""
+    """Choose the indices of the test records. Arguments and errors are those of `Records.split`."""
     if group_by == "auto":
         grouping, reason = _automatic(records, asked, seed)
     else:
         grouping, reason = _grouping(records, asked, seed, group_by), ""
     if len(grouping.sizes) < 2:
         count = len(records)
-        what = f"all {count} share one {grouping.level}" if count > 1 else f"there is {count} record"
+        what = f"all {count} records share one {grouping.level}" if count > 1 else f"the number of records is {count}"
         raise ConfigError(
-            f"nothing to split: {what}. Give more records, another group_by, or group_by=None for single records."
+            f"there is nothing to split, because {what}. Use more records, another group_by, or group_by=None to split "
+            "single records."
         )
     held_out = grouping.held_out
     if not _fits(len(held_out), asked):
         largest = max(grouping.sizes.values())
-        nearest = f"No choice of whole groups comes nearer to {asked:,}; the largest has {largest:,} records."
+        nearest = f"No choice of whole groups is nearer to {asked:,}. The largest group has {largest:,} records."
         reason = f"{reason} {nearest}".strip()
     report = SplitReport(
         grouping.level,
@@ -86,7 +88,7 @@ def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | Non
 
 
 class _DisjointSets:
-    """Disjoint sets of indices, joined where they have a key in common (union-find)."""
+    """Disjoint sets of indices that are joined if they have a key in common (union-find)."""
 
     def __init__(self, size: int) -> None:
         self.parents = list(range(size))
@@ -117,7 +119,7 @@ class _DisjointSets:
 
 
 class _Grouping:
-    """Records in groups that are not divided."""
+    """Records in groups that must not be divided."""
 
     def __init__(
         self, records: Sequence[Record], sets: _DisjointSets, level: str, repeats: int, *, asked: int, seed: int
@@ -129,8 +131,8 @@ class _Grouping:
 
     @cached_property
     def held_out(self) -> set[int]:
-        """Indices of whole groups whose number of records is nearest to the asked one."""
-        # The least record ranks its group, whatever the order of the records is.
+        """Indices of the records in the chosen groups, whose total size is nearest to the requested one."""
+        # The smallest record determines the rank of its group, so the order of the records does not matter.
         least: dict[int, int] = {}
         for index, root in enumerate(self._roots):
             other = least.setdefault(root, index)
@@ -142,7 +144,7 @@ class _Grouping:
 
 
 def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Grouping, str]:
-    """Return the groups of the first level that gives about the asked size, and why whole schemas do not."""
+    """Return the groups of the first level that gives about the requested size, and why earlier levels do not."""
     templates = _DisjointSets(len(records))
     templates.join(_templates(records))
     whole = _grouping(records, asked, seed, "schema", templates.copy())
@@ -152,8 +154,8 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
         if _fits(found, asked):
             return whole, ""
         reason = (
-            f"Whole schemas give {found:,} test records, so schemas are divided and only queries and questions are "
-            "kept together; group_by='schema' keeps schemas whole."
+            f"Whole schemas would give {found:,} test records, so schemas are divided and only queries and questions "
+            "are kept together. Use group_by='schema' to keep schemas whole."
         )
     parts = _grouping(records, asked, seed, "template", templates)
     if len(parts.sizes) < 2:
@@ -165,8 +167,8 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
         queries = _grouping(records, asked, seed, "query")
         if abs(len(queries.held_out) - asked) < miss:
             return queries, (
-                f"Whole query templates give {found:,} test records, so train and test share templates, and only equal "
-                "queries and questions are kept together; group_by='template' keeps templates whole."
+                f"Whole query templates would give {found:,} test records, so train and test share templates, and only "
+                "equal queries and questions are kept together. Use group_by='template' to keep templates whole."
             )
     return parts, reason
 
@@ -201,9 +203,10 @@ def _schemas(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
 
 def _templates(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
     for index, record in enumerate(records):
-        golds = record.golds if record.alternatives else (record.sql,)  # a property costs time a million times
+        # The property is slow enough to matter for a million records.
+        golds = record.golds if record.alternatives else (record.sql,)
         for sql in golds:
-            # "SELECT 1" reads no table, and gives nothing away about any.
+            # A query without FROM, such as "SELECT 1", reveals nothing about any table.
             if sql is not None and " from " in (template := query_form(sql, record.schema)):
                 yield index, template
 
@@ -215,12 +218,12 @@ def _queries(records: Sequence[Record]) -> Iterator[tuple[int, tuple[str, str]]]
 
 
 def _join_questions(records: Sequence[Record], sets: _DisjointSets, *, values: bool) -> None:
-    """Join records of one schema whose questions have the same words, or long ones all but one.
+    """Join records of one schema whose questions have the same words. Long ones may have one extra word.
 
-    Another number or value in a question is another question if the query is known, because queries that differ in
-    nothing else are joined already.
+    If the query is known, questions with different numbers or values are different questions, because queries that
+    differ in nothing else are joined already.
     """
-    # A sum of hashes does not depend on the order, and without one of them it is that of the other words.
+    # A sum of hashes does not depend on the order of the words. Subtracting one hash gives the sum without that word.
     first: dict[int, int] = {}
     long: list[tuple[int, int, array[int]]] = []
     for index, form in _schemas(records):
@@ -250,11 +253,11 @@ def _rank(seed: int, record: Record) -> bytes:
 
 
 def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
-    """Return the indices of some, but not all, sizes whose sum is near to `target`; early indices are preferred.
+    """Return the indices of some, but not all, sizes with a sum near `target`, preferring early indices.
 
-    Taking whatever still fits nearly always gives the target. If it misses, groups are large or few, and subset
-    sums by dynamic programming give the nearest: bit s of `sums` says that the indices so far can make the sum s, and
-    `last[s]` which index made it possible first, so that the sum without that index was possible before it.
+    Taking every size that still fits almost always reaches the target. If not, groups are large or few, and dynamic
+    programming over subset sums finds the nearest sum. Bit s of `sums` is set if a subset of the indices so far has the
+    sum s. `last[s]` is the index that first made the sum s possible, so the sum without it was possible before.
     """
     fitting, rest = [], target
     for index, size in enumerate(sizes):
@@ -267,7 +270,7 @@ def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
     sums = 1
     # The smallest size alone, or a sum of at most twice the target, is nearer than any larger sum.
     largest = max(2 * target, min(sizes))
-    possible = (1 << min(sum(sizes), largest + 1)) - 1  # all records together are not a split
+    possible = (1 << min(sum(sizes), largest + 1)) - 1  # The sum of all sizes is excluded, because it is not a split.
     for index, size in enumerate(sizes):
         if size > largest:
             continue

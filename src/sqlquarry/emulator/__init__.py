@@ -1,8 +1,9 @@
-"""AWS on loopback: moto, extended with Bedrock's model import, whose models answer, and training jobs that train.
+"""AWS on loopback: moto, extended with Bedrock model import and SageMaker training jobs.
 
-A request comes in at `moto.server`, passes the checks of the room `requests`, and reaches by `moto.operations` the
-service that answers it: `bedrock`, `sagemaker`, `account` or, for everything else, moto itself. `faults` may interfere
-at each of these places. `local_aws` starts and ends all of it.
+Imported models answer with their real weights, and training jobs really train. A request arrives at `moto.server` and
+passes the checks in `requests`. Then `moto.operations` passes it to the service that answers it: `bedrock`,
+`sagemaker`, `account` or, for everything else, moto itself. `faults` may interfere at each of these steps. `local_aws`
+starts and stops the emulator.
 """
 
 from sqlquarry.emulator.clock import ManualClock

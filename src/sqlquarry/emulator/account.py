@@ -1,4 +1,4 @@
-"""What an account has around Bedrock: a role, and what moto does not have, simulated policies and Bedrock's quotas."""
+"""The account around Bedrock: its role, and two services that moto lacks (policy simulation and Bedrock's quotas)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
         ServiceQuotaTypeDef,
     )
 
-# Code, name, value, adjustable: those of Bedrock that an import asks for.
-# Source: "Amazon Bedrock endpoints and quotas" (AWS General Reference), which gives the codes of adjustable quotas
-# only; the code of concurrent jobs is the one that users' monitoring tools have, and nothing here or in `bedrock` asks
-# by it.
+# Code, name, value and adjustability of the Bedrock quotas that matter for an import.
+# Source: "Amazon Bedrock endpoints and quotas" (AWS General Reference), which lists the codes of adjustable quotas
+# only. The code for concurrent jobs comes from users' monitoring tools. Nothing here or in `bedrock` looks it up.
 _QUOTAS = (
     ("L-45B04988", "Imported models per account", MAX_IMPORTED_MODELS, True),
     ("L-5F098EFA", "Concurrent model import jobs", 1, False),
@@ -30,9 +29,9 @@ _QUOTAS = (
 
 
 def create_role(iam: IAMClient, name: str, bucket: str, account: str) -> str:
-    """Create the service role of "Create a service role for model import" (Bedrock user guide); returns its ARN.
+    """Create a service role and return its ARN. Bedrock and SageMaker may assume it.
 
-    SageMaker may assume it for training jobs too.
+    Source: "Create a service role for model import" (Bedrock user guide).
     """
     trust = {
         "Version": "2012-10-17",
@@ -61,10 +60,10 @@ def create_role(iam: IAMClient, name: str, bucket: str, account: str) -> str:
 
 
 class PolicySimulator:
-    """IAM's operation that says what a principal may do.
+    """IAM's operation SimulatePrincipalPolicy.
 
     Args:
-        faults: actions that `AccessDenied` denies are denied here too; all others are allowed.
+        faults: actions that an `AccessDenied` fault denies are denied here too. All other actions are allowed.
     """
 
     def __init__(self, faults: Faults) -> None:
@@ -87,7 +86,7 @@ class PolicySimulator:
 
 
 class BedrockQuotas:
-    """The operations of Service Quotas; each maps parameters to an answer.
+    """The operations of Service Quotas. Each maps parameters to an answer.
 
     Args:
         arn_prefix: ``arn:aws:servicequotas:<region>:<account>``.
@@ -109,7 +108,7 @@ class BedrockQuotas:
 
     def _quotas(self, service: str) -> list[ServiceQuotaTypeDef]:
         if service != "bedrock":
-            raise ApiError("NoSuchResourceException", "This emulator knows the quotas of bedrock only")
+            raise ApiError("NoSuchResourceException", f"this emulator has quotas for bedrock only, not for {service}")
         return [
             {
                 "ServiceCode": "bedrock",

@@ -1,11 +1,11 @@
-"""The time of an emulator, which tests may move by hand."""
+"""The emulator's clock, which tests can advance by hand."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-Clock = Callable[[], float]  # returns seconds
+Clock = Callable[[], float]  # returns the time in seconds
 
 
 class ManualClock:
@@ -20,6 +20,6 @@ class ManualClock:
         return self._now
 
     def advance(self, duration_s: float) -> None:
-        """Let time pass."""
+        """Move the clock forward by `duration_s` seconds."""
         with self._lock:
             self._now += duration_s

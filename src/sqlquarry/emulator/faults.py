@@ -1,11 +1,11 @@
-"""Faults that tests switch on: what goes wrong, how often or for how long.
+"""Faults that tests switch on. Each says what goes wrong, and how often or for how long.
 
     with LocalAWS(faults=[RoleUnknown(times=3)]) as aws:
         aws.faults.add(NotReady(duration_s=90), UploadReset(after_bytes=1 << 20))
         aws.faults.clear()
 
-Codes and messages are the service's own where they are published (Bedrock API reference; S3 "Error responses"; reports
-of users). A class whose message is this emulator's own says so.
+Codes and messages are the service's own if they are published (Bedrock API reference, S3 "Error responses", reports of
+users). A class whose message is this emulator's own says so.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ INVOCATIONS = "InvokeModel*|Converse*"
 
 
 def is_named(operation: str, pattern: str) -> bool:
-    """Return whether a pattern, or one of several with | between them, fits an operation."""
+    """Return whether an operation matches a pattern, or one of several patterns separated by |."""
     return any(fnmatchcase(operation, one) for one in pattern.split("|"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What every fault has.
+    """The base class of all faults.
 
     Args:
-        times: how often it happens; `math.inf` for always.
-        duration_s: instead of `times`, for how long after it was added, by the emulator's clock.
+        times: how often the fault happens. `math.inf` means always.
+        duration_s: how long after it was added the fault is active, by the emulator's clock. Replaces `times`.
     """
 
     times: float = 1
@@ -43,18 +43,19 @@ class Fault:
 
     def __post_init__(self) -> None:
         if not self.times >= 1 or (self.duration_s is not None and not self.duration_s > 0):
-            raise ConfigError(f"{self}: times must be at least 1, and duration_s above 0")
+            raise ConfigError(f"{self}: times must be at least 1, and duration_s must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(Fault):
-    """An operation answers an error.
+    """An operation answers with an error.
 
     Args:
-        operation: as the service's API names it ("CreateModelImportJob", "UploadPart"), or patterns ("List*|Get*").
-        code: as Bedrock names it; S3 and IAM answer with their own word for the same (`AccessDenied`, `SlowDown`, …).
-        message: the error's text.
-        key: for S3, which keys, as a pattern.
+        operation: name of the operation in the service's API ("CreateModelImportJob", "UploadPart"), or patterns
+            ("List*|Get*").
+        code: Bedrock's error code. S3 and IAM answer with their own code for it (`AccessDenied`, `SlowDown`, …).
+        message: text of the error.
+        key: pattern for the keys that are affected (S3 only).
     """
 
     operation: str = "*"
@@ -63,13 +64,13 @@ class Refused(Fault):
     key: str = "*"
 
     def concerns(self, operation: str, key: str) -> bool:
-        """Return whether this request is meant."""
+        """Return whether the fault affects this request."""
         return is_named(operation, self.operation) and fnmatchcase(key, self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleUnknown(Refused):
-    """IAM has not told Bedrock of a new role yet."""
+    """Bedrock does not know a new role yet."""
 
     operation: str = "CreateModelImportJob"
     code: str = "ValidationException"
@@ -78,7 +79,7 @@ class RoleUnknown(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaExceeded(Refused):
-    """Another import job is running; for the other quota, say so in `message`."""
+    """Another import job is running. To emulate the quota for imported models, set `message`."""
 
     operation: str = "CreateModelImportJob"
     code: str = "ServiceQuotaExceededException"
@@ -87,7 +88,7 @@ class QuotaExceeded(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(Refused):
-    """Too many requests."""
+    """There are too many requests."""
 
     operation: str = INVOCATIONS
     code: str = "ThrottlingException"
@@ -96,7 +97,7 @@ class Throttled(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit(Throttled):
-    """Throttled wherever two requests come closer than 1/`per_second` seconds, until cleared."""
+    """A request is throttled if it comes less than 1/`per_second` seconds after the previous one, until cleared."""
 
     per_second: float
     times: float = math.inf
@@ -118,24 +119,24 @@ class NotReady(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternalError(Refused):
-    """The service is in trouble."""
+    """The service has an internal error."""
 
     operation: str = INVOCATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessDenied(Refused):
-    """A missing permission, until cleared; SimulatePrincipalPolicy says "explicitDeny" for it."""
+    """A permission is missing, until cleared. SimulatePrincipalPolicy answers "explicitDeny" for it."""
 
     operation: str
     code: str = "AccessDeniedException"
-    message: str = "User is not authorized to perform this action"  # the service adds which, and whose
+    message: str = "User is not authorized to perform this action"  # the service adds the action and the user
     times: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiredToken(Refused):
-    """Temporary credentials ran out, until cleared."""
+    """Temporary credentials have expired, until cleared."""
 
     code: str = "ExpiredTokenException"
     message: str = "The security token included in the request is expired"
@@ -151,14 +152,17 @@ class JobFails(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobHangs(Fault):
-    """Import jobs stay InProgress, and keep the one slot, until cleared."""
+    """Import jobs stay InProgress and block new jobs, until cleared."""
 
     times: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceQuota(Refused):
-    """The account may not use this many instances for training; SageMaker's words, with its default quota of none."""
+    """The account may not use this many instances for training.
+
+    The message is SageMaker's, with its default quota of 0.
+    """
 
     operation: str = "CreateTrainingJob"
     code: str = "ResourceLimitExceeded"
@@ -172,7 +176,7 @@ class InstanceQuota(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFails(Fault):
-    """The next training job ends Failed before it runs; without a message, for want of instances."""
+    """The next training job ends Failed before it runs. The default message says that there is no capacity."""
 
     message: str = (
         "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance "
@@ -182,12 +186,13 @@ class TrainingFails(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpotInterruption(Fault):
-    """The instances of a spot training job are taken away once while it trains: SIGTERM, then it starts again.
+    """A spot training job loses its instances once while it trains. It gets SIGTERM and starts again later.
 
     Args:
-        after_s: how long after its processes have started, by the emulator's clock.
-        after_step: instead, once a line of its log reports this step ("step 3", "step=3") or a later one.
-        capacity_after_s: how long there are no new instances.
+        after_s: seconds from the start of the job's processes to the interruption, by the emulator's clock.
+        after_step: interrupt once a line of the job's log reports this step ("step 3", "step=3") or a later one.
+            Replaces `after_s`.
+        capacity_after_s: seconds until new instances are available.
     """
 
     after_s: float | None = None
@@ -197,7 +202,7 @@ class SpotInterruption(Fault):
     def __post_init__(self) -> None:
         Fault.__post_init__(self)
         if (self.after_s is None) == (self.after_step is None):
-            raise ConfigError(f"{self}: give either after_s or after_step")
+            raise ConfigError(f"{self}: set either after_s or after_step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +215,10 @@ class UploadReset(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerReset(Fault):
-    """The connection breaks after `after_bytes` of the answer's body; at 0 before any answer, though all was done."""
+    """The connection breaks after `after_bytes` of the answer's body.
+
+    At 0, it breaks before any answer, although the operation was carried out.
+    """
 
     operation: str = INVOCATIONS
     after_bytes: int = 0
@@ -219,19 +227,19 @@ class AnswerReset(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoText(Fault):
-    """An answer without text: no `generation`, no choices."""
+    """An answer contains no text (no `generation`, no choices)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutAnswer(Fault):
-    """An answer that ends after `tokens` with stop reason "length"."""
+    """An answer ends after `tokens` tokens with stop reason "length"."""
 
     tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowAnswers(Fault):
-    """Every answer takes `latency_s` longer, by the emulator's `sleep`, until cleared."""
+    """Every answer takes `latency_s` seconds longer, by the emulator's `sleep`, until cleared."""
 
     latency_s: float
     times: float = math.inf
@@ -248,7 +256,7 @@ class StreamBroken(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDeleted(Fault):
-    """Somebody deletes the model just before it is asked."""
+    """The model is deleted just before it is invoked."""
 
 
 _Kind = TypeVar("_Kind", bound=Fault)
@@ -259,14 +267,14 @@ class _Active:
     fault: Fault
     left: float
     until: float
-    free_at: float = -math.inf  # of a RateLimit: when the next request may come
+    free_at: float = -math.inf  # for a RateLimit: when the next request may come
 
 
 class Faults:
-    """The faults of one emulator; tests may add and clear while it runs.
+    """The faults of one emulator. Tests may add and clear faults while the emulator runs.
 
     Args:
-        clock: returns the time in seconds, by which `duration_s` and `per_second` are measured.
+        clock: returns the time in seconds. `duration_s` and `per_second` are measured by it.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -275,7 +283,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def add(self, *faults: Fault) -> None:
-        """Switch faults on; of several that fit a request, the one added first happens."""
+        """Switch faults on. If several faults match a request, the one that was added first happens."""
         now = self._clock()
         with self._lock:
             self._active += [
@@ -295,26 +303,26 @@ class Faults:
             return [active.fault for active in self._active]
 
     def take(self, kind: type[_Kind], fits: Callable[[_Kind], bool] = lambda _: True) -> _Kind | None:
-        """Return the fault of a kind that happens now, and count it; None if nothing goes wrong."""
+        """Return the fault of this kind that happens now and count it as used, or return None if there is none."""
         with self._lock:
             self._drop_ended()
             for active in self._active:
                 fault = active.fault
-                if isinstance(fault, kind) and fits(fault) and not self._lets_pass(active):
+                if isinstance(fault, kind) and fits(fault) and not self._allows(active):
                     active.left -= 1
                     return fault
         return None
 
     def refusal(self, operation: str, key: str = "") -> Refused | None:
-        """Return the error that a request must get; None if it gets none."""
+        """Return the error with which a request must be answered, or None if it must not fail."""
         return self.take(Refused, lambda fault: fault.concerns(operation, key))
 
     def is_active(self, kind: type[Fault]) -> bool:
-        """Return whether a fault of a kind is on, which uses nothing up."""
+        """Return whether a fault of this kind is on, without counting it as used."""
         return any(isinstance(fault, kind) for fault in self.pending())
 
     def denies(self, action: str) -> bool:
-        """Return whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""
+        """Return whether an IAM action ("s3:GetObject") is denied, without counting the fault as used."""
         names = (action, action.rpartition(":")[2])
         return any(
             isinstance(fault, Refused)
@@ -323,7 +331,7 @@ class Faults:
             for fault in self.pending()
         )
 
-    def _lets_pass(self, active: _Active) -> bool:
+    def _allows(self, active: _Active) -> bool:
         if not isinstance(active.fault, RateLimit) or (now := self._clock()) < active.free_at:
             return False
         active.free_at = now + 1 / active.fault.per_second
@@ -335,12 +343,15 @@ class Faults:
 
 
 def all_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """Return the same faults, checked.
+    """Check that all objects are faults, and return them.
 
     Raises:
-        ConfigError: something else is among them.
+        ConfigError: one of them is not a fault.
     """
     given = tuple(faults)
-    if strangers := [fault for fault in given if not isinstance(fault, Fault)]:
-        raise ConfigError(f"LocalAWS: faults holds {strangers[0]!r}, which is not a fault of sqlquarry.emulator.faults")
+    if others := [fault for fault in given if not isinstance(fault, Fault)]:
+        raise ConfigError(
+            f"LocalAWS: faults contains {others[0]!r}, which is not a fault. Use the classes in "
+            "sqlquarry.emulator.faults."
+        )
     return given

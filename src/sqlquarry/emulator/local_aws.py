@@ -1,4 +1,4 @@
-"""`LocalAWS`: the emulator's life, from start to a clean end."""
+"""`LocalAWS`, which starts the emulator, resets it and cleans up at the end."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 
 _Value = TypeVar("_Value")
-# moto's state belongs to the process, so there can be one emulator in it.
+# moto's state is global to the process, so a process can run only one emulator.
 _one_per_process = threading.Lock()
 
 
 @check_options()
 class LocalAWS:
-    """Run AWS on this machine: moto's S3 and IAM, imported models that answer, training jobs that train.
+    """An AWS account on this machine: moto's S3 and IAM, imported models that answer, training jobs that train.
 
         with LocalAWS() as aws:
             importer = BedrockImporter(aws.role_arn, session=aws.session())
 
-    The server listens on 127.0.0.1 only, and answers only requests that are signed with the random key of this start,
-    which `session` and `environment` hold: no web page and no other user of the machine gets in. The account is empty
-    at the start and gone at the end. moto keeps it per process, so `mock_aws` cannot be used at the same time.
-    Permissions and costs are not emulated.
+    The server listens on 127.0.0.1 only. It answers only requests that are signed with a random key, which is new at
+    each start and which `session` and `environment` return. So web pages and other users of the machine have no access.
+    The account starts empty and is deleted at the end. moto's state is global to the process, so `mock_aws` cannot be
+    used at the same time. Permissions and costs are not emulated.
 
     Args:
-        faults: what goes wrong on purpose from the start (see `sqlquarry.emulator.faults`); `faults.add` adds more.
-        import_polls: how many looks at an import job (Get, or another Create) find it InProgress.
-        import_s: how long an import job stays InProgress at least.
-        cold_start_calls: how many invocations a cold model answers with ModelNotReadyException. A model is cold after
-            its import and after five idle minutes.
-        cold_start_s: how long, from the first of these invocations, it answers so at least.
-        clock: returns the time in seconds, by which all durations, those of faults too, are measured.
-        sleep: waits for a number of seconds, for slow answers; a `ManualClock` gives both: ``clock,
-            sleep=clock.advance``.
-        max_batch: how many concurrent requests are decoded together at most.
-        max_loaded_models: how many models are in memory at most; the one not used for longest makes room.
-        port: the port to listen on; 0 takes a free one.
-        load_model: makes a model of a directory in transformers' format; the default loads a `LocalModel` with the
+        faults: faults from the start (see `sqlquarry.emulator.faults`). `faults.add` adds more.
+        import_polls: number of status requests (Get, or another Create) for which an import job stays InProgress.
+        import_s: minimum number of seconds that an import job stays InProgress.
+        cold_start_calls: number of invocations that a cold model answers with ModelNotReadyException. A model is cold
+            after its import and after five idle minutes.
+        cold_start_s: minimum number of seconds, from the first of these invocations, until the model is ready.
+        clock: returns the time in seconds. All durations, including those of faults, are measured by it.
+        sleep: waits for a number of seconds, for slow answers. With a `ManualClock` named ``clock``, use
+            ``sleep=clock.advance``.
+        max_batch: maximum number of concurrent requests that are decoded together.
+        max_loaded_models: maximum number of models in memory. The least recently used model is unloaded first.
+        port: port to listen on. 0 selects a free port.
+        load_model: loads a model from a directory in transformers' format. The default loads a `LocalModel` with the
             tokenizer that Bedrock would use.
 
     Raises:
-        ConfigError: an option is out of bounds.
+        ConfigError: an option is out of range.
         MissingExtraError: the emulator extra is not installed.
     """
 
@@ -93,7 +93,7 @@ class LocalAWS:
         _check_bounds(integers, {"import_s": import_s, "cold_start_s": cold_start_s})
         require("emulator", "LocalAWS")
         self.region = REGION
-        # Names that nobody can guess, so no program reaches a bucket or role by habit.
+        # The names are random, so that no program can rely on a fixed bucket or role.
         self.bucket, self._role_name = (f"sqlquarry-{use}-{secrets.token_hex(8)}" for use in ("emulator", "import"))
         self.faults = Faults(clock)
         self._first_faults = all_faults(faults)
@@ -109,12 +109,13 @@ class LocalAWS:
         """Start the server.
 
         Raises:
-            EmulatorError: one runs in this process already, the port is taken, or moto is of an untested version.
+            EmulatorError: an emulator is already running in this process, the port is in use, or moto has an untested
+                version.
         """
         if not _one_per_process.acquire(blocking=False):
             raise EmulatorError(
-                "a LocalAWS is running in this process already, and moto's state is shared by all of it. "
-                "Close that one first, or start the second in another process."
+                "a LocalAWS is already running in this process, and moto's state is global to the process. Close the "
+                "running LocalAWS first, or start the second one in another process."
             )
         self._teardown.callback(_one_per_process.release)
         try:
@@ -128,17 +129,17 @@ class LocalAWS:
         self.close()
 
     def close(self) -> None:
-        """Stop the server, unload the models and remove every trace; further calls do nothing."""
+        """Stop the server, unload the models and remove all files. Further calls do nothing."""
         self._endpoint_url = self._role_arn = self._key = None
         self._teardown.close()
 
     def reset(self) -> None:
-        """Return to an empty account with its role and bucket, without faults; the access key stays valid.
+        """Empty the account and switch all faults off. Role, bucket and access key remain valid.
 
-        A client in another process does the same by a signed POST to /moto-api/reset.
+        A client in another process can do the same with a signed POST to /moto-api/reset.
 
         Raises:
-            EmulatorError: it is not running.
+            EmulatorError: the emulator is not running.
         """
         from sqlquarry.emulator.moto.state import reset_moto
 
@@ -147,37 +148,39 @@ class LocalAWS:
 
     @property
     def endpoint_url(self) -> str:
-        """The address of the server, ``http://127.0.0.1:<port>``.
+        """The URL of the server, ``http://127.0.0.1:<port>``.
 
         Raises:
-            EmulatorError: it is not running.
+            EmulatorError: the emulator is not running.
         """
         return self._running(self._endpoint_url)
 
     @property
     def role_arn(self) -> str:
-        """An IAM role that Bedrock and SageMaker may assume and that may read and write the bucket.
+        """The ARN of an IAM role that Bedrock and SageMaker may assume and that may read and write the bucket.
 
         Raises:
-            EmulatorError: it is not running.
+            EmulatorError: the emulator is not running.
         """
         return self._running(self._role_arn)
 
     def session(self) -> boto3.Session:
-        """Make a boto3 session whose every client goes to this emulator.
+        """Return a boto3 session whose clients all use this emulator.
 
         Raises:
-            EmulatorError: it is not running.
+            EmulatorError: the emulator is not running.
         """
         from sqlquarry.emulator.session import loopback_session
 
         return loopback_session(self.endpoint_url, self.region, self._running(self._key))
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that lead AWS clients of another process here; the secret key is in them.
+        """Return environment variables that make AWS clients of another process use this emulator.
+
+        They contain the secret key.
 
         Raises:
-            EmulatorError: it is not running.
+            EmulatorError: the emulator is not running.
         """
         from sqlquarry.emulator.session import environment
 

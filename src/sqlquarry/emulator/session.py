@@ -1,4 +1,4 @@
-"""A boto3 session that reaches nothing but the emulator."""
+"""A boto3 session that can only reach the emulator."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sqlquarry.errors import EmulatorError
 
 
 def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Session:
-    """Make a session whose every client and resource goes to `endpoint_url`, and signs with `key`.
+    """Create a session whose clients and resources all use `endpoint_url` and sign with `key`.
 
-    It reads no profile, configuration file or token of the user's, uses no proxy, and refuses to make a client for
-    another endpoint (`EmulatorError`).
+    It ignores the user's profiles, configuration files, tokens and proxies, and refuses to create a client for another
+    endpoint (`EmulatorError`).
     """
     core: Any = botocore.session.Session(
-        # (key in the configuration file, environment variable, default, conversion)
+        # Each value: (key in the configuration file, environment variable, default, conversion).
         session_vars={
             "profile": (None, None, None, None),
             "config_file": (None, None, os.devnull, None),
@@ -30,10 +30,10 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
         }
     )
     core.register_component("data_loader", _service_models())
-    options: dict[str, Any] = {  # botocore-stubs does not know all of them
-        "proxies": {},  # None would mean the environment's
+    options: dict[str, Any] = {  # botocore-stubs lacks some of these options
+        "proxies": {},  # None would use the proxies of the environment
         "auth_scheme_preference": "sigv4",  # botocore would prefer a bearer token in the environment
-        # Two hashes over all weights, which protect from a network that is not there.
+        # The next two skip hashes over all weights. They protect against network errors, and there is no network.
         "request_checksum_calculation": "when_required",
         "s3": {"payload_signing_enabled": False},
     }
@@ -43,12 +43,12 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
     def create_loopback_client(*args: object, **keywords: object) -> object:
         if keywords.get("endpoint_url") not in (None, endpoint_url):
             raise EmulatorError(
-                f"this session belongs to the emulator at {endpoint_url}, so it makes no client for "
-                f"{keywords['endpoint_url']}. Use a boto3 session of your own."
+                f"cannot create a client for {keywords['endpoint_url']}: this session belongs to the emulator at "
+                f"{endpoint_url}. Use your own boto3 session."
             )
         return create_client(*args, **keywords | {"endpoint_url": endpoint_url})
 
-    # Every client is made here: Session.client passes keywords to it, and Session.resource calls Session.client.
+    # Every client is created here. Session.client calls this method, and Session.resource calls Session.client.
     core.create_client = create_loopback_client
     return boto3.Session(
         aws_access_key_id=key.id,
@@ -60,7 +60,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
 
 
 def environment(endpoint_url: str, region: str, key: AccessKey) -> dict[str, str]:
-    """Return environment variables that lead any AWS SDK of another process to `endpoint_url` and nowhere else."""
+    """Return environment variables that make the AWS SDKs of another process use `endpoint_url` only."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_REGION": region,
@@ -75,5 +75,5 @@ def environment(endpoint_url: str, region: str, key: AccessKey) -> dict[str, str
 
 @cache
 def _service_models() -> Loader:
-    # Reading botocore's service models takes most of the time of making a session and its clients.
+    # Cached, because loading botocore's service models takes most of the time to create a session and its clients.
     return Loader()

@@ -1,4 +1,4 @@
-"""SQL pairs -> Report: is a predicted query right, how often, and how sure is that?"""
+"""Judge predicted SQL against gold SQL and report the accuracy with its confidence interval."""
 
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.exact import ExactGrader

@@ -1,6 +1,7 @@
 """Show, compare and check reports: ``python -m sqlquarry.judging REPORT.json [--minimum 0.8] …``.
 
-Exit status: 0 all checks pass, 1 one fails (see `check_report`), 2 a file or option cannot be used.
+The exit status is 0 if all checks pass, 1 if a check fails (see `check_report`) and 2 if a file or an option cannot be
+used.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _names(options: argparse.Namespace) -> tuple[str, str]:
-    """Return the systems' names on the page: those of their files.
+    """Return the names of both systems on the page, which come from their file names.
 
     Raises:
-        JudgingError: both are one file.
+        JudgingError: both reports are the same file.
     """
     if options.compare == options.report:
-        raise JudgingError(f"{options.report} cannot be compared with itself on a page. Give another report.")
+        raise JudgingError(f"{options.report} cannot be compared with itself. Give another report to --compare.")
     before, after = (options.compare.stem if options.compare else ""), options.report.stem
     return (before, after) if before != after else (str(options.compare), str(options.report))
 
@@ -62,16 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sqlquarry.judging",
         description="Show a report, compare it with another, and check it. "
-        "Exit status: 0 all checks pass, 1 one fails, 2 a file or option cannot be used.",
+        "The exit status is 0 if all checks pass, 1 if a check fails and 2 if a file or an option cannot be used.",
     )
     parser.add_argument("report", type=Path, help="a file that Report.to_json wrote")
-    parser.add_argument("--compare", type=Path, help="the baseline's report, on the same records")
-    parser.add_argument("--minimum", type=float, help="fail if the lower end of the accuracy's interval is below")
-    parser.add_argument("--slice-minimum", type=float, help="fail if the upper end of a slice's interval is below")
-    parser.add_argument("--title", default="SQL accuracy", help="heading of the page and the Markdown")
-    parser.add_argument("--html", type=Path, help="write the page there")
-    parser.add_argument("--markdown", type=Path, help="write the text for a pull request there")
-    parser.add_argument("--junit", type=Path, help="write the checks there")
+    parser.add_argument("--compare", type=Path, help="the report of the baseline on the same records")
+    parser.add_argument("--minimum", type=float, help="fail if the lower end of the accuracy's interval is below this")
+    parser.add_argument("--slice-minimum", type=float, help="fail if the upper end of a slice's interval is below this")
+    parser.add_argument("--title", default="SQL accuracy", help="title of the HTML page and the Markdown")
+    parser.add_argument("--html", type=Path, help="write the HTML page to this file")
+    parser.add_argument("--markdown", type=Path, help="write Markdown for a pull request to this file")
+    parser.add_argument("--junit", type=Path, help="write the checks as JUnit XML to this file")
     return parser
 
 

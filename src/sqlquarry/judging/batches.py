@@ -1,4 +1,4 @@
-"""Answer and grade one batch of records, taking from the journal what is there."""
+"""Answer and grade one batch of records, reusing the answers and verdicts in the journal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqlquarry.records import Record
 
 
 def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journal | None) -> Sequence[Generation]:
-    """Let the model answer one batch; answers of the journal are not asked for again.
+    """Let the model answer one batch. Answers that are in the journal are reused.
 
     Raises:
-        JudgingError: the model gave another number of answers.
-        SQLQuarryError: whatever the model raises; with a journal, its answers so far are kept.
+        JudgingError: the model returned a different number of answers.
+        SQLQuarryError: the model failed. The journal, if there is one, has the answers so far.
     """
     fingerprint = getattr(model, "fingerprint", None)
     if journal is None or fingerprint is None:
@@ -27,7 +27,7 @@ def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journ
     missing = [i for i, key in enumerate(keys) if journal.get(key) is None]
 
     def note(answers: Sequence[Generation | None]) -> None:
-        for place, answer in zip(missing, answers, strict=False):  # `partial` may be empty
+        for place, answer in zip(missing, answers, strict=False):  # `partial` may be shorter
             if answer is not None:
                 journal.add(keys[place], dataclasses.asdict(answer))
 
@@ -35,14 +35,16 @@ def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journ
         if missing:
             answers = model.generate([records[i].asked for i in missing])
             if len(answers) != len(missing):
-                raise JudgingError(f"the model gave {len(answers)} answers to {len(missing)} records")
+                raise JudgingError(
+                    f"the model returned {len(answers)} answers for {len(missing)} records, not one for each"
+                )
             note(answers)
     except SQLQuarryError as error:
         note(getattr(error, "partial", ()))
         raise
     known = [journal.get(key) for key in keys]
     return [
-        # An infinite one is text in the journal.
+        # The journal stores infinite logprobs as text.
         Generation(**value | {"logprobs": value["logprobs"] and tuple(map(float, value["logprobs"]))})
         for value in known
         if value
@@ -59,19 +61,19 @@ def grade_batch(
     pool: Executor,
     advance: Callable[[], None],
 ) -> list[Judgement]:
-    """Return one grader's verdicts: those of the journal, then the missing ones, each noted as it comes.
+    """Return one grader's verdicts on a batch. Verdicts in the journal are reused, and each new one is added to it.
 
     Args:
         grader: the grader.
-        records: of the batch.
+        records: the records of the batch.
         predicted: the SQL of each record's answer.
-        refused: by place, why an answer is not graded at all.
-        journal: where verdicts are noted; None notes none.
+        refused: position of an answer that is not graded -> the reason.
+        journal: receives each verdict as soon as it is there. None stores no verdicts.
         pool: runs graders that take one record at a time.
         advance: called once for each verdict.
 
     Raises:
-        JudgeFailedError: of the grader; verdicts so far are noted.
+        JudgeFailedError: the grader failed. The journal has the verdicts so far.
     """
     verdicts = _Verdicts(grader, records, predicted, journal, advance)
     for place, reason in refused.items():
@@ -86,7 +88,7 @@ def grade_batch(
         try:
             made = grade_all([records[i] for i in missing], [predicted[i] for i in missing])
         except JudgeFailedError as error:
-            for place, verdict in zip(missing, error.partial, strict=False):  # it may be empty
+            for place, verdict in zip(missing, error.partial, strict=False):  # `partial` may be shorter
                 if verdict is not None:
                     verdicts.note(place, verdict)
             raise
@@ -96,7 +98,7 @@ def grade_batch(
 
 
 class _Verdicts:
-    """The verdicts of one grader on one batch, by place; at first those of the journal."""
+    """The verdicts of one grader on one batch by position, starting with those in the journal."""
 
     def __init__(
         self,
@@ -131,5 +133,5 @@ def _verdict_key(grader: Grader, record: Record, predicted_sql: str) -> str | No
 
 
 def _content(record: Record) -> dict[str, object]:
-    # The id is a place in a file: the same question elsewhere has the same verdict.
+    # The id only locates the record in a file. The same question under another id has the same verdict.
     return {name: value for name, value in dataclasses.asdict(record).items() if name != "id"}

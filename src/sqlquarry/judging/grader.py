@@ -1,4 +1,4 @@
-"""The protocol of graders, for those that come with the library and those of users."""
+"""The protocol that every grader implements."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from sqlquarry.records import Record
 
 
 class Grader(Protocol):
-    """Anything that can say whether one predicted query answers one record.
+    """An object that decides whether a predicted query answers a record.
 
-    Optional: ``grade_all(records, predicted)`` for graders that work in batches; ``fingerprint(record)``, a text that
-    changes with all that a verdict depends on except record and prediction, without which verdicts are not reused;
-    ``cost_usd``, what the grader has cost so far. A grader is called from several threads.
+    A grader is called from several threads. It may also have these members:
+
+    - ``grade_all(records, predicted)`` judges a batch at once.
+    - ``fingerprint(record)`` returns a text that changes with everything that a verdict depends on, except record and
+      prediction. Verdicts of a grader without it are not reused.
+    - ``cost_usd`` is the cost of the grader so far.
     """
 
     @property
     def name(self) -> str:
-        """The grader's name in reports; unique within a judge."""
+        """The grader's name in reports, unique within a judge."""
         ...
 
     def grade(self, record: Record, predicted_sql: str) -> Judgement:
-        """Judge one prediction; `predicted_sql` is "" if the answer held no SQL."""
+        """Judge one prediction. `predicted_sql` is "" if the answer contains no SQL."""
         ...

@@ -1,4 +1,4 @@
-"""Grade predictions: every grader on every record, in batches that survive a kill and stop at a budget."""
+"""Run every grader on every record, in batches that can be resumed after a kill and that stop at a budget."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ _Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 
 @check_options()
 class SQLJudge:
-    """Grade predicted SQL and report accuracies with error bars.
+    """A judge that grades predicted SQL and reports accuracies with confidence intervals.
 
-    With a journal nothing is judged or asked twice: the same call resumes a killed run, and equal predictions of later
-    runs take the verdicts that are there. Unjudged records are tried again. Answers are reused if the model has a
-    ``fingerprint`` (`ImportedModel`, `LocalModel` and `FoundationModel` have).
+    With a journal, nothing is answered or judged twice. The same call resumes a killed run, and later runs
+    reuse the verdicts on equal predictions. Unjudged records are tried again. Answers are reused if the model has a
+    ``fingerprint``, as `ImportedModel`, `LocalModel` and `FoundationModel` do.
 
     Args:
-        graders: at least one, with different names; the first gives the headline.
-        journal: a file that keeps verdicts and answers; None keeps none.
-        budget_usd: stop before the batch that would start above it; needs graders or a model that know their cost.
-        concurrency: records graded at a time.
-        batch_size: records answered, graded and noted before the next; what a kill can lose of a model's answers.
+        graders: at least one, with different names. The first one gives the headline.
+        journal: a file that stores verdicts and answers. None stores none.
+        budget_usd: start no further batch once this much is spent. It counts the cost that graders and model report.
+        concurrency: number of records graded at a time.
+        batch_size: number of records answered, graded and stored before the next batch starts. A kill loses at most
+            the model's answers to one batch.
 
     Raises:
-        JudgingError: there is no grader, two have the same name, or the journal cannot be used.
+        JudgingError: there is no grader, or two graders have the same name.
         ConfigError: an option is out of range.
         MissingExtraError: the extra `judge` is not installed.
     """
@@ -57,10 +58,10 @@ class SQLJudge:
     ) -> None:
         require("judge", "SQLJudge")
         if not graders:
-            raise JudgingError("SQLJudge needs at least one grader, for example ExecutionGrader('databases/')")
+            raise JudgingError("graders is empty. Pass at least one grader, for example ExecutionGrader('databases/').")
         counts = Counter(grader.name for grader in graders)
         if twice := [name for name, count in counts.items() if count > 1]:
-            raise JudgingError(f"several graders are named {', '.join(twice)}. Pass name=... to tell them apart.")
+            raise JudgingError(f"several graders have the name {', '.join(twice)}. Pass name=... to give each its own.")
         self.graders = tuple(graders)
         self.journal, self.budget_usd = journal, budget_usd
         self.concurrency, self.batch_size = concurrency, batch_size
@@ -74,44 +75,45 @@ class SQLJudge:
         )
 
     def judge(self, records: Sequence[Record], predictions: Sequence[str] | Sequence[Generation]) -> Report:
-        """Grade one answer per record; SQL is found in it with `extract_sql`.
+        """Grade one answer per record, after extracting its SQL with `extract_sql`.
 
         Args:
             records: the questions with their gold SQL.
-            predictions: the answers, in the same order: text, or generations (those cut at the token limit are graded
-                too, and flagged).
+            predictions: the answers in the same order, as text or generations. Generations that were cut at the token
+                limit are graded too, and flagged.
 
         Raises:
-            JudgingError: there are no records, not as many predictions, or one is neither text nor a generation.
+            JudgingError: there are no records, the number of predictions differs, a prediction is neither text nor a
+                generation, or the journal cannot be used.
         """
         if len(records) != len(predictions):
             raise JudgingError(
-                f"{len(records)} records, but {len(predictions)} predictions. Give one prediction per record, in order."
+                f"there are {len(records)} records, but {len(predictions)} predictions. Give one per record, in order."
             )
         if any(isinstance(item, Record) for item in predictions):
-            raise JudgingError("predictions holds records. Give the records first and the predictions second.")
+            raise JudgingError("predictions contains records. Pass the records first and the predictions second.")
         for i, prediction in enumerate(predictions):
             if not isinstance(prediction, str | Generation):
-                raise JudgingError(f"prediction {i} is a {type(prediction).__name__}, not text or a Generation")
+                raise JudgingError(f"prediction {i} is a {type(prediction).__name__}. Pass text or a Generation.")
         answers = [item if isinstance(item, Generation) else Generation(item) for item in predictions]
         return self._run(records, lambda _, places: answers[places], self.graders)
 
     def evaluate(self, records: Sequence[Record], model: TextGenerator) -> Report:
-        """Let `model` answer all records, without showing it their gold SQL, and grade the answers.
+        """Let `model` answer all records and grade the answers. The model does not see the gold SQL.
 
         Args:
             records: the questions with their gold SQL.
-            model: anything with ``generate(records) -> list[Generation]``.
+            model: any object with ``generate(records) -> list[Generation]``.
 
         Raises:
-            JudgingError: there are no records, the model has no `generate`, or it gave another number of answers.
-            SQLQuarryError: whatever the model raises; with a journal, its answers so far are kept.
+            JudgingError: there are no records, the model has no `generate`, it returned a different number of answers,
+                or the journal cannot be used.
+            SQLQuarryError: the model failed. The journal, if there is one, has the answers so far.
         """
         if not callable(getattr(model, "generate", None)):
             raise JudgingError(
-                f"model is {model!r:.80}, but must have a method generate, as LocalModel and ImportedModel do. Give "
-                "the records first and the model second. If the answers are there already, call "
-                "judge(records, predictions)."
+                f"model is {model!r:.80}, which has no method generate. Pass the records first and then a model, "
+                "such as LocalModel or ImportedModel. If you already have answers, call judge(records, predictions)."
             )
 
         def answers(journal: Journal | None, places: slice) -> Sequence[Generation]:
@@ -121,7 +123,7 @@ class SQLJudge:
 
     def _run(self, records: Sequence[Record], answers: _Answers, spenders: Sequence[object]) -> Report:
         if not records:
-            raise JudgingError("there are no records to judge")
+            raise JudgingError("records is empty. Give at least one record to judge.")
         started, before = time.monotonic(), _cost_usd(spenders)
         entries: list[ReportEntry] = []
         stopped = ""
@@ -160,10 +162,12 @@ class SQLJudge:
         advance: Callable[[], None],
     ) -> list[ReportEntry]:
         if len(records) != len(answers):
-            raise JudgingError(f"the model gave {len(answers)} answers to {len(records)} records, not one for each")
+            raise JudgingError(
+                f"the model returned {len(answers)} answers for {len(records)} records, not one for each"
+            )
         predicted = [extract_sql(answers[i].text, dialect=records[i].dialect) for i in range(len(records))]
         too_long = {
-            i: f"the answer has {len(answer.text):,} characters; at most {ANSWER_LIMIT:,} are read"
+            i: f"the answer has {len(answer.text):,} characters, but the limit is {ANSWER_LIMIT:,}"
             for i, answer in enumerate(answers)
             if len(answer.text) > ANSWER_LIMIT
         }

@@ -1,4 +1,4 @@
-"""Why a prediction is wrong, as one word: what the database said, or the first part of the query that differs."""
+"""Classify wrong predictions by the error of the database or by the first part of the query that differs."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ MISTAKES = (
 )
 
 
-def mistake(  # noqa: PLR0911 - one per class that needs no comparison
+def mistake(  # noqa: PLR0911 - one return per class that needs no comparison
     record: Record, predicted_sql: str, judgement: Judgement, truncated: bool
 ) -> str | None:
-    """Return the error class of one judged prediction, one of `MISTAKES`; None if it is correct.
+    """Return the error class of one judged prediction (one of `MISTAKES`), or None if it is correct.
 
-    What the database said comes first. Otherwise gold and predicted SQL are compared part by part, and the first part
-    that differs gives the class: number of columns, joins, filters, aggregates, grouping, order, columns. With several
-    gold queries, the one with the fewest parts that differ counts.
+    If the database reported an error, that error decides. Otherwise gold and predicted SQL are compared part by part:
+    number of columns, joins, filters, aggregates, grouping, order, columns. The first part that differs decides. If
+    there are several gold queries, the one with the fewest differences is used.
 
     Args:
-        record: with its gold SQL.
-        predicted_sql: "" if the answer held no SQL.
-        judgement: of a grader; `details["predicted"]["error"]` is a failure's kind, as `ExecutionGrader` writes it.
+        record: the record with its gold SQL.
+        predicted_sql: "" if the answer contains no SQL.
+        judgement: the grader's verdict. `details["predicted"]["error"]` is the kind of a failure, as `ExecutionGrader`
+            writes it.
         truncated: the answer was cut at the token limit.
     """
     if judgement.verdict == "correct":
@@ -78,7 +79,7 @@ def mistake(  # noqa: PLR0911 - one per class that needs no comparison
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The parts of a query, all SELECTs of it together, without aliases."""
+    """The parts of a query without aliases. All its SELECTs are counted together."""
 
     width: int
     joins: Counter[str]
@@ -136,11 +137,15 @@ def _parts(sql: str, dialect: str) -> _Parts | None:
 
 
 def _text(node: Expr) -> str:
-    """One spelling: lower case, no table names, equal sides in order; a quoted name may be a string (as in SQLite)."""
+    """Normalize the spelling of an expression.
+
+    Everything is lower case, without table names, and the sides of a comparison are sorted. A quoted name is spelled
+    like a string, because it may be one in SQLite.
+    """
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Query):
-        return "(query)"  # its parts are counted on their own
+        return "(query)"  # its parts are counted separately
     if isinstance(node, exp.Column):
         return f"'{node.name}'".lower() if node.this.args.get("quoted") else node.name.lower()
     if isinstance(node, exp.Literal):

@@ -1,4 +1,4 @@
-"""Bring values into a form that JSON holds and a reader can see, so that what was judged can always be saved."""
+"""Convert any value to JSON that a reader can see, so that a report can always be saved."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
-# Beyond it many readers of JSON lose digits, browsers among them (RFC 8259, section 6).
+# Browsers and many other JSON parsers lose digits of larger integers (RFC 8259, section 6).
 _LARGEST_INTEGER = 2**53 - 1
-_WHOLE_BITS = 400  # an integer of up to 120 digits is written whole, a larger one as its first digits and their number
+# An integer of up to 120 digits is written in full. A larger one is written as its first digits and their number.
+_FULL_BITS = 400
 _SHOWN_DIGITS = 20
 _DEPTH = 20
 
@@ -19,13 +20,13 @@ _DEPTH = 20
 def storable(value: object, *, text: Callable[[str], str] = str, depth: int = _DEPTH) -> JSON:
     """Return `value` as JSON values: None, bool, int, finite float, str, list and dict with text keys.
 
-    Large integers, NaN and infinities become text, bytes are written as SQL does (``X'00ff'``), data classes become
-    objects. Anything else becomes its `str`. What is nested more than `depth` levels deep becomes "…".
+    Large integers, NaN and infinities become text. Bytes are written as in SQL (``X'00ff'``). Data classes become
+    objects. Anything else becomes its `str`. Values that are nested more than `depth` levels deep become "…".
 
     Args:
-        value: anything.
-        text: applied to every text, keys included.
-        depth: levels of lists and objects.
+        value: any value.
+        text: applied to every text, including keys.
+        depth: number of nested levels of lists and objects.
     """
     if isinstance(value, str):
         return text(value)
@@ -55,16 +56,16 @@ def _text(value: object) -> str:
         return str(_integer(value))
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - an object that cannot be shown must not lose the run
+    except Exception:  # noqa: BLE001 - a run must not be lost because one object cannot be shown
         return f"<{type(value).__name__}>"
 
 
 def _integer(value: int) -> int | str:
     if abs(value) <= _LARGEST_INTEGER:
         return int(value)
-    if value.bit_length() <= _WHOLE_BITS:
+    if value.bit_length() <= _FULL_BITS:
         return str(int(value))
-    # Python refuses to write more than 4,300 digits, because its time grows with the square of their number.
+    # Python refuses to write more than 4,300 digits, because the time grows with the square of their number.
     dropped = int(value.bit_length() * math.log10(2)) - _SHOWN_DIGITS
     first = str(abs(value) // 10**dropped)
     return f"{'-' if value < 0 else ''}{first[:_SHOWN_DIGITS]}… ({dropped + len(first):,} digits)"

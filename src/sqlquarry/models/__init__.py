@@ -1,4 +1,4 @@
-"""Answer questions: local weights, imported models and foundation models behind one `generate`."""
+"""Models that answer questions through `generate`: local weights, imported models and foundation models."""
 
 from sqlquarry.models.foundation.batch_inference import BatchFoundationModel
 from sqlquarry.models.foundation.model import FoundationModel

@@ -1,4 +1,4 @@
-"""Send many requests to one model: in order, several at a time, and no answer is lost to another request's error."""
+"""Send a batch of requests to one model, several at a time, and keep the answers if one request fails."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Request = TypeVar("Request")
 
 
 class BatchSender:
-    """Sends batches of requests to one model, each through a new `RequestRunner`.
+    """A sender of request batches to one model. Each batch has its own `RequestRunner`.
 
     Args:
-        model_id: what the service calls the model; for errors.
-        label: what people call it; for the progress bar.
+        model_id: the service's name of the model, for error messages.
+        label: a readable name of the model, for the progress bar.
         retry: how often and for how long requests are sent again.
-        concurrency: requests in flight at most.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
+        concurrency: maximum number of requests in flight.
+        show_progress: show a progress bar (see `sqlquarry.progress.bar`).
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class BatchSender:
         return RequestRunner(self.retry, concurrency=self.concurrency, jitter=self._jitter)
 
     def send(self, runner: RequestRunner, call: Callable[[], Answer]) -> Answer:
-        """Return the answer of one call to AWS.
+        """Make one call to AWS and return the answer.
 
         Raises:
-            ModelNotReadyError: the model stayed cold for the whole budget.
-            BedrockError: AWS refused.
+            ModelNotReadyError: the model was still cold when the cold start budget ran out.
+            BedrockError: AWS refused the request.
         """
         with aws_errors(BedrockError, f"invoking {self.model_id}", service="bedrock"):
             return runner.run(call)
@@ -57,16 +57,17 @@ class BatchSender:
         requests: Sequence[Request],
         resume: Sequence[Generation | None] = (),
     ) -> list[Generation]:
-        """Return the answers of `ask` to each request, in order; requests that `resume` answers are not sent again.
+        """Call `ask` for each request and return the answers in order. Skip requests that `resume` already answers.
 
         Raises:
-            ConfigError: `resume` is of another batch.
-            BedrockError: a request failed for good; its attribute ``partial`` holds the answers so far, None for each
-                missing one.
+            ConfigError: `resume` and `requests` differ in length.
+            BedrockError: a request failed after all retries. The attribute ``partial`` contains the answers so far,
+                with None for each missing one.
         """
         if resume and len(resume) != len(requests):
             raise ConfigError(
-                f"resume holds {len(resume)} answers, but there are {len(requests)} inputs. Give the same."
+                f"resume has {len(resume)} answers, but there are {len(requests)} inputs. Call it with the same inputs "
+                "as the call that failed."
             )
         answers = list(resume) or [None] * len(requests)
         missing = [index for index, answer in enumerate(answers) if answer is None]
@@ -81,17 +82,17 @@ class BatchSender:
             error.partial = tuple(answers)
             raise
         finally:
-            # After an error or Ctrl-C no thread keeps waiting for a cold model.
+            # Otherwise threads would keep waiting for a cold model after an error or Ctrl-C.
             runner.stop()
         return [answer for answer in answers if answer is not None]
 
 
 def warn_of_truncation(stop_reasons: Sequence[str | None], max_tokens: int) -> None:
-    """Warn once for a batch in which answers were cut, on the line that asked."""
+    """Warn once per batch if answers were cut off at `max_tokens`. The warning points at the caller's line."""
     cut = sum(reason == "length" for reason in stop_reasons)
     if cut:
         warnings.warn(
-            f"{cut} of {len(stop_reasons)} answers were cut at {max_tokens} tokens, which mostly breaks "
-            "their SQL. Raise max_tokens, or check that the model learned to stop.",
+            f"{cut} of {len(stop_reasons)} answers were cut at {max_tokens} tokens, so their SQL is probably "
+            "incomplete. Raise max_tokens, or check that the model has learned to stop.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Limit the requests in flight: throttling halves the limit, and answers raise it slowly (AIMD).
+"""Limit the number of requests in flight. Throttling halves the limit and answers raise it slowly (AIMD).
 
 Source: V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988; D.-M. Chiu and R. Jain, "Analysis of the Increase
 and Decrease Algorithms for Congestion Avoidance", 1989.
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 
 class AdaptiveConcurrency:
-    """Lets at most `limit` requests be in flight, from any number of threads; `limit` moves between 1 and `maximum`.
+    """A limit on requests in flight that moves between 1 and `maximum`. It can be shared by any number of threads.
 
-    A throttled request halves the limit, but only if it began after the last halving: those that were in flight
-    together are throttled together, and say the same thing once. An answer adds 1/limit, a round of answers about one.
+    A throttled request halves the limit, but only if it started after the last halving. Requests that were in flight
+    together are throttled together, so they count as one signal. Each answer adds 1/limit, so a full round of answers
+    adds about one.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -25,7 +26,7 @@ class AdaptiveConcurrency:
 
     @contextmanager
     def slot(self) -> Iterator[int]:
-        """Wait for a free slot and hold it; yields the round in which the request begins, for `throttled`."""
+        """Wait for a free slot, hold it, and yield the round in which the request starts (for `throttled`)."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._in_flight < int(self.limit))
             self._in_flight += 1
@@ -38,20 +39,20 @@ class AdaptiveConcurrency:
                 self._changed.notify()
 
     def throttled(self, started: int) -> None:
-        """Take note that the service throttled a request that began in the round `started`."""
+        """Record that the service throttled a request that started in round `started`."""
         with self._changed:
             if started == self._round:
                 self._round += 1
                 self.limit = max(1.0, self.limit / 2)
 
     def answered(self) -> None:
-        """Take note that the service answered a request."""
+        """Record that the service answered a request."""
         with self._changed:
             self.limit = min(float(self.maximum), self.limit + 1 / self.limit)
             self._changed.notify()
 
     def close(self) -> None:
-        """Let every waiting request start at once."""
+        """Let all waiting requests start immediately, whatever the limit is."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""Compare the answers of an imported model with those of its weights on this machine: fixed prompts, greedy answers.
+"""Compare the greedy answers of an imported model with the answers that the same weights give on this machine.
 
-A lost rope setting, another chat template or a second BOS token makes a served model worse without any error; comparing
-answers is what shows it.
+A lost rope setting, a different chat template or a second BOS token makes a served model worse without any error. Only
+a comparison of answers shows it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class PromptComparison:
-    """Compares the two answers to one prompt.
+    """Two answers to one prompt and how far they agree.
 
     Args:
         prompt: the text that was sent, or the record's question.
         served: the imported model's answer.
         expected: the local model's answer.
-        agreed: share of the longer answer, in pieces, that both begin with; 1.0 if the answers are the same.
-        same: the same text, or one was cut and the other one begins with it.
+        agreed: length of the common beginning as a share of the longer answer, counted in pieces. It is 1.0 if the
+            answers are the same.
+        same: whether the texts are equal, or one was cut at its token limit and the other one starts with it.
     """
 
     prompt: str
@@ -39,13 +40,13 @@ class PromptComparison:
 
     @property
     def prompt_token_difference(self) -> int | None:
-        """Return how many tokens the server read beyond the local count; None if a side does not count."""
+        """Prompt tokens on the server minus prompt tokens here, or None if either side does not report them."""
         served, expected = self.served.prompt_tokens, self.expected.prompt_tokens
         return None if served is None or expected is None else served - expected
 
     @property
     def logprob_difference(self) -> float | None:
-        """Return the largest difference of one token's log-probabilities; None if it cannot be compared."""
+        """Largest difference between the log-probabilities of one token, or None if they cannot be compared."""
         served, expected = self.served.logprobs, self.expected.logprobs
         if not served or not expected or not self.same:
             return None
@@ -54,11 +55,11 @@ class PromptComparison:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """Holds what `probe_parity` found.
+    """The result of `probe_parity`.
 
     Args:
-        comparisons: one for each prompt, in order.
-        threshold: share of the same answers below which the model is refused.
+        comparisons: one comparison per prompt, in order.
+        threshold: smallest share of equal answers with which the model is accepted.
     """
 
     comparisons: tuple[PromptComparison, ...]
@@ -66,33 +67,34 @@ class ParityReport:
 
     @property
     def agreement(self) -> float:
-        """Return the share of the prompts with the same answer, 0 to 1."""
+        """Share of prompts with the same answer on both sides, from 0 to 1."""
         return sum(comparison.same for comparison in self.comparisons) / len(self.comparisons)
 
     @property
     def prefix_agreement(self) -> float:
-        """Return the mean share of an answer that both begin with; near 1 with few same answers means rounding."""
+        """Mean of `agreed` over all prompts. If it is near 1 but few answers are the same, the cause is rounding."""
         return sum(comparison.agreed for comparison in self.comparisons) / len(self.comparisons)
 
     @property
     def logprob_difference(self) -> float | None:
-        """Return the largest difference of one token's log-probability over all same answers; None if none is known."""
+        """Largest log-probability difference of one token over all equal answers, or None if none is known."""
         known = [c.logprob_difference for c in self.comparisons if c.logprob_difference is not None]
         return max(known, default=None)
 
     @property
     def prompt_token_differences(self) -> dict[int, int]:
-        """Return a mapping: tokens that the server read beyond the local count -> prompts; empty if nobody counts."""
+        """Number of prompts for each `prompt_token_difference`. It is empty if the counts are not known."""
         return dict(
             Counter(c.prompt_token_difference for c in self.comparisons if c.prompt_token_difference is not None)
         )
 
     @property
     def bos(self) -> str:
-        """Tell whether the server adds BOS as the tokenizer does: "same", "added", "missing", "other" or "unknown".
+        """The server's BOS compared with the tokenizer's: "same", "added", "missing", "other" or "unknown".
 
-        One token more for every prompt is a BOS that the server adds although the prompt has one (or the tokenizer adds
-        none), one less is a BOS left out. "other" differences come from another template or tokenizer.
+        If the server counts one more token for every prompt, it adds a BOS token although the prompt already has one or
+        the tokenizer adds none. If it counts one less, it leaves BOS out. "other" means a different template or
+        tokenizer.
         """
         differences = list(self.prompt_token_differences)
         if not differences:
@@ -100,15 +102,16 @@ class ParityReport:
         return {0: "same", 1: "added", -1: "missing"}.get(differences[0], "other") if len(differences) == 1 else "other"
 
     def raise_for_disagreement(self) -> None:
-        """Refuse a model that answers differently from its weights.
+        """Raise an error if the served model answers differently from its weights.
 
         Raises:
-            BedrockError: fewer answers than `threshold` are the same; the message shows the first that differ.
+            BedrockError: the share of equal answers is below `threshold`. The message shows the first differences.
         """
         if self.agreement < self.threshold:
             raise BedrockError(
-                f"the imported model does not answer as its weights do here. {self}\nCompare the exported config.json "
-                "(rope_theta, eos_token_id), tokenizer and chat template with the merged model's, and import again."
+                f"the imported model does not give the same answers as its weights do on this machine. {self}\n"
+                "Compare the exported config.json (rope_theta, eos_token_id), tokenizer and chat template with those "
+                "of the merged model, and import it again."
             )
 
     def __str__(self) -> str:
@@ -117,8 +120,8 @@ class ParityReport:
         logprobs = "" if self.logprob_difference is None else f", logprobs within {self.logprob_difference:.3g}"
         summary = (
             f"{same} of {len(self.comparisons)} answers are the same ({self.agreement:.1%}, threshold "
-            f"{self.threshold:.1%}); {self.prefix_agreement:.1%} of the text before the first difference{logprobs}; "
-            f"BOS: {self.bos} (prompt tokens beyond the local count -> prompts: {self.prompt_token_differences})"
+            f"{self.threshold:.1%}); {self.prefix_agreement:.1%} of the text is before the first difference{logprobs}; "
+            f"BOS: {self.bos} (extra prompt tokens on the server -> prompts: {self.prompt_token_differences})"
         )
         shown = [
             f"  {comparison.prompt[-_SHOWN_CHARACTERS:]!r}: served {comparison.served.text[:_SHOWN_CHARACTERS]!r}, "
@@ -129,7 +132,7 @@ class ParityReport:
 
 
 def split_pieces(text: str) -> list[str]:
-    """Split a text into words and marks with the white space before them, which are about tokens."""
+    """Split a text into words and punctuation marks, each with the white space before it. A piece is about a token."""
     return re.findall(r"\s*(?:\w+|[^\w\s])|\s+$", text)
 
 
@@ -141,29 +144,29 @@ def probe_parity(
     threshold: float = 0.98,
     tokenize: Callable[[str], Sequence[object]] = split_pieces,
 ) -> ParityReport:
-    """Ask both models the same, and compare.
+    """Send the same prompts to both models and compare the answers.
 
     Args:
-        prompts: records or texts; some twenty show most faults.
-        model: the imported model; `with_options(logprobs=True)` compares log-probabilities too if the local side has
-            them.
-        local: what it must agree with: a `LocalModel` of the merged weights, or its recorded answers to `prompts`.
-            Give both sides the same `max_tokens`.
-        threshold: share of the same answers below which `raise_for_disagreement` refuses, 0 to 1. Greedy answers can
-            differ if two tokens are nearly as likely and the machines round differently.
-        tokenize: what an answer's pieces are; a tokenizer's `tokenize` counts tokens.
+        prompts: records or texts. About twenty reveal most faults.
+        model: the imported model. Use `with_options(logprobs=True)` to compare log-probabilities too, if the local side
+            has them.
+        local: the reference: a `LocalModel` of the merged weights, or its recorded answers to `prompts`. Use the same
+            `max_tokens` on both sides.
+        threshold: share of equal answers, from 0 to 1, below which `raise_for_disagreement` raises. Greedy answers can
+            differ if two tokens are almost equally likely and the machines round differently.
+        tokenize: splits an answer into the pieces that are compared. Pass a tokenizer's `tokenize` to count tokens.
 
     Raises:
-        ConfigError: no prompts, a threshold outside 0 to 1, or another number of recorded answers.
-        SQLQuarryError: what either model raises.
+        ConfigError: there are no prompts, the threshold is outside 0 to 1, or the number of recorded answers is wrong.
+        SQLQuarryError: either model raised it.
     """
     bad = []
     if not prompts or isinstance(prompts, str | Record):
-        bad.append("prompts must be a list with at least one record or text")
+        bad.append("prompts must be a non-empty list of records or texts")
     if not 0 <= threshold <= 1:
         bad.append(f"threshold is {threshold}, but must be between 0 and 1")
     if isinstance(local, Sequence) and len(local) != len(prompts):
-        bad.append(f"local holds {len(local)} answers, but there are {len(prompts)} prompts")
+        bad.append(f"local has {len(local)} answers, but there are {len(prompts)} prompts")
     if bad:
         raise ConfigError("probe_parity: " + "; ".join(bad))
     expected = list(local) if isinstance(local, Sequence) else local.generate(prompts)
@@ -187,7 +190,7 @@ def _compare(
 
 
 def _agreed(served: str, expected: str, tokenize: Callable[[str], Sequence[object]]) -> float:
-    """Return the share of the longer text, in pieces, before the first difference."""
+    """Return the number of pieces before the first difference, as a share of the longer text's pieces."""
     one, other = tokenize(served), tokenize(expected)
     equal = [a == b for a, b in zip(one, other, strict=False)]
     common = equal.index(False) if False in equal else len(equal)

@@ -1,7 +1,7 @@
-"""Send requests again: a cold model is waited for by one thread for all, and throttled requests back off.
+"""Retry requests: one thread waits for a cold model on behalf of all, and throttled requests back off.
 
-Models scale to zero after five idle minutes; waking takes from half a minute to several, while botocore's own retries
-of ModelNotReadyException end after seconds.
+Models scale to zero after five idle minutes. Waking one takes from half a minute to several minutes, but botocore stops
+retrying ModelNotReadyException after a few seconds.
 Source: "Invoke your imported model", docs.aws.amazon.com/bedrock/latest/userguide/invoke-imported-model.html
 """
 
@@ -26,8 +26,8 @@ logger = visible_logger(__name__)
 Answer = TypeVar("Answer")
 
 _THROTTLED = ("ThrottlingException", "ServiceUnavailableException")
-# ModelTimeoutException (408) and InternalServerException are gone on the next try; botocore never retries the first.
-# Nor does it retry what breaks in the middle of an answer (ResponseStreamingError).
+# ModelTimeoutException (408) and InternalServerException usually do not recur. botocore never retries a
+# ModelTimeoutException, nor an answer whose connection breaks in the middle (ResponseStreamingError).
 _TRANSIENT = (
     *(*_THROTTLED, "ModelTimeoutException", "InternalServerException"),
     *("ConnectionClosedError", "ResponseStreamingError"),
@@ -37,20 +37,20 @@ _TRANSIENT = (
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Say how often and for how long a request is sent again.
+    """Options that determine how often and for how long a request is sent again.
 
     Args:
-        max_attempts: how often one request is sent at most while the service throttles it or its connection breaks.
-        backoff_base_s: mean wait after the first attempt in seconds; it doubles after each further attempt.
+        max_attempts: maximum number of times that one request is sent if it is throttled or its connection breaks.
+        backoff_base_s: mean wait after the first attempt, in seconds. It doubles after each further attempt.
         backoff_limit_s: longest of these waits, in seconds.
-        cold_start_budget_s: seconds to wait for a cold model to wake up.
-        cold_start_interval_s: seconds between two attempts while the model is cold.
-        seed: makes the random part of the waits repeatable.
-        sleep: waits for a number of seconds; tests replace it.
-        clock: returns seconds that never go backwards; tests replace it.
+        cold_start_budget_s: how long to wait for a cold model, in seconds.
+        cold_start_interval_s: time between two attempts while the model is cold, in seconds.
+        seed: seed of the random part of the waits.
+        sleep: function that waits for a number of seconds. Tests replace it.
+        clock: monotonic clock in seconds. Tests replace it.
 
     Raises:
-        ConfigError: an option is of a wrong type or out of range.
+        ConfigError: an option has the wrong type or is out of range.
     """
 
     max_attempts: int = 10
@@ -73,36 +73,37 @@ DEFAULT_RETRY = RetryPolicy()
 
 
 class RequestRunner:
-    """Runs the requests of one batch, from any number of threads, and waits when the service asks for it.
+    """Retries for the requests of one batch, which may come from any number of threads.
 
-    While the model is cold, the thread that saw it first tries again every `cold_start_interval_s`, and the others
-    wait for it. While the service throttles, fewer requests are in flight (see `AdaptiveConcurrency`).
+    While the model is cold, the thread that noticed it first tries again every `cold_start_interval_s`, and the other
+    threads wait for that thread. While the service throttles, fewer requests are in flight (see `AdaptiveConcurrency`).
 
     Args:
         policy: how often and for how long requests are sent again.
-        concurrency: requests in flight at most.
-        jitter: the random part of the waits.
+        concurrency: maximum number of requests in flight.
+        jitter: random generator for the waits.
     """
 
     def __init__(self, policy: RetryPolicy, *, concurrency: int, jitter: random.Random) -> None:
         self._policy, self._jitter = policy, jitter
         self._concurrency = AdaptiveConcurrency(concurrency)
-        self._cold_lock = threading.Lock()  # held by the thread that waits for a cold model
+        self._cold_lock = threading.Lock()  # The thread that waits for a cold model holds it.
         self._wake_ups = 0
         self._cold_since: float | None = None
         self._over: BaseException | None = None
 
     def stop(self) -> None:
-        """Let no further request start."""
+        """Stop new requests from starting."""
         self._over = self._over or CancelledError()
         self._concurrency.close()
 
     def run(self, send: Callable[[], Answer]) -> Answer:
-        """Return the answer of `send`, after as many attempts as it takes.
+        """Call `send`, retry as the policy allows, and return the answer.
 
         Raises:
-            ModelNotReadyError: the model stayed cold for the whole budget.
-            botocore.exceptions.BotoCoreError, ClientError: anything else that fails, or throttling without end.
+            ModelNotReadyError: the model was still cold when the cold start budget ran out.
+            botocore.exceptions.BotoCoreError, ClientError: the request failed for another reason, or was still
+                throttled at the last attempt.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -141,24 +142,24 @@ class RequestRunner:
                 return answer
             with self._cold_lock:
                 self._raise_if_over()
-                # Another thread may have waited for the model while this one waited for the lock.
+                # Another thread may have woken the model while this one waited for the lock.
                 if self._wake_ups == wake_ups:
                     return self._wait_until_ready(send)
 
     def _wait_until_ready(self, send: Callable[[], Answer]) -> Answer:
         from botocore.exceptions import ClientError
 
-        # A wait that another thread had to give up continues with its budget.
+        # If another thread had to give up waiting, this wait continues with the rest of its budget.
         since = self._cold_since if self._cold_since is not None else self._policy.clock()
         if self._cold_since is None:
             self._cold_since = since
-            logger.info("the model is cold; waiting up to %.0f s for it", self._policy.cold_start_budget_s)
+            logger.info("the model is cold, waiting up to %.0f s for it", self._policy.cold_start_budget_s)
         while True:
             waited = self._policy.clock() - since
             if waited >= self._policy.cold_start_budget_s:
                 self._over = ModelNotReadyError(
-                    f"the model is still not ready after {waited:.0f} s. Large models can take longer: raise "
-                    "cold_start_budget_s of its RetryPolicy, or look at the model in the Bedrock console."
+                    f"the model is still not ready after {waited:.0f} s. Large models can take longer, so raise "
+                    "cold_start_budget_s in the RetryPolicy, or check the model in the Bedrock console."
                 )
                 raise self._over
             self._policy.sleep(self._policy.cold_start_interval_s)

@@ -1,4 +1,4 @@
-"""The same training as a SageMaker training job: one request, boto3 and the container contract, nothing else."""
+"""Run a training as a SageMaker training job, using only boto3, one request and the container contract."""
 
 from sqlquarry.sagemaker.job import TrainingJob
 from sqlquarry.sagemaker.launcher import SageMakerLauncher

@@ -1,4 +1,4 @@
-"""The attempts of a job: jobs with the same content, whose names differ in a number at the end."""
+"""Find and start the attempts of a job, which have the same content and names that differ only in a number."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MOST_ATTEMPTS = 99
 
 
 def newest_attempt(name: str, job_named: Callable[[str], TrainingJob]) -> tuple[TrainingJob | None, str]:
-    """Return the newest attempt, and the name of the next one.
+    """Return the newest attempt (or None) and the name of the next one.
 
     Args:
-        name: of the first attempt.
-        job_named: returns the job of a name, whether the account has it or not.
+        name: the name of the first attempt.
+        job_named: returns the job with a name, whether it exists or not.
 
     Raises:
         TrainingError: all names are taken, or AWS could not be asked.
@@ -34,7 +34,7 @@ def newest_attempt(name: str, job_named: Callable[[str], TrainingJob]) -> tuple[
         if not job.exists():
             return newest, job.name
         newest = job
-    raise TrainingError(f"{_MOST_ATTEMPTS} jobs {name}-… have failed or were stopped. Launch under another name.")
+    raise TrainingError(f"{_MOST_ATTEMPTS} jobs {name}-… failed or were stopped. Launch the job with another name.")
 
 
 def last_name(name: str) -> str:
@@ -47,11 +47,11 @@ def start(sagemaker: SageMakerClient, request: CreateTrainingJobRequestTypeDef, 
 
     Args:
         sagemaker: a SageMaker client.
-        request: of CreateTrainingJob.
-        compute: the machines in it, to say which quota they need.
+        request: the CreateTrainingJob request.
+        compute: the request's machines, for the advice about quotas.
 
     Raises:
-        TrainingError: AWS refused, with what to do.
+        TrainingError: AWS refused. The message says what to do.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

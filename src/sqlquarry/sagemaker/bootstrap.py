@@ -1,16 +1,17 @@
-"""The job's first program: verify the inputs, install what the `code` channel brings, and run the training.
+"""The job's first program: verify the inputs, install the packages of the `code` channel, and run the training.
 
-It is a file in that channel and runs before the library is installed, so it uses the standard library alone (and the
-image's boto3 if pip needs a secret). Its arguments are the digests of the channels, how many processes to start on each
-host if not one for each GPU, and then the steps::
+The `code` channel contains this file. It runs before the library is installed, so it uses only the standard library
+(and the image's boto3 if pip needs a secret). Its arguments are the digests of the channels, the number of processes on
+each host if it is not one for each GPU, and the steps::
 
     code=<SHA-256> job=<SHA-256> train=<SHA-256> processes=2 install train
 
-The digests are in the job's request, so who can write to the bucket, but cannot start jobs, cannot change what runs.
+The digests are part of the job's request. Somebody who can write to the bucket but cannot start jobs can therefore not
+change the code that runs.
 
 Source of the layout: "How Amazon SageMaker AI provides training information",
-docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html. The SM_* variables come
-from AWS's toolkit, whose place this entry point takes; if they are set, they count all the same.
+docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html. This program replaces
+AWS's toolkit, which sets the SM_* variables. If they are set anyway, they are used.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from typing import NoReturn, NotRequired, TypedDict
 
 ROOT = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))  # only the emulator sets the variable
 CODE = ROOT / "input" / "data" / "code"
-PORT = 7777  # of torchrun's meeting place on the first host
-SECRETS = "SQLQUARRY_SECRET_ARNS"  # holds JSON: variable -> ARN of the secret with its value
-PROCESSES = "processes"  # an argument: how many to start on each host, if there are not rows for all of its GPUs
-PIP = "PIP_"  # begins pip's own variables; their secrets are for the installation alone
+PORT = 7777  # torchrun's rendezvous port on the first host
+SECRETS = "SQLQUARRY_SECRET_ARNS"  # its value is JSON: variable -> ARN of the secret with its value
+PROCESSES = "processes"  # argument: number of processes on each host, if there are not enough rows for all of its GPUs
+PIP = "PIP_"  # prefix of pip's own variables, whose secrets are used only for the installation
 
 
 class JobHosts(TypedDict):
-    """The machines of a job, as SageMaker describes them to each."""
+    """The machines of a job, as SageMaker describes them to each machine."""
 
     hosts: list[str]
     current_host: str
@@ -51,9 +52,9 @@ def digest(files: Mapping[str, str]) -> str:
 
 
 def verify(expected: Mapping[str, str]) -> None:
-    """Compare every file of each channel with the digest in the job's request, and end the job at a difference.
+    """Compare each channel with its digest in the job's request, and end the job if they differ.
 
-    A file more, less or renamed is a difference as well.
+    An additional, missing or renamed file is a difference too.
     """
     for channel, wanted in expected.items():
         folder = ROOT / "input" / "data" / channel
@@ -64,9 +65,10 @@ def verify(expected: Mapping[str, str]) -> None:
         # A line break in a name could make two files look like one.
         if any("\n" in name for name in names) or digest(found) != wanted:
             _fail(
-                f"the files of the channel {channel} are not those that the launcher sent (SHA-256 {digest(found)}, "
-                f"expected {wanted}): {', '.join(names)[:300]}. Somebody changed them on S3, so nothing was run. Find "
-                "out who can write to the bucket, then launch again: the launcher sends what differs."
+                f"the files of the channel {channel} differ from those that the launcher sent (SHA-256 "
+                f"{digest(found)}, expected {wanted}): {', '.join(names)[:300]}. Somebody changed them on S3, so "
+                "nothing was run. Find out who can write to the bucket, then launch again. The launcher sends the "
+                "changed files again."
             )
 
 
@@ -84,25 +86,25 @@ def install() -> None:
 
 
 def install_without_hashes() -> None:
-    """Install the pinned packages as the package index has them now; the user asked for it."""
+    """Install the pinned packages without checking hashes, because the user chose this."""
     _install()
 
 
 def _install(*options: str) -> None:
     if "SQLQUARRY_ML_ROOT" in os.environ:
-        print("emulated: the library and its packages are those of the emulator", flush=True)
+        print("emulated: the job uses the emulator's library and packages", flush=True)
         return
     pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
-    # The container is ours alone; a pip that does not know the first variable ignores it. The secrets are in no later
-    # program's environment, and in no arguments, which logs show.
+    # Nothing else runs in the container, so pip may break system packages. An older pip ignores the variable. Secrets
+    # are not passed as arguments, because logs show those, and later programs do not get them.
     environment = {**os.environ, "PIP_BREAK_SYSTEM_PACKAGES": "1", **_pip_secrets()}
     wheel = ["--no-deps", "--no-index", *map(str, CODE.glob("*.whl"))]
     for more, what in ((options, ["-r", str(CODE / "requirements.txt")]), ((), wheel)):
         ended = subprocess.run([*pip, *more, *what], check=False, env=environment)  # noqa: S603 - our own arguments
         if ended.returncode:
             _fail(
-                f"pip install {' '.join(what)} ended with status {ended.returncode}; the log says why. In a VPC, the "
-                "subnets need a way to a package index (a NAT gateway)."
+                f"pip install {' '.join(what)} ended with status {ended.returncode}. The log says why. In a VPC, the "
+                "subnets need access to a package index (a NAT gateway)."
             )
 
 
@@ -115,7 +117,7 @@ def _pip_secrets() -> dict[str, str]:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
-        _fail(f"the image has no boto3, which reads {', '.join(arns)} for pip: take an image that has it")
+        _fail(f"the image has no boto3, which is needed to read {', '.join(arns)} for pip. Use an image with boto3.")
     values = {}
     for name, arn in arns.items():
         try:
@@ -130,7 +132,7 @@ def _pip_secrets() -> dict[str, str]:
 
 
 def secret_text(stored: str) -> str:
-    """Return the value of a secret; of a JSON object of one name and value, as the console makes it, that value."""
+    """Return the value of a secret. If it is a JSON object with one key, as from the AWS console, return its value."""
     with contextlib.suppress(ValueError):
         found = json.loads(stored)
         if isinstance(found, dict) and len(found) == 1:
@@ -139,9 +141,10 @@ def secret_text(stored: str) -> str:
 
 
 def train(limit: int | None = None) -> None:
-    """Run ``python -m sqlquarry.sagemaker.container``, under torchrun for several processes, and end as it ends.
+    """Run ``python -m sqlquarry.sagemaker.container``, with torchrun if there are several processes, and then exit.
 
-    SIGTERM (a spot notice, StopTrainingJob) is passed on; exit status 143 says that it was obeyed.
+    The exit status is the program's. SIGTERM (a spot notice or StopTrainingJob) is passed on to the program. If it then
+    stops, the exit status is 143.
     """
     os.environ |= environment()
     command = [sys.executable, *program(limit), str(ROOT / "input" / "data" / "job" / "job.json")]
@@ -156,14 +159,14 @@ def train(limit: int | None = None) -> None:
     signal.signal(signal.SIGTERM, pass_on)
     status = training.wait()
     if stopped and status:
-        sys.exit(128 + signal.SIGTERM)  # torchrun itself ends with a traceback and status 1
+        sys.exit(128 + signal.SIGTERM)  # torchrun itself exits with a traceback and status 1
     if status:
-        _leave_failure(f"{' '.join(command)} ended with status {status} and left no reason; the log may say why")
+        _leave_failure(f"{' '.join(command)} ended with status {status} without a reason. The log may say why.")
     sys.exit(status if status >= 0 else 128 - status)
 
 
 def program(limit: int | None = None) -> list[str]:
-    """Return Python's arguments: the container's program, one process for each GPU, at most `limit` on each host."""
+    """Return Python's arguments to run the container's program once for each GPU, at most `limit` times on a host."""
     cluster = resources()
     hosts, here = sorted(cluster["hosts"]), cluster["current_host"]
     processes = _gpus() or 1
@@ -181,11 +184,11 @@ def _gpus() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Return variables for the training that the job does not set itself."""
+    """Return environment variables for the training, without those that are already set."""
     chosen = {
         "PYTHONUNBUFFERED": "1",
-        "HF_HOME": "/tmp/huggingface",  # noqa: S108 - on the large volume, of a container that runs nothing else
-        # Of the 120 s between SIGTERM and SIGKILL; torchrun before 2.13 does not know it and waits 30 s.
+        "HF_HOME": "/tmp/huggingface",  # noqa: S108 - it is on the large volume, and nothing else runs here
+        # There are 120 s between SIGTERM and SIGKILL. torchrun before 2.13 ignores the variable and waits 30 s.
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "110",
     }
     if not _gpus():  # threads that spin while they wait slow each other down
@@ -201,14 +204,14 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _leave_failure(reason: str) -> None:
-    """Write what the service shows as the reason, unless the program that failed has left its own."""
+    """Write the failure reason for SageMaker, unless the failed program has already written one."""
     (ROOT / "output").mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError), (ROOT / "output" / "failure").open("x") as file:
         file.write(reason)
 
 
 def resources() -> JobHosts:
-    """Return the hosts of the job, this one and its network interface."""
+    """Return the job's hosts, the name of this host, and its network interface."""
     path = ROOT / "input" / "config" / "resourceconfig.json"
     if path.exists():
         described: JobHosts = json.loads(path.read_text())

@@ -2,16 +2,16 @@
 
 Run as ``python -m sqlquarry.sagemaker.container /opt/ml/input/data/job/job.json``.
 
-One process for each GPU trains; the first one then merges, verifies, and leaves below ``/opt/ml/model``
+One process for each GPU trains. The first process then merges, verifies, and writes to ``/opt/ml/model``
 
-    adapter/    what QLoRAFSDPTrainer writes
-    merged/     the full model as Bedrock reads it, unless the job says ``"merge": null``
+    adapter/    the output of QLoRAFSDPTrainer
+    merged/     the full model in the form that Bedrock reads, unless the job contains ``"merge": null``
 
-each with its manifest, written last. SageMaker copies that folder to S3 uncompressed, and ``/opt/ml/checkpoints`` both
-ways, so a job that is interrupted, or fails after training, resumes where it was.
+Both have a manifest, which is written last. SageMaker copies that folder to S3 uncompressed, and syncs
+``/opt/ml/checkpoints`` in both directions, so a job resumes after an interruption or a failure after training.
 
-job.json holds `base_model` (a hub id; null if the channel `model` brings the base), `config` (fields of TrainingConfig)
-and `merge` (``{"base": "auto"}`` or null); ``prompt.json`` is in the same folder.
+job.json contains `base_model` (a hub id, or null if the base is in the channel `model`), `config` (fields of
+TrainingConfig) and `merge` (``{"base": "auto"}`` or null). ``prompt.json`` is in the same folder.
 
 Source of the layout: docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html.
 """
@@ -51,11 +51,11 @@ from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.job import TrainingJobSpec
 from sqlquarry.training.job_runner import run_job
 
-_VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
+_VERIFIED_RECORDS = 16  # a record takes a second for 8B on a large CPU, and 16 are enough (see AdapterMerger.verify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; the exit status says how it ended: 0 finished, 1 failed, 143 stopped by a signal."""
+    """Run the job and return its exit status: 0 if it finished, 1 if it failed, 143 if a signal stopped it."""
     job: Path = _parser().parse_args(arguments).job
     root = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))
     try:
@@ -86,14 +86,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(job_file: Path, root: Path) -> None:
-    """Train, and on the first process merge.
+    """Train, and in the first process also merge.
 
     Args:
         job_file: the job.
-        root: ``/opt/ml``, or the folder that an emulator uses for it.
+        root: ``/opt/ml``, or the folder that an emulator uses instead.
 
     Raises:
-        SQLQuarryError: of the stage that failed.
+        SQLQuarryError: a stage failed.
     """
     job = ContainerJob.read(job_file)
     is_rank0 = os.environ.get("RANK", "0") == "0"
@@ -108,7 +108,7 @@ def run(job_file: Path, root: Path) -> None:
 
 
 def _trained(job: TrainingJobSpec, root: Path, *, is_rank0: bool) -> AdapterCheckpoint | None:
-    """Return the new adapter; None on a machine that does not write it."""
+    """Return the new adapter, or None on a machine that does not write it."""
     try:
         with echoed(Path(job.output_dir) / "training_log.jsonl") if is_rank0 else contextlib.nullcontext():
             adapter = run_job(job, load_records)
@@ -117,26 +117,26 @@ def _trained(job: TrainingJobSpec, root: Path, *, is_rank0: bool) -> AdapterChec
             raise
         return None  # the adapter is on the first machine
     if is_rank0:
-        # Training is the costly part: whatever happens to the merge, the next attempt starts with it.
+        # Training is the expensive part. If the merge fails, the next attempt starts with this adapter.
         _copied(adapter.path, root / "checkpoints" / "adapter")
     return adapter
 
 
 def _earlier_adapter(root: Path) -> AdapterCheckpoint | None:
-    """Return the adapter that an earlier attempt of this job finished, moved to where results belong; None without."""
+    """Copy the adapter of an earlier finished attempt to the results and return it, or None if there is none."""
     kept, output = root / "checkpoints" / "adapter", root / "model" / "adapter"
     try:
         AdapterCheckpoint.load(kept, verify=True)
-    except ArtifactError:  # none, or one that was copied only in part
+    except ArtifactError:  # there is no adapter, or its copy is incomplete
         return None
-    print(f"training was finished by an earlier attempt; taking its adapter from {kept}", flush=True)
+    print(f"an earlier attempt finished the training, so its adapter in {kept} is used", flush=True)
     if os.environ.get("RANK", "0") == "0":
         _copied(kept, output)
     return AdapterCheckpoint.load(kept)
 
 
 def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> None:
-    """Merge, verify, and rewrite the result in place into the form that Bedrock reads."""
+    """Merge, verify, and rewrite the result in place in the form that Bedrock reads."""
     output = root / "model" / "merged"
     merged = merger.merge(adapter, output)
     records = root / "input" / "data" / ("evaluation" if (root / "input" / "data" / "evaluation").is_dir() else "train")
@@ -148,7 +148,7 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
     except UnsupportedModelError as error:
         print(f"the merged model is not verified: {error}", flush=True)
     except SQLQuarryError:
-        (output / MANIFEST).unlink()  # it must not be taken for finished
+        (output / MANIFEST).unlink()  # without a manifest, the model does not look finished
         raise
     export = ModelExport.of(merged)
     (output / MANIFEST).unlink()
@@ -165,14 +165,14 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
 
 
 def _copied(source: Path, target: Path) -> None:
-    """Copy a finished directory; its manifest last."""
+    """Copy a finished directory with its manifest last."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", MANIFEST))
     shutil.copyfile(source / MANIFEST, target / MANIFEST)
 
 
 def _provide_secrets() -> None:
-    """Set the variables whose secrets the job names, for this process only; those of pip were for the installation.
+    """Set the variables with secrets for this process only. Those of pip were only for the installation.
 
     Raises:
         TrainingError: a secret cannot be read.
@@ -183,21 +183,21 @@ def _provide_secrets() -> None:
 
 
 def _secret(name: str, arn: str) -> str:
-    """Return the value of a variable."""
+    """Read the secret with the value of a variable."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         client = aws_client("secretsmanager", region=arn.split(":")[3])
         return secret_text(client.get_secret_value(SecretId=arn)["SecretString"])
     except (BotoCoreError, ClientError) as error:
-        advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."
+        advice = "The job's role needs secretsmanager:GetSecretValue on the secret, and kms:Decrypt on its key."
         raise training_error(error, f"reading {name} from {arn}", advice) from error
 
 
 def _leave_failure(root: Path, error: BaseException) -> None:
-    """Tell SageMaker why; it shows the file's first 1,024 characters as the job's failure reason.
+    """Write the failure reason for SageMaker, which shows the file's first 1,024 characters.
 
-    The first process to fail has the cause; the others only lost their peer.
+    Only the first process to fail writes it, because the others fail only because they lost a peer.
     """
     (root / "output").mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError), (root / "output" / "failure").open("x", encoding="utf-8") as file:

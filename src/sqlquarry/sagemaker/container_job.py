@@ -1,4 +1,4 @@
-"""The file job.json of a SageMaker job: written where the job is started, read in its container."""
+"""The file job.json, which the launcher writes and the job's container reads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MergeBase = Literal["auto", "original", "dequantized"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerJob:
-    """What a container needs to know that its layout does not say.
+    """The part of a job that does not follow from the container's layout.
 
     Args:
-        base_model: a hub id; None if the channel `model` brings the base.
+        base_model: a hub id, or None if the base is in the channel `model`.
         config: see `TrainingConfig`.
-        merge: which weights to merge into (see `AdapterMerger`); None to not merge.
+        merge: the weights to merge into (see `AdapterMerger`), or None for no merge.
     """
 
     base_model: str | None
@@ -39,7 +39,7 @@ class ContainerJob:
         """Read job.json.
 
         Raises:
-            ConfigError: it cannot be read, or has unknown or bad fields.
+            ConfigError: the file cannot be read, or has unknown or invalid fields.
         """
         source = f"the job {path}"
         try:
@@ -58,7 +58,7 @@ class ContainerJob:
         return cls(base_model=base, config=config_of(fields.get("config"), source), merge=chosen)
 
     def spec(self, root: Path, *, base_model: str, prompt: Path) -> TrainingJobSpec:
-        """Return the training job with the places that a container gives to its inputs and results.
+        """Return the training job with the container's paths for inputs and results.
 
         Args:
             root: ``/opt/ml``.
@@ -66,12 +66,12 @@ class ContainerJob:
             prompt: the directory of ``prompt.json``.
 
         Raises:
-            ConfigError: there is no base model, or a channel does not hold one file of records.
+            ConfigError: there is no base model, or a channel does not contain exactly one file of records.
         """
         channels = root / "input" / "data"
         evaluation = channels / "evaluation"
         if not base_model:
-            raise ConfigError(f"the job names no base_model, and there is no channel {channels / 'model'}")
+            raise ConfigError(f"the job has neither a base_model nor a channel {channels / 'model'}")
         return TrainingJobSpec(
             base_model=base_model,
             train=str(only_file(channels / "train")),
@@ -84,12 +84,12 @@ class ContainerJob:
 
 
 def only_file(channel: Path) -> Path:
-    """Return the one file of a channel.
+    """Return the only file of a channel.
 
     Raises:
-        ConfigError: it holds none or several.
+        ConfigError: the channel contains no file or several.
     """
     files = sorted(path for path in channel.iterdir() if path.is_file()) if channel.is_dir() else []
     if len(files) != 1:
-        raise ConfigError(f"the channel {channel} must hold one file of records, but holds {len(files)}")
+        raise ConfigError(f"the channel {channel} must contain one file of records, but contains {len(files)}")
     return files[0]

@@ -1,4 +1,4 @@
-"""A job that was checked but not hashed: what it will read, and how it follows from that what it will be called."""
+"""A checked job whose inputs are not hashed yet, and the derivation of its name from its content."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from sqlquarry.training.planning.hardware import INSTANCES
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
-ANY_DIGEST = "0" * 64  # in the place of a digest that is not known yet
+ANY_DIGEST = "0" * 64  # stands for a digest that is not known yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDraft:
-    """A job that was checked, and whose inputs are not hashed yet.
+    """A checked job whose inputs are not hashed yet.
 
     Args:
-        name: beginning of the job's name.
+        name: prefix of the job's name.
         image: URI of its container.
-        inputs: what it reads.
-        processes: number of processes on each machine; None starts one for each of its GPUs.
-        notes: what is worth knowing before the job is paid for.
+        inputs: the files that it reads.
+        processes: number of processes on each machine. None starts one for each GPU.
+        notes: remarks for the user before the job costs money.
     """
 
     name: str
@@ -39,15 +39,15 @@ class JobDraft:
     notes: Sequence[str]
 
     def job_name(self, content_sha256: str) -> str:
-        """Return the job's name if its request has this SHA-256 (hex)."""
+        """Return the name of a job whose request has this SHA-256 (hex)."""
         return f"{self.name}-{content_sha256[:12]}"
 
     def hashed_files(self, place: str) -> JobFiles:
-        """Hash the inputs, which takes minutes for a large base model, and return where they are below `place`."""
+        """Hash the inputs, which takes minutes for a large base model, and return their locations below `place`."""
         return self._files(place, {one.name: one.digest for one in self.inputs.channels}, self.inputs.learnt)
 
     def unhashed_files(self, place: str) -> JobFiles:
-        """Return the same with `ANY_DIGEST` in the place of each digest."""
+        """Return the same locations with `ANY_DIGEST` instead of each digest."""
         return self._files(place, {one.name: ANY_DIGEST for one in self.inputs.channels}, ANY_DIGEST)
 
     def _files(self, place: str, digests: Mapping[str, str], learnt: str) -> JobFiles:
@@ -69,7 +69,7 @@ def trainer_problems(
     environment: Mapping[str, str],
     secret_arns: Mapping[str, str],
 ) -> list[str]:
-    """Return what of a trainer and a merge cannot work in a job with these settings."""
+    """List the options of a trainer and a merge that cannot work in a job with these settings."""
     merges = (None, *get_args(MergeBase))
     problems = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
     device = trainer.config.device
@@ -79,7 +79,7 @@ def trainer_problems(
 
 
 def processes_to_start(forecast: TrainingPlan, compute: Compute) -> int | None:
-    """Return how many processes each machine starts, if a step has no rows for all of its GPUs; None if it has."""
+    """Return the number of processes per machine if a step has fewer rows than GPUs, otherwise None."""
     processes = forecast.processes // compute.instance_count
     instance = INSTANCES.get(compute.instance_type)
     return processes if instance and processes < instance.gpus else None

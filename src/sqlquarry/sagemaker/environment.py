@@ -1,4 +1,4 @@
-"""What a job's process finds in its environment: plain settings, and the ARNs of its secrets.
+"""The environment variables of a job's process: plain settings and the ARNs of its secrets.
 
 Limits and patterns are those of `Environment` in botocore's model of CreateTrainingJob.
 """
@@ -20,12 +20,12 @@ _SECRET_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secre
 
 
 def job_environment(environment: Mapping[str, str], secret_arns: Mapping[str, str]) -> dict[str, str]:
-    """Return `Environment` of a request: the settings, and one variable that tells the container the secrets' ARNs."""
+    """Return `Environment` of a request: the settings, and one variable with the ARNs of the secrets."""
     return {**environment, SECRETS: _packed(secret_arns)} if secret_arns else dict(environment)
 
 
 def environment_problems(environment: Mapping[str, object], secret_arns: Mapping[str, object]) -> list[str]:
-    """Return what cannot work of the two; no value is repeated, because it may be a secret in the wrong place.
+    """List the problems of both mappings. Values are not shown, because one may be a secret in the wrong field.
 
     Args:
         environment: variable -> value.
@@ -34,7 +34,7 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
     problems = [*_setting_problems(environment, secret_arns), *_secret_problems(secret_arns)]
     if len(environment) + bool(secret_arns) > _MOST_VARIABLES:
         problems.append(
-            f"environment has {len(environment)} variables, but {_MOST_VARIABLES} are a job's limit"
+            f"environment has {len(environment)} variables, but a job can have at most {_MOST_VARIABLES}"
             + (", one of them for secret_arns" if secret_arns else "")
         )
     return problems
@@ -45,11 +45,11 @@ def _setting_problems(environment: Mapping[str, object], secret_arns: Mapping[st
         "environment has {}, which looks like a secret; give its secret's ARN in secret_arns instead": [
             name for name in environment if _SECRET_NAME.search(name)
         ],
-        "environment has {}, whose value holds a credential (not shown); put it into a secret of Secrets Manager and "
-        "give its ARN in secret_arns": [
+        "environment has {}, whose value contains a credential (not shown); store it in Secrets Manager and give the "
+        "secret's ARN in secret_arns": [
             name for name, value in environment.items() if isinstance(value, str) and find_credential(value)
         ],
-        "environment has {}, which is not a variable's name": [
+        "environment has {}, which is not a valid variable name": [
             name for name in environment if not _VARIABLE.fullmatch(name)
         ],
         f"environment has {{}}, whose value must be text of at most {_LONGEST_VALUE} characters": [
@@ -58,7 +58,7 @@ def _setting_problems(environment: Mapping[str, object], secret_arns: Mapping[st
         "{} is in environment and in secret_arns, but must be in one": [
             name for name in environment if name in secret_arns
         ],
-        f"{{}} begins with {' or '.join(_RESERVED)}, which are not free": [
+        f"{{}} begins with {' or '.join(_RESERVED)}, but these prefixes are reserved": [
             name for name in (*environment, *secret_arns) if name.startswith(_RESERVED)
         ],
     }
@@ -66,11 +66,11 @@ def _setting_problems(environment: Mapping[str, object], secret_arns: Mapping[st
 
 
 def _secret_problems(secret_arns: Mapping[str, object]) -> list[str]:
-    # Not even the names are shown: name and value may have been exchanged.
+    # The names are not shown either, because the caller may have swapped name and value.
     if not all(_VARIABLE.fullmatch(name) and _is_secret_arn(arn) for name, arn in secret_arns.items()):
-        rule = "variables' names with the ARNs of Secrets Manager secrets"
+        rule = "variable names with the ARNs of Secrets Manager secrets"
     elif len(_packed(secret_arns)) > _LONGEST_VALUE:
-        rule = f"at most {_LONGEST_VALUE} characters as JSON, the longest value of one variable"
+        rule = f"at most {_LONGEST_VALUE} characters as JSON, the limit for the value of a variable"
     else:
         return []
     return [f"secret_arns is (not shown), but must be {rule}"]
@@ -79,7 +79,7 @@ def _secret_problems(secret_arns: Mapping[str, object]) -> list[str]:
 def report_problems(
     report_to: Sequence[str], environment: Mapping[str, str], secret_arns: Mapping[str, str]
 ) -> list[str]:
-    """Return what the services of `report_to` lack; nobody can log in inside the container, which the job deletes."""
+    """List the missing settings of the services in `report_to`, because nobody can log in inside the container."""
     lacking = []
     if "wandb" in report_to and "WANDB_API_KEY" not in secret_arns and environment.get("WANDB_MODE") != "offline":
         lacking.append(
@@ -88,8 +88,8 @@ def report_problems(
         )
     if "mlflow" in report_to and not {**environment, **secret_arns}.get("MLFLOW_TRACKING_URI"):
         lacking.append(
-            "report_to 'mlflow' needs the address of a tracking server, environment={'MLFLOW_TRACKING_URI': …}; "
-            "without it the figures would be lost with the container"
+            "report_to 'mlflow' needs the address of a tracking server, environment={'MLFLOW_TRACKING_URI': …}, "
+            "because metrics stored in the container would be lost"
         )
     return lacking
 

@@ -1,10 +1,10 @@
-"""Which AWS Deep Learning Container a job runs in.
+"""Choose the AWS Deep Learning Container for a job.
 
-The job brings every package but torch: torch belongs to the image, whose CUDA and driver it was built for.
+The job installs every package except torch, because the image's torch was built for its CUDA version.
 
 Source: "Available images", aws.github.io/deep-learning-containers/reference/available_images, as generated from
 docs/src/data/{huggingface-pytorch-training,pytorch-training}/*-sagemaker.yml of github.com/aws/deep-learning-containers
-(November 2026); accounts as in sagemaker-core's image_uri_config.
+(November 2026). The accounts are those in sagemaker-core's image_uri_config.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OTHER_ACCOUNTS = {
 
 
 class Image(NamedTuple):
-    """An image: the torch and transformers in it, the processor that it is for, and its name."""
+    """An image with its versions of torch and transformers, its processor and its name."""
 
     torch: str
     transformers: str | None
@@ -60,7 +60,7 @@ IMAGES = (
 
 
 def image_for(region: str, processor: Literal["cpu", "gpu"]) -> str:
-    """Return the URI of the newest known image that fits the torch and transformers installed here.
+    """Return the URI of the newest known image that fits the installed torch and transformers.
 
     Raises:
         ConfigError: every known image has a newer torch.
@@ -70,15 +70,15 @@ def image_for(region: str, processor: Literal["cpu", "gpu"]) -> str:
 
 
 def training_image(region: str, *, torch: str, transformers: str, processor: Literal["cpu", "gpu"]) -> str:
-    """Return the URI of the newest known image whose torch is not newer than the one here.
+    """Return the URI of the newest known image whose torch is not newer than `torch`.
 
-    Of two images with the same torch, one whose transformers is not newer either comes first: less to install.
+    Of images with the same torch, one whose transformers is not newer either is preferred, because less is installed.
 
     Args:
-        region: where the job runs; images are pulled from the same region.
-        torch: version of torch here, such as "2.13.0+cpu".
-        transformers: version of transformers here.
-        processor: what the instance computes on.
+        region: the job's region, from which images are pulled.
+        torch: the local version of torch, such as "2.13.0+cpu".
+        transformers: the local version of transformers.
+        processor: the processor that the instance computes on.
 
     Raises:
         ConfigError: every known image has a newer torch.
@@ -87,8 +87,8 @@ def training_image(region: str, *, torch: str, transformers: str, processor: Lit
     if not fitting:
         known = ", ".join(image.torch for image in IMAGES if image.processor == processor)
         raise ConfigError(
-            f"no {processor} image is known for torch {torch} (known: {known}). Give the URI of one: "
-            "SageMakerLauncher(image=…), or install a newer torch here."
+            f"no {processor} image is known for torch {torch} (known: {known}). Give the URI of an image with "
+            "SageMakerLauncher(image=…), or install a newer torch on this machine."
         )
 
     def rank(image: Image) -> tuple[tuple[int, ...], bool]:
@@ -100,5 +100,5 @@ def training_image(region: str, *, torch: str, transformers: str, processor: Lit
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """Return major and minor version; an image of 2.11.0 also serves somebody who has 2.11.1."""
+    """Return major and minor version, because an image with 2.11.0 also fits a local 2.11.1."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

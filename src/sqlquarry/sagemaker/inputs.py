@@ -1,4 +1,4 @@
-"""Collect what a job reads: records, base model, prompt, configuration, and the library itself."""
+"""Collect the inputs of a job: records, base model, prompt, configuration, and the library itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlquarry.sagemaker.staging import Channel
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
-# Many repositories carry the same weights again in another format; training reads safetensors.
+# Many repositories contain the same weights in other formats too, but training reads only safetensors.
 _OTHER_WEIGHTS = {".bin", ".pth", ".pt", ".gguf", ".h5", ".msgpack", ".onnx"}
 
 
@@ -27,10 +27,10 @@ class Inputs:
     """All inputs of a job.
 
     Args:
-        channels: those that are sent, the training records first.
-        places: channel -> ``s3://`` prefix of those that are on S3 already.
-        base: the base model's hub id or ``s3://`` prefix, or the channel that brings it.
-        prompt_fingerprint: of the formatter.
+        channels: the channels that are sent, beginning with the training records.
+        places: channel -> ``s3://`` prefix of the channels that are already on S3.
+        base: the base model's hub id or ``s3://`` prefix, or the channel that contains it.
+        prompt_fingerprint: the formatter's fingerprint.
         config: `TrainingConfig.identity`.
     """
 
@@ -42,7 +42,7 @@ class Inputs:
 
     @property
     def learnt(self) -> str:
-        """SHA-256 (hex) of what the adapter depends on, which excludes the machines. It reads all local weights."""
+        """SHA-256 (hex) of everything that determines the adapter, without the machines. It reads all local weights."""
         base = self.base if isinstance(self.base, str) else self.base.digest
         return hashlib.sha256(
             json_bytes([base, self.prompt_fingerprint, self.channels[0].digest, self.config])
@@ -59,10 +59,10 @@ def gather(
 ) -> Inputs:
     """Collect the channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
 
-    Nothing is hashed yet, because the base may have many gigabytes.
+    Nothing is hashed yet, because the base model may have many gigabytes.
 
     Raises:
-        RecordError: there are no records, or some without SQL.
+        RecordError: there are no records, or some have no SQL.
         UnsupportedModelError: the base model cannot be used.
         ConfigError: packages cannot be pinned or verified (see `packaging`).
     """
@@ -95,7 +95,7 @@ def gather(
 
 
 def bootstrap_source() -> bytes:
-    """Return the first program of the job."""
+    """Return the source code of the job's first program."""
     return Path(bootstrap.__file__).read_bytes()
 
 
@@ -103,7 +103,7 @@ def _lines(records: Sequence[Record], what: str) -> bytes:
     without = [record.id or f"record {index}" for index, record in enumerate(records) if record.sql is None]
     if not records or without:
         problem = f"{len(without)} records have no sql: {', '.join(without[:5])}" if without else "there are none"
-        raise RecordError(f"the records of {what!r} cannot be learnt from: {problem}")
+        raise RecordError(f"the records of {what!r} cannot be used for training: {problem}")
     return json_lines(records).encode()
 
 

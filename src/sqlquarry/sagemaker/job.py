@@ -1,4 +1,4 @@
-"""A training job on SageMaker: follow it, stop it, and ask what it made and what it cost."""
+"""Follow and stop a training job on SageMaker, and query its results and its cost."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ JOB_POLLING = Polling(interval_s=15.0)  # SageMaker ends every job by its own li
 
 @dataclass(slots=True)
 class TrainingJob:
-    """One job of the account, by its name.
+    """A training job of the account, identified by its name.
 
     Args:
         name: the job's name.
         sagemaker: a SageMaker client.
         logs: a CloudWatch Logs client.
         usd_per_hour: instance type -> US dollars per hour.
-        polling: how often a running job is looked at, and how long `wait` waits for its end.
-        now: returns the time; tests replace it.
-        progress: how far training was in the last line that `wait` showed; None before.
+        polling: how often to look at a running job, and how long `wait` waits for its end.
+        now: returns the time. Tests replace it.
+        progress: progress in the newest log line that `wait` has shown, or None.
     """
 
     name: str
@@ -52,22 +52,22 @@ class TrainingJob:
     def wait(self, *, show_progress: bool = True) -> TrainingJob:
         """Wait until the job has ended, and show its log lines and progress on standard error.
 
-        Ctrl-C ends the wait, not the job; `SageMakerLauncher.attach` finds it again.
+        Ctrl-C ends the wait but not the job. `SageMakerLauncher.attach` finds the job again.
 
         Args:
             show_progress: False waits silently.
 
         Raises:
-            TrainingInterruptedError: the job was stopped, or ran into max_runtime_s or max_wait_s; launched again, it
-                resumes from its newest checkpoint.
-            TrainingError: it failed, with SageMaker's reason and what to do; or it runs for longer than
-                `Polling.timeout_s`; or AWS could not be asked.
+            TrainingInterruptedError: the job was stopped, or reached max_runtime_s or max_wait_s. If it is launched
+                again, it resumes from its newest checkpoint.
+            TrainingError: the job failed (the message contains SageMaker's reason and what to do), it runs for longer
+                than `Polling.timeout_s`, or AWS could not be asked.
         """
         try:
             with Display(self.name, show=show_progress) as display:
                 description = self._followed(display if show_progress else None)
         except KeyboardInterrupt:
-            logger.warning("the training job %s continues; attach(%r) follows it again", self.name, self.name)
+            logger.warning("the training job %s continues. Follow it again with attach(%r)", self.name, self.name)
             raise
         _raise_unless_completed(description)
         return self
@@ -86,15 +86,15 @@ class TrainingJob:
                 return description
             if self.polling.is_over(self.polling.clock() - started):
                 raise TrainingError(
-                    f"the training job {self.name} has not ended within timeout_s={self.polling.timeout_s:g}. It "
-                    f"continues; attach({self.name!r}) follows it again. To wait for longer, raise Polling.timeout_s."
+                    f"the training job {self.name} has not ended within timeout_s={self.polling.timeout_s:g}, and "
+                    f"continues. Follow it again with attach({self.name!r}). To wait longer, raise Polling.timeout_s."
                 )
             self.polling.sleep(self.polling.interval_s)
 
     def stop(self) -> None:
-        """Ask the job to stop; it writes a checkpoint within the 120 s that SageMaker leaves it.
+        """Ask the job to stop. It writes a checkpoint within the 120 s that SageMaker allows.
 
-        A job that has ended is left alone.
+        If the job has ended, nothing happens.
 
         Raises:
             TrainingError: AWS refused.
@@ -111,11 +111,10 @@ class TrainingJob:
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars for the machines so far; None if the price of the instance type is not known.
+        """US dollars for the machines so far, or None if the price of the instance type is unknown.
 
-        It is SageMaker's billable seconds x machines x price per hour, without storage. The billable seconds of a spot
-        job that has ended are already reduced by its savings; while it runs, the figure is what on-demand machines
-        would cost.
+        This is SageMaker's billable seconds x machines x price per hour, without storage. When a spot job has ended,
+        its billable seconds already include the savings. While it runs, the cost is that of on-demand machines.
         Source: "DescribeTrainingJob", BillableTimeInSeconds.
         """
         description = self.describe()
@@ -135,14 +134,14 @@ class TrainingJob:
 
     @property
     def merged_uri(self) -> str:
-        """``s3://`` prefix of the merged model, for `BedrockImporter`, once a job that merges is Completed."""
+        """``s3://`` prefix of the merged model for `BedrockImporter`, complete once a merging job is Completed."""
         return f"{self._artifacts}/merged"
 
     def describe(self) -> DescribeTrainingJobResponseTypeDef:
         """Return SageMaker's description of the job.
 
         Raises:
-            TrainingError: there is no such job, or AWS could not be asked.
+            TrainingError: the job does not exist, or AWS could not be asked.
         """
         with aws_errors(TrainingError, f"looking at the training job {self.name}", service="sagemaker"):
             return self.sagemaker.describe_training_job(TrainingJobName=self.name)
@@ -158,7 +157,7 @@ class TrainingJob:
         try:
             self.sagemaker.describe_training_job(TrainingJobName=self.name)
         except (BotoCoreError, ClientError) as error:
-            # The service answers a name that it does not know with the code of any bad request.
+            # For an unknown name, the service answers with the generic code of a bad request.
             if error_code(error) == "ValidationException" and re.search("not (found|find)", str(error)):
                 return False
             raise training_error(error, f"looking for the training job {self.name}") from error
@@ -180,10 +179,10 @@ def _raise_unless_completed(description: DescribeTrainingJobResponseTypeDef) -> 
         raise TrainingError(f"the training job {name} failed: {reason.rstrip('.')}. {job_advice(reason)}")
     if status != "Completed":
         why = {
-            "MaxRuntimeExceeded": f"ran into max_runtime_s={limits.get('MaxRuntimeInSeconds')}; raise it",
-            "MaxWaitTimeExceeded": f"ran into max_wait_s={limits.get('MaxWaitTimeInSeconds')}, waiting for spot "
-            "machines included; raise it, or set spot=False",
+            "MaxRuntimeExceeded": f"reached max_runtime_s={limits.get('MaxRuntimeInSeconds')}. Raise this limit",
+            "MaxWaitTimeExceeded": f"reached max_wait_s={limits.get('MaxWaitTimeInSeconds')}, which includes waiting "
+            "for spot machines. Raise this limit, or set spot=False",
         }.get(description.get("SecondaryStatus", ""), "was stopped")
         raise TrainingInterruptedError(
-            f"the training job {name} {why}. What it learnt is kept: launch again to resume from the newest checkpoint."
+            f"the training job {name} {why}. Launch it again to resume from the newest checkpoint."
         )

@@ -1,4 +1,4 @@
-"""SageMakerLauncher: the same trainer and records, trained and merged by a SageMaker training job."""
+"""Start SageMaker training jobs that train and merge with the same trainer and records."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ logger = visible_logger(__name__)
 _REQUEST_ATTEMPTS = 8  # a job is watched for hours
 _PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
 
-# The SageMaker Python SDK's words, for "did you mean".
+# Option names of the SageMaker Python SDK, for "did you mean" hints.
 _ALSO_CALLED = {
     "image_uri": "image",
     "instance_count": "compute",
@@ -65,36 +65,37 @@ _ALSO_CALLED = {
 @check_options(also_called=_ALSO_CALLED)
 @dataclass(frozen=True, slots=True)
 class SageMakerLauncher:
-    """Runs training as a SageMaker job, on machines that exist only as long as it runs.
+    """Starts training jobs on SageMaker, on machines that exist only while a job runs.
 
-    Needs the extras aws, train and merge, because the job gets the versions installed here. Everything is checked
-    before anything is sent. Nothing is sent twice, because the job's name is made of the content of all that it reads.
+    It needs the extras aws, train and merge, because the job gets the locally installed versions. Everything is checked
+    before anything is sent. Nothing is sent twice, because the job's name is derived from the content of all inputs.
 
     Args:
-        role_arn: the role that the job runs as; sagemaker.amazonaws.com must be allowed to assume it.
+        role_arn: the job's role. sagemaker.amazonaws.com must be allowed to assume it.
         bucket: the bucket for inputs, checkpoints and results, in the job's region.
-        prefix: the folder in it.
-        session: a boto3 session, which also has the job's region; None uses the default credentials.
-        image: URI of the container; "auto" chooses an AWS Deep Learning Container by the torch that is installed here.
+        prefix: the folder in the bucket.
+        session: a boto3 session with the job's region. None uses the default credentials.
+        image: URI of the container. "auto" chooses an AWS Deep Learning Container that fits the installed torch.
         compute: the machines.
-        networking: the VPC that the job runs in; None uses SageMaker's own network.
+        networking: the VPC that the job runs in. None uses SageMaker's own network.
         stopping: the job's time limits.
-        polling: how often a running job is looked at, and how long `TrainingJob.wait` waits for its end.
-        kms_key_arn: key for the volume, the inputs and the results; None uses keys of AWS.
-        tags: of the job.
-        environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, because
-            everybody who may look at the job can read them.
-        secret_arns: environment variable -> ARN of the Secrets Manager secret that holds its value, such as HF_TOKEN
-            (gated models) or WANDB_API_KEY; the job is told the ARNs, never the values. Variables of pip, such as
-            PIP_INDEX_URL with a private index and its password, are for the installation alone (the image needs boto3).
-        requirements: what the job installs below this library. "locked" installs the versions that this release was
-            tested with, each file by its SHA-256; a path is a requirements file of your own with ``==`` and ``--hash``
-            for everything; "without-hashes" pins the versions installed here, and trusts the package index.
-        usd_per_hour: instance type -> US dollars per hour, for `TrainingJob.cost_usd`; others as in `hardware`, whose
-            prices are of us-east-1 and for orientation.
+        polling: how often to look at a running job, and how long `TrainingJob.wait` waits for its end.
+        kms_key_arn: the key for the volume, the inputs and the results. None uses keys that AWS owns.
+        tags: the job's tags.
+        environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI. Secrets are refused,
+            because everybody who may describe the job can read them.
+        secret_arns: environment variable -> ARN of the Secrets Manager secret with its value, such as HF_TOKEN (gated
+            models) or WANDB_API_KEY. The job gets only the ARNs. pip's variables, such as PIP_INDEX_URL with the
+            password of a private index, are used only for the installation (the image needs boto3).
+        requirements: the packages that the job installs in addition to this library. "locked" installs the versions
+            that this release was tested with, verified by SHA-256. A path is your own requirements file with ``==`` and
+            ``--hash`` for every package. "without-hashes" pins the locally installed versions and trusts the package
+            index.
+        usd_per_hour: instance type -> US dollars per hour, for `TrainingJob.cost_usd`. Other types have the prices in
+            `hardware`, which are approximate and for us-east-1.
 
     Raises:
-        ConfigError: options that cannot work, all at once.
+        ConfigError: options are invalid (all are listed).
     """
 
     role_arn: str
@@ -118,11 +119,11 @@ class SageMakerLauncher:
         check_rules(
             self,
             {
-                "bucket": (BUCKET_NAME.fullmatch(self.bucket) is not None, "a bucket's name, without s3://"),
-                "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket, without s3://"),
+                "bucket": (BUCKET_NAME.fullmatch(self.bucket) is not None, "a bucket name without s3://"),
+                "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket without s3://"),
                 "stopping": (
                     self.compute.spot or self.stopping.max_wait_s == "auto",
-                    "without max_wait_s, which is for spot machines, or compute must be Compute(spot=True)",
+                    "a StoppingCondition without max_wait_s, unless compute is Compute(spot=True)",
                 ),
             },
             *environment_problems(self.environment, self.secret_arns),
@@ -139,27 +140,28 @@ class SageMakerLauncher:
         merge: MergeBase | None = "auto",
         wait: bool = True,
     ) -> TrainingJob:
-        """Start the job, or find the one with the same content, whether it is running or finished.
+        """Start a job, or return the running or finished job with the same content.
 
-        A job that failed or was stopped is started again under another name, and resumes from its newest checkpoint,
-        also on another instance type.
+        A job that failed or was stopped is started again with another name. It resumes from its newest checkpoint, even
+        on another instance type.
 
         Args:
-            trainer: base model, prompt and configuration. It is checked as the job will check it, wherever the base
-                model is, before anything is hashed or sent. A local base model is then sent to S3, once.
+            trainer: base model, prompt and configuration. Before anything is hashed or sent, it is checked in the same
+                way as in the job. A local base model is then uploaded to S3 once.
             train: records with SQL.
             evaluation: records whose loss is reported after each epoch.
-            name: beginning of the job's name; a part made of the content follows.
-            merge: the weights that the adapter is merged into (see `AdapterMerger`); None leaves the adapter alone.
+            name: prefix of the job's name. A part derived from the content follows.
+            merge: the weights that the adapter is merged into (see `AdapterMerger`). None means no merge.
             wait: follow the job to its end (see `TrainingJob.wait`).
 
         Raises:
             MissingExtraError: an extra is not installed.
-            ConfigError: something the service would refuse, or a run that cannot work (see `check_run`).
+            ConfigError: the service would refuse an option, or the run cannot work (see `check_run`).
             RecordError: there are no records, some have no SQL, or some are longer than a row.
-            DeviceError: the machine's GPUs lack memory or do not compute in bfloat16.
+            DeviceError: the machine's GPUs lack memory or do not support bfloat16.
             ModelError: the base model cannot be used or reached.
-            TrainingError: AWS refused, with what to do (which quota, which right); or, with `wait`, the job failed.
+            TrainingError: AWS refused (the message names the missing quota or permission), or the job failed with
+                `wait`.
             TrainingInterruptedError: with `wait`, the job was stopped.
         """
         draft = self._checked_draft(trainer, train, evaluation, merge, name)
@@ -181,10 +183,10 @@ class SageMakerLauncher:
         name: str | None = None,
         merge: MergeBase | None = "auto",
     ) -> CreateTrainingJobRequestTypeDef:
-        """Return the CreateTrainingJob request of `launch`; nothing is sent, and no credentials are needed.
+        """Return the CreateTrainingJob request of `launch` without sending anything. This needs no credentials.
 
         Raises:
-            ConfigError, RecordError, ModelError, MissingExtraError: as `launch`.
+            ConfigError, RecordError, ModelError, MissingExtraError: as in `launch`.
         """
         draft = self._checked_draft(trainer, train, evaluation, merge, name)
         request = self._hashed_request(draft)
@@ -195,13 +197,13 @@ class SageMakerLauncher:
     def plan(
         self, trainer: QLoRAFSDPTrainer, train: Sequence[Record], evaluation: Sequence[Record] | None = None
     ) -> TrainingPlan:
-        """Forecast steps, memory, time and price of the job on these machines, and check it as the job will.
+        """Forecast the steps, memory, time and price of a job on these machines, with the same checks as in the job.
 
-        Each machine starts a process for each GPU, but no more than there are rows for. For an instance type that is
-        not in the library's table, and for CPUs, only what does not depend on the machine is checked.
+        Each machine starts a process for each GPU, but not more than a step has rows. For CPUs and for instance types
+        that are not in the library's table, only checks that do not depend on the machine are made.
 
         Raises:
-            RecordError, ConfigError, DeviceError, ModelError: as `QLoRAFSDPTrainer.plan`.
+            RecordError, ConfigError, DeviceError, ModelError: as in `QLoRAFSDPTrainer.plan`.
         """
         require("train", "SageMakerLauncher.plan")
         instance_type, instances = self.compute.instance_type, self.compute.instance_count
@@ -222,7 +224,9 @@ class SageMakerLauncher:
             s3=self._s3,
         )
         if not known and self.compute.processor == "gpu":
-            note = f"{instance_type} is not in the table of instances: its memory and price are not checked"
+            note = (
+                f"the memory and price of {instance_type} are not checked, because it is not in the table of instances"
+            )
             return dataclasses.replace(plan, notes=(*plan.notes, note))
         return plan
 
@@ -230,7 +234,7 @@ class SageMakerLauncher:
         """Return a job of the account, to wait for it, stop it, or get its results.
 
         Raises:
-            TrainingError: there is no such job, or AWS could not be asked.
+            TrainingError: the job does not exist, or AWS could not be asked.
         """
         job = self._job(name)
         job.describe()
@@ -244,8 +248,8 @@ class SageMakerLauncher:
         merge: MergeBase | None,
         name: str | None,
     ) -> JobDraft:
-        """Check all that does not depend on the content of the inputs; nothing is hashed or sent."""
-        for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
+        """Check everything that does not depend on the content of the inputs, without hashing or sending anything."""
+        for extra in ("aws", "train", "merge"):  # the job gets the locally installed versions
             require(extra, "SageMakerLauncher")
         reporting = {"environment": self.environment, "secret_arns": self.secret_arns}
         if bad := trainer_problems(trainer, merge, compute=self.compute, **reporting):
@@ -263,16 +267,16 @@ class SageMakerLauncher:
             processes=processes_to_start(forecast, self.compute),
             notes=forecast.remarks,
         )
-        # What the service would refuse does not depend on the digests, which take minutes for a large base.
+        # The service's rules do not depend on the digests, which take minutes for a large base model.
         longest = last_name(draft.job_name(ANY_DIGEST))
         request = self._request(longest, draft.unhashed_files(self._place), draft.image)
         check_request(request, sagemaker.meta.service_model)
         return draft
 
     def _hashed_request(self, draft: JobDraft) -> CreateTrainingJobRequestTypeDef:
-        """Return the request; the job's name is made of the content of all that it reads."""
+        """Return the request. The job's name is derived from the content of all inputs."""
         files = draft.hashed_files(self._place)
-        # Processes do not change the name: if tokens are estimated, a later plan may start more.
+        # The name does not depend on processes, because a later plan may start more if tokens are estimated.
         nameless = {**self._request("", files, draft.image)}
         del nameless["TrainingJobName"]
         content = hashlib.sha256(json.dumps(nameless, sort_keys=True).encode()).hexdigest()
@@ -297,7 +301,7 @@ class SageMakerLauncher:
         )
 
     def _start(self, draft: JobDraft, request: CreateTrainingJobRequestTypeDef) -> None:
-        """Send what S3 does not have yet, then start the job."""
+        """Send the inputs that are not on S3 yet, then start the job."""
         for note in draft.notes:
             logger.warning(note)
         staging = staging_prefix(self._s3(), self.bucket, self._folder, self.kms_key_arn)
@@ -308,14 +312,14 @@ class SageMakerLauncher:
         logger.info("training job %s on %d x %s", request["TrainingJobName"], *machines)
 
     def _check_bucket(self) -> None:
-        """Check that the bucket exists, may be used, and is in the job's region."""
+        """Check that the bucket exists, is accessible, and is in the job's region."""
         s3 = self._s3()
         with aws_errors(TrainingError, f"looking at the bucket {self.bucket}", service="sagemaker"):
             found = s3.head_bucket(Bucket=self.bucket)
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(
-                f"the bucket {self.bucket} is in {there}, but the job would run in {here}: use one region"
+                f"the bucket {self.bucket} is in {there}, but the job would run in {here}. Use one region for both."
             )
 
     def _job(self, name: str) -> TrainingJob:

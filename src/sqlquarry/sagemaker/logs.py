@@ -1,4 +1,4 @@
-"""Read a job's log lines as they come, and show them."""
+"""Read the log lines of a running job and show them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 class LogFollower:
-    """Reads what CloudWatch has received from a job since the last reading, one stream for each machine.
+    """Reads the log lines that CloudWatch has received from a job since the last read, one stream for each machine.
 
     Args:
-        client: of CloudWatch Logs.
+        client: a CloudWatch Logs client.
         job: the job's name.
     """
 
     def __init__(self, client: CloudWatchLogsClient, job: str) -> None:
         self._client, self._job = client, job
-        self._places: dict[str, str] = {}  # stream -> token of what follows
+        self._places: dict[str, str] = {}  # stream -> token of the next page
 
     def lines(self) -> Iterator[str]:
-        """Yield new lines; if there are several machines, each line begins with the machine's name.
+        """Yield new lines. If there are several machines, each line begins with the machine's name.
 
-        A log that cannot be read yields nothing, because the job does not depend on it.
+        If the log cannot be read, nothing is yielded, because the job does not depend on it.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -44,7 +44,7 @@ class LogFollower:
                 for line in self._new(stream):
                     yield f"{host}: {line}" if several else line
         except (BotoCoreError, ClientError) as error:
-            # SageMaker makes the group with the account's first job, and the streams minutes after the job.
+            # SageMaker creates the group with the account's first job, and the streams minutes after a job.
             if error_code(error) != "ResourceNotFoundException":
                 logger.warning("the log of %s cannot be read: %s", self._job, error)
 
@@ -67,12 +67,12 @@ class LogFollower:
             page = self._client.get_log_events(**request)
             self._places[stream] = page["nextForwardToken"]
             yield from (event["message"].rstrip("\n") for event in page["events"])
-            if page["nextForwardToken"] == token:  # the end, so far
+            if page["nextForwardToken"] == token:  # there is nothing more yet
                 return
 
 
 class Display:
-    """Shows a job: its state, its lines, and a bar of its steps; a context manager."""
+    """A context manager that shows a job's state, its log lines, and a progress bar of its steps."""
 
     def __init__(self, job: str, *, show: bool = True) -> None:
         self._bar = ProgressBar(job, unit="step", show=show)
@@ -93,7 +93,7 @@ class Display:
             self._print(f"[{state}]")
 
     def line(self, line: str) -> Progress | None:
-        """Show a line of the log and return the progress in it, which moves the bar instead if there is one."""
+        """Show a log line, or move the bar if the line contains progress. Return the progress, or None."""
         progress = Progress.parse(line)
         if progress is not None:
             speed = f", {progress.tokens_per_s:,.0f} tokens/s" if progress.tokens_per_s else ""
@@ -104,5 +104,5 @@ class Display:
         return progress
 
     def _print(self, line: str) -> None:
-        # A bar that a program drew itself begins its next state with a carriage return.
+        # Progress bars of other programs begin each update with a carriage return.
         self._bar.print(visible(line.replace("\r", "\n")))

@@ -1,4 +1,4 @@
-"""The log line of each step: the container writes it; CloudWatch's metrics and the launcher's progress read it."""
+"""The log line of each step. The container writes it, and CloudWatch metrics and the launcher's progress read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NUMBER = r"([0-9.eE+-]+)"
 _SHOWN = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s")
-# SageMaker makes a CloudWatch metric of the first group of each, matched against every line.
+# SageMaker matches each pattern against every line and makes a CloudWatch metric from the first group.
 _PATTERNS = {"step": r"\bstep=(\d+)/"} | {name: rf"\b{name}={_NUMBER}" for name in _SHOWN}
 METRIC_DEFINITIONS: list[MetricDefinitionTypeDef] = [
     {"Name": name, "Regex": pattern} for name, pattern in _PATTERNS.items()
@@ -27,14 +27,14 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Args:
-        step: number of optimizer steps done.
-        steps: number of optimizer steps of the run; None if the line does not say.
+        step: number of finished optimizer steps.
+        steps: total number of optimizer steps, or None if the line does not contain it.
         loss: training loss of the step.
         tokens_per_s: trained tokens per second.
-        eta_s: seconds to the end of training; None if `steps` is.
+        eta_s: seconds to the end of training, or None if `steps` is None.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Progress:
 
     @classmethod
     def parse(cls, line: str) -> Progress | None:
-        """Return the progress that a log line reports; None for any other line."""
+        """Return the progress in a log line, or None for any other line."""
         match = _LINE.search(line)
         if match is None:
             return None
@@ -62,11 +62,11 @@ class Progress:
 
 
 def metric_line(entry: Mapping[str, float], before: Mapping[str, float] | None) -> str:
-    """Return the line of one step.
+    """Return the log line of a step.
 
     Args:
-        entry: an entry of ``training_log.jsonl``; its `steps`, if it has them, are the whole run's.
-        before: the entry before, for the rate; None at the start.
+        entry: an entry of ``training_log.jsonl``. If it has `steps`, that is the total of the run.
+        before: the previous entry, for the rate. None at the start.
     """
     values = {name: entry[name] for name in _SHOWN if name in entry}
     # `seconds` counts earlier sessions too, so the first step of a resumed run has no rate.
@@ -97,7 +97,7 @@ def echoed(log: Path) -> Iterator[None]:
             with log.open("rb") as file:
                 file.seek(place)
                 written = file.read()
-            whole = written[: written.rfind(b"\n") + 1]  # the last line may still be being written
+            whole = written[: written.rfind(b"\n") + 1]  # the last line may be incomplete
             place += len(whole)
             for line in whole.splitlines():
                 entry = json.loads(line)

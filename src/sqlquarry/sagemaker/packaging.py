@@ -1,7 +1,7 @@
-"""What the job installs: this library as a wheel, and the packages below it, which are locked by their SHA-256.
+"""Build the packages that the job installs: this library as a wheel, and its dependencies, locked by SHA-256.
 
-``locks/`` holds requirements files with the hash of every file, transitive dependencies included, for any Python and
-platform that the images have; ``make lock`` writes them. torch is the image's own.
+``locks/`` contains requirements files with the hash of every file, including transitive dependencies, for all Python
+versions and platforms of the images. ``make lock`` writes them. torch is part of the image.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sqlquarry.credentials import find_credential
 from sqlquarry.errors import ConfigError
 
 _NAME = "sqlquarry"
-_EXTRAS = ("train", "merge", "aws")  # what the container does
+_EXTRAS = ("train", "merge", "aws")  # the extras that the container needs
 _HASHES = r"(\s+--hash=sha256:[0-9a-f]{64})+"
 _HASHED_LINE = re.compile(
     rf"\s*(#.*|[A-Za-z0-9][\w.-]*(\[[\w,.\s-]+\])?\s*==\s*[\w.+!-]+\s*(;[^#]*?)?{_HASHES}\s*(#.*)?)$"
 )
-_INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # bring what a report needs, too
-_OF_THE_IMAGE = "torch"  # built for the image's CUDA; its own requirements come with it
+_INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # smaller packages that also suffice for a report
+_OF_THE_IMAGE = "torch"  # built for the image's CUDA version; the image also has its requirements
 LOCKED, WITHOUT_HASHES = "locked", "without-hashes"
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a zip file's first day: the same files make the same wheel
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip file, so that equal files make equal wheels
 
 
 def wheel() -> tuple[str, bytes]:
-    """Return file name and content of a wheel of the library as it is installed, also from an editable checkout.
+    """Return the file name and content of a wheel of the installed library, even from an editable checkout.
 
-    Pure Python needs no build: the package's files, the metadata of its installation and a RECORD make a wheel.
+    Pure Python needs no build. The package's files, the metadata of its installation and a RECORD make a wheel.
     Source: "Binary distribution format", packaging.python.org/specifications/binary-distribution-format.
 
     Raises:
@@ -60,14 +60,15 @@ def wheel() -> tuple[str, bytes]:
 
 
 def job_requirements(choice: str | Path, reporters: Sequence[str] = ()) -> str:
-    """Return the requirements file that the job installs, by `SageMakerLauncher.requirements`.
+    """Return the content of the requirements file that the job installs, for `SageMakerLauncher.requirements`.
 
     Args:
         choice: "locked", "without-hashes", or the path of a requirements file.
         reporters: `TrainingConfig.report_to`.
 
     Raises:
-        ConfigError: a package has no lock or hash, the file cannot be read or holds a credential; or as `requirements`.
+        ConfigError: a package has no lock or hash, the file cannot be read or contains a credential, or as in
+            `requirements`.
     """
     if choice == WITHOUT_HASHES:
         return requirements(reporters)
@@ -78,33 +79,33 @@ def job_requirements(choice: str | Path, reporters: Sequence[str] = ()) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"requirements is {str(choice)!r}, but must be {LOCKED!r}, {WITHOUT_HASHES!r} or a requirements file, and "
-            f"reading that file failed: {error}"
+            f"requirements is {str(choice)!r}, but must be {LOCKED!r}, {WITHOUT_HASHES!r} or the path of a "
+            f"requirements file, and reading that file failed: {error}"
         ) from error
     if kind := find_credential(text):
         raise ConfigError(
-            f"{path} holds {kind} (not shown), and everybody could read it who may read the bucket. Take it out; give "
-            "pip's secrets by their ARNs: secret_arns={'PIP_INDEX_URL': …}"
+            f"{path} contains {kind} (not shown), and everybody with access to the bucket could read it. Remove it, "
+            "and give pip's secrets by their ARNs: secret_arns={'PIP_INDEX_URL': …}"
         )
     lines = text.replace("\\\n", " ").splitlines()
     unpinned = [line.split()[0] for line in lines if line.strip() and not _HASHED_LINE.match(line)]
     if unpinned or not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
         raise ConfigError(
-            f"{path} must hold only lines name==version --hash=sha256:…, for transitive dependencies too (uv pip "
+            f"{path} must contain only lines name==version --hash=sha256:…, including transitive dependencies (uv pip "
             f"compile --generate-hashes writes them), but it has {', '.join(unpinned[:5]) or 'none'}. To trust the "
-            f"package index instead, say requirements={WITHOUT_HASHES!r}"
+            f"package index instead, pass requirements={WITHOUT_HASHES!r}"
         )
     return text
 
 
 def _locked(reporters: Sequence[str]) -> str:
-    """Return the lock of the library and those of the reporters; a package with its hashes is one entry."""
+    """Return the combined locks of the library and the reporters. A package with its hashes is one entry."""
     folder = Path(__file__).parent / "locks"
     unknown = [name for name in reporters if not (folder / f"{name}.txt").is_file()]
     if unknown:
         raise ConfigError(
-            f"report_to names {', '.join(unknown)}, which this release has not locked. Give a requirements file with "
-            f"hashes, or say requirements={WITHOUT_HASHES!r}"
+            f"report_to has {', '.join(unknown)}, for which this release has no lock. Give a requirements file with "
+            f"hashes, or pass requirements={WITHOUT_HASHES!r}"
         )
     locks = [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("job", *reporters)]
     entries = dict.fromkeys(entry for lock in locks for entry in re.split(r"\n(?=[a-z0-9])", lock.strip()))
@@ -112,15 +113,15 @@ def _locked(reporters: Sequence[str]) -> str:
 
 
 def requirements(reporters: Sequence[str] = ()) -> str:
-    """Return a requirements file with the packages below the library at the versions installed here.
+    """Return a requirements file with the library's dependencies in the locally installed versions.
 
-    torch and what it needs are left out, because they belong to the image.
+    torch and its dependencies are left out, because they are part of the image.
 
     Args:
-        reporters: `TrainingConfig.report_to`, whose packages no extra holds.
+        reporters: `TrainingConfig.report_to`, whose packages are not in an extra.
 
     Raises:
-        ConfigError: the library or one of these packages is not installed here.
+        ConfigError: the library or one of these packages is not installed.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -150,15 +151,15 @@ def requirements(reporters: Sequence[str] = ()) -> str:
     if missing:
         wanted = " ".join([f"'{_NAME}[{','.join(_EXTRAS)}]'", *reporters])
         raise ConfigError(
-            f"the job's packages are pinned to what is installed here, but {', '.join(sorted(missing))} is not. "
-            f"Run: pip install {wanted}"
+            f"the job's packages are pinned to the installed versions, but not installed: "
+            f"{', '.join(sorted(missing))}. Run: pip install {wanted}"
         )
     del pinned[_NAME]
     return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
 
 
 def _installed(reporter: str) -> str:
-    """Return the package, or the smaller one that is installed here instead."""
+    """Return the package, or the smaller package that is installed instead."""
     for name in (reporter, _INSTEAD.get(reporter, reporter)):
         with contextlib.suppress(PackageNotFoundError):
             distribution(name)
@@ -171,8 +172,8 @@ def _library() -> Distribution:
         return distribution(_NAME)
     except PackageNotFoundError as error:
         raise ConfigError(
-            f"{_NAME} runs from {Path(__file__).parents[1]} without being installed, so pip knows neither its "
-            "version nor what it needs. Run: pip install -e . there"
+            f"{_NAME} runs from {Path(__file__).parents[1]} without being installed, so its version and dependencies "
+            "are unknown. Run there: pip install -e ."
         ) from error
 
 

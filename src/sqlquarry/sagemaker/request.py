@@ -1,4 +1,4 @@
-"""The CreateTrainingJob request, built in one place.
+"""Build the CreateTrainingJob request.
 
 Source: "CreateTrainingJob", docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _CHECKPOINTS = "/opt/ml/checkpoints"
 _BOOTSTRAP = "/opt/ml/input/data/code/bootstrap.py"
-# Runs the very bytes that it has compared with the digest in the request; an argument has at most 256 characters. -P
-# keeps the working directory, where somebody might put a json.py, off the path.
+# This runs the same bytes that it has compared with the digest in the request. An argument can have at most 256
+# characters. -P keeps the working directory off the path, because somebody might put a json.py there.
 _RUN_VERIFIED = (
     "import hashlib,sys;p,h=sys.argv[1:3];b=open(p,'rb').read();m=p+' was changed on S3';"
     "hashlib.sha256(b).hexdigest()==h or (open('/opt/ml/output/failure','w').write(m),sys.exit(m));"
@@ -35,14 +35,14 @@ _RUN_VERIFIED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFiles:
-    """Where a job's inputs, checkpoints and results are on S3.
+    """The locations of a job's inputs, checkpoints and results on S3.
 
     Args:
         channels: name -> ``s3://`` prefix of every input.
         digests: name -> `Channel.digest` of the inputs that the launcher sends; the job verifies them.
         bootstrap_sha256: SHA-256 (hex) of the first program.
         checkpoints: ``s3://`` prefix that SageMaker copies the checkpoints to and from.
-        results: ``s3://`` prefix below which SageMaker makes a folder for the job.
+        results: ``s3://`` prefix below which SageMaker creates a folder for the job.
     """
 
     channels: Mapping[str, str]
@@ -71,17 +71,17 @@ def training_request(
 
     Args:
         name: the job's name.
-        files: what it reads and writes.
+        files: the locations of its files.
         image: URI of the container.
-        role_arn: the role that the job runs as.
+        role_arn: the job's role.
         compute: the machines.
         networking: the VPC, if any.
         stopping: the time limits.
-        kms_key_arn: key for the volumes and the results.
+        kms_key_arn: the key for the volumes and the results.
         environment: variables of the job's process.
-        tags: of the job.
-        has_hashes: whether the job's requirements have hashes, which pip then requires.
-        processes: number of processes on each machine; None starts one for each of its GPUs.
+        tags: the job's tags.
+        has_hashes: whether the job's requirements have hashes. If so, pip requires them.
+        processes: number of processes on each machine. None starts one for each GPU.
     """
     request: CreateTrainingJobRequestTypeDef = {
         "TrainingJobName": name,
@@ -107,7 +107,7 @@ def training_request(
 def _algorithm(
     image: str, files: JobFiles, *, has_hashes: bool, processes: int | None
 ) -> AlgorithmSpecificationTypeDef:
-    """Return the image, and the command that verifies, installs and trains."""
+    """Return the image and the command that verifies, installs and trains."""
     return {
         "TrainingImage": image,
         "TrainingInputMode": "File",
@@ -123,7 +123,7 @@ def _algorithm(
 
 
 def _channel(name: str, uri: str) -> ChannelTypeDef:
-    """Return one input; every machine gets all of its files, because training itself shares the rows out."""
+    """Return an input channel. Every machine gets all files, because training itself distributes the rows."""
     source: S3DataSourceTypeDef = {
         "S3DataType": "S3Prefix",
         "S3DataDistributionType": "FullyReplicated",
@@ -133,7 +133,7 @@ def _channel(name: str, uri: str) -> ChannelTypeDef:
 
 
 def _output(uri: str, kms_key_arn: str | None) -> OutputDataConfigTypeDef:
-    """Return where the results go, uncompressed: Bedrock reads single files, not an archive."""
+    """Return the output location. Results are uncompressed, because Bedrock reads single files, not an archive."""
     output: OutputDataConfigTypeDef = {"S3OutputPath": uri, "CompressionType": "NONE"}
     if kms_key_arn:
         output["KmsKeyId"] = kms_key_arn

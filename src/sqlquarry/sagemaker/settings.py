@@ -1,6 +1,6 @@
-"""Settings of a training job: its machines, network and time limits, in the words of the SageMaker Python SDK.
+"""Machines, network and time limits of a training job, with the names of the SageMaker Python SDK.
 
-Each class checks its own options and returns its own part of the CreateTrainingJob request.
+Each class checks its options and returns its part of the CreateTrainingJob request.
 Source of the names: `sagemaker.train.configs` of the SageMaker Python SDK 3.
 """
 
@@ -25,16 +25,16 @@ class Compute:
     """The machines of a training job.
 
     Args:
-        instance_type: type of machine; each gets one process for each GPU that a step has a row for. The default is
-            the published recipe's machine, with four A10G of 24 GB each.
+        instance_type: the type of machine. Each machine runs one process per GPU, but not more than a step has rows.
+            The default is the machine of the published recipe, with four A10G of 24 GB each.
         instance_count: number of machines.
-        volume_size_in_gb: size of the volume, for instance types without disks of their own.
-        keep_alive_period_s: seconds for which the machines are kept (and billed) for the next job of the same kind;
-            None gives them back at once.
-        spot: use spare machines, which can be taken away at any time; training resumes from its checkpoint.
+        volume_size_in_gb: size of the volume, for instance types without their own disks.
+        keep_alive_period_s: seconds for which the machines are kept (and billed) for the next job of the same kind.
+            None releases them immediately.
+        spot: use spare machines, which AWS can take away at any time. Training resumes from its checkpoint.
 
     Raises:
-        ConfigError: options that cannot work, all at once.
+        ConfigError: options are invalid (all are listed).
     """
 
     instance_type: str = "ml.g5.12xlarge"
@@ -49,7 +49,7 @@ class Compute:
             {
                 "instance_type": (
                     not self.instance_type.startswith(_UNUSABLE_FAMILIES),
-                    "an x86 machine with NVIDIA GPUs, or with none",
+                    "an x86 machine with NVIDIA GPUs or without GPUs",
                 ),
                 "instance_count": (self.instance_count >= 1, "at least 1"),
                 "volume_size_in_gb": (self.volume_size_in_gb >= 1, "at least 1"),
@@ -60,11 +60,11 @@ class Compute:
 
     @property
     def processor(self) -> Literal["cpu", "gpu"]:
-        """What the machines train on."""
+        """The kind of processor that the machines train on."""
         return "gpu" if self.instance_type.startswith(_GPU_FAMILIES) else "cpu"
 
     def resource_config(self, kms_key_arn: str | None) -> ResourceConfigTypeDef:
-        """Return `ResourceConfig` of a request; `kms_key_arn` is the key of the volumes."""
+        """Return `ResourceConfig` of a request. `kms_key_arn` is the key of the volumes."""
         config: ResourceConfigTypeDef = {
             "InstanceType": self.instance_type,  # type: ignore[typeddict-item] # `violations` checks it
             "InstanceCount": self.instance_count,
@@ -83,11 +83,11 @@ class Networking:
     """The VPC that a training job runs in.
 
     Args:
-        subnets: subnets of the VPC; they need a way to a package index and to S3.
+        subnets: subnets of the VPC. They need access to a package index and to S3.
         security_group_ids: security groups of the same VPC.
 
     Raises:
-        ConfigError: one of the two is empty.
+        ConfigError: one of the options is empty.
     """
 
     subnets: Sequence[str]
@@ -96,7 +96,7 @@ class Networking:
     def __post_init__(self) -> None:
         for name in ("subnets", "security_group_ids"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        rule = "at least one of the VPC"
+        rule = "a list with at least one id"
         check_rules(
             self,
             {
@@ -113,15 +113,15 @@ class Networking:
 @check_options(also_called={"max_run": "max_runtime_s", "max_wait": "max_wait_s"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingCondition:
-    """When SageMaker stops a training job.
+    """The time limits after which SageMaker stops a training job.
 
     Args:
         max_runtime_s: seconds of training after which the job is stopped.
-        max_wait_s: with `Compute.spot`, seconds after which SageMaker gives up, the wait for machines included; "auto"
-            is twice `max_runtime_s`.
+        max_wait_s: with `Compute.spot`, seconds after which SageMaker gives up, including the wait for machines. "auto"
+            means twice `max_runtime_s`.
 
     Raises:
-        ConfigError: options that cannot work, all at once.
+        ConfigError: options are invalid (all are listed).
     """
 
     max_runtime_s: int = 24 * 3600
@@ -140,7 +140,7 @@ class StoppingCondition:
         )
 
     def limits(self, *, spot: bool) -> StoppingConditionTypeDef:
-        """Return `StoppingCondition` of a request; SageMaker takes a longest wait only for spot machines."""
+        """Return `StoppingCondition` of a request. SageMaker accepts MaxWaitTimeInSeconds only for spot machines."""
         limits: StoppingConditionTypeDef = {"MaxRuntimeInSeconds": self.max_runtime_s}
         if spot:
             limits["MaxWaitTimeInSeconds"] = 2 * self.max_runtime_s if self.max_wait_s == "auto" else self.max_wait_s

@@ -1,7 +1,7 @@
-"""Send what a job reads to S3, under names that are made of its content, so that nothing is sent twice.
+"""Send a job's inputs to S3 under names derived from their content, so that nothing is sent twice.
 
-An object that is there already counts only if S3's own SHA-256 of it is that of the content. The job verifies its
-inputs once more when it has received them (`bootstrap.verify`), against digests that its request carries.
+An existing object is reused only if S3's own SHA-256 matches the content. The job verifies its inputs again when it has
+received them (`bootstrap.verify`), with the digests in its request.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 logger = visible_logger(__name__)
-_PART_BYTES = 64 * 2**20  # of a file; 10,000 parts are S3's limit
+_PART_BYTES = 64 * 2**20  # S3 allows at most 10,000 parts per file
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One input of the job: files below ``/opt/ml/input/data/<name>/`` in the container.
+    """An input of the job, with files below ``/opt/ml/input/data/<name>/`` in the container.
 
     Args:
         name: the channel's name.
@@ -43,7 +43,7 @@ class Channel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over names and contents."""
+        """SHA-256 (hex) over the names and contents of the files."""
         contents = {
             name: sha256_file(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
             for name, content in self.files.items()
@@ -52,24 +52,24 @@ class Channel:
 
     @property
     def key(self) -> str:
-        """Where it is below the launcher's prefix."""
+        """The channel's folder below the launcher's prefix."""
         return channel_key(self.name, self.digest)
 
 
 def channel_key(name: str, digest: str) -> str:
-    """Return where a channel of this digest is below the launcher's prefix."""
+    """Return the folder of a channel with this digest below the launcher's prefix."""
     return f"inputs/{name}-{digest[:16]}/"
 
 
 def upload(prefix: S3Prefix, channel: Channel) -> None:
-    """Send the files of a channel that are not there yet; S3 compares each with its SHA-256.
+    """Send the files of a channel that are not on S3 yet. S3 compares each with its SHA-256.
 
     Args:
-        prefix: the launcher's prefix, as `staging_prefix` returns it.
-        channel: what to send.
+        prefix: the launcher's prefix from `staging_prefix`.
+        channel: the channel to send.
 
     Raises:
-        TrainingError: S3 refused; the message says what to do.
+        TrainingError: S3 refused. The message says what to do.
     """
     for name, content in channel.files.items():
         key = channel.key + name
@@ -79,7 +79,7 @@ def upload(prefix: S3Prefix, channel: Channel) -> None:
             if there == _expected_checksum(content):
                 continue
             if there is not None:
-                logger.warning("%s was changed or has no SHA-256; sending %s again", uri, name)
+                logger.warning("%s was changed or has no SHA-256, so %s is sent again", uri, name)
             logger.info("sending %s to %s", name, uri)
             if isinstance(content, Path):
                 prefix.upload(content, key, part_bytes=_PART_BYTES)
@@ -88,7 +88,7 @@ def upload(prefix: S3Prefix, channel: Channel) -> None:
 
 
 def staging_prefix(s3: S3Client, bucket: str, prefix: str, kms_key_arn: str | None) -> S3Prefix:
-    """Return a launcher's prefix, whose objects get a SHA-256 of S3 and, if a key is given, its encryption."""
+    """Return a launcher's prefix. S3 stores a SHA-256 with its objects and encrypts them if a key is given."""
     options: WriteOptions = {"ChecksumAlgorithm": "SHA256"}
     if kms_key_arn:
         options |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn}
@@ -96,7 +96,7 @@ def staging_prefix(s3: S3Client, bucket: str, prefix: str, kms_key_arn: str | No
 
 
 def _expected_checksum(content: bytes | Path) -> str:
-    """Return what S3 says of the content in ChecksumSHA256; of a file of several parts, the hash of their hashes.
+    """Return S3's ChecksumSHA256 for the content. For a file with several parts, it is the hash of the parts' hashes.
 
     Source: "Checking object integrity for data uploads", composite checksums,
     docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
@@ -110,6 +110,6 @@ def _expected_checksum(content: bytes | Path) -> str:
 
 
 def _stored_checksum(prefix: S3Prefix, name: str) -> str | None:
-    """Return an object's ChecksumSHA256, "" if it has none; None if there is no object."""
+    """Return an object's ChecksumSHA256, "" if it has none, or None if the object does not exist."""
     head = prefix.head(name, with_checksum=True)
     return None if head is None else head.get("ChecksumSHA256", "")

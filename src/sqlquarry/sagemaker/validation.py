@@ -1,4 +1,4 @@
-"""Check a CreateTrainingJob request before it is sent: credentials in it, and the rules in botocore's model."""
+"""Check a CreateTrainingJob request for credentials and against the rules in botocore's model before it is sent."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def check_request(request: Mapping[str, object], service_model: ServiceModel) -> None:
-    """Refuse a request that the service would refuse, or that holds a credential.
+    """Refuse a request that contains a credential or that the service would refuse.
 
     Args:
-        request: of CreateTrainingJob.
+        request: the CreateTrainingJob request.
         service_model: ``client.meta.service_model`` of a SageMaker client.
 
     Raises:
-        ConfigError: a part of the request holds a credential, or breaks a rule of the service.
+        ConfigError: a part of the request contains a credential, or breaks a rule of the service.
     """
     if exposed := credential_problems(request):  # first, because `violations` shows values
         raise ConfigError(f"SageMakerLauncher: {'; '.join(exposed)}")
@@ -31,18 +31,18 @@ def check_request(request: Mapping[str, object], service_model: ServiceModel) ->
 
 
 def credential_problems(request: Mapping[str, object]) -> list[str]:
-    """Return which parts of a request hold a credential, which everybody who may look at the job could read."""
+    """List the parts of a request with credentials, which everybody who may describe the job could read."""
     return [
-        f"{place} holds {kind} (not shown); leave it out, or give a variable's secret by its ARN in secret_arns"
+        f"{place} contains {kind} (not shown); leave it out, or give the ARN of a variable's secret in secret_arns"
         for place, kind in credentials_in(request)
     ]
 
 
 def violations(request: Mapping[str, object], service_model: ServiceModel) -> list[str]:
-    """Return what the service would refuse, by botocore's model: types, names, patterns, lengths and known values.
+    """List everything that the service would refuse: types, names, patterns, lengths and values in botocore's model.
 
     Args:
-        request: of CreateTrainingJob.
+        request: the CreateTrainingJob request.
         service_model: ``client.meta.service_model`` of a SageMaker client.
     """
     from botocore.validate import ParamValidator
@@ -55,7 +55,7 @@ def violations(request: Mapping[str, object], service_model: ServiceModel) -> li
 
 
 def _parts(value: object, shape: Shape, path: str) -> Iterator[tuple[str, object, Shape]]:
-    """Yield path, value and shape of everything in a request but its structures, whose members have the rules."""
+    """Yield path, value and shape of everything in a request except structures, whose members have the rules."""
     from botocore.model import ListShape, MapShape, StructureShape
 
     inner: list[tuple[str, object, Shape]] = []
@@ -72,29 +72,29 @@ def _parts(value: object, shape: Shape, path: str) -> Iterator[tuple[str, object
 
 
 def _broken_rules(path: str, value: object, shape: Shape) -> Iterator[str]:
-    """Yield the broken rules that botocore leaves to the service: known values, limits and patterns."""
+    """Yield the broken rules that botocore does not check itself: known values, limits and patterns."""
     rules = shape.metadata
     if (known := rules.get("enum")) and value not in known:
         nearest = ", ".join(_nearest(str(value), known))
-        yield f"{path} is {value!r}, which this botocore does not know; it knows {nearest}"
+        yield f"{path} is {value!r}, but this botocore only supports {nearest}"
     size = _size(value)
     if size is not None and size > rules.get("max", size):
         yield f"{path} is {value!r}, beyond the limit of {rules['max']}"
     pattern = rules.get("pattern", "")
-    # \p{…} is Java's; Python's re does not have it.
+    # \p{…} is Java syntax that Python's re does not support.
     if isinstance(value, str) and pattern and r"\p" not in pattern and not re.fullmatch(pattern, value):
         yield f"{path} is {value!r}, but must match {pattern}"
 
 
 def _size(value: object) -> int | None:
-    """Return what a limit counts: the number itself, or the length of a text, list or map."""
+    """Return the size that a limit applies to: the number itself, or the length of a text, list or map."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return len(value) if isinstance(value, str | Sequence | Mapping) else None
 
 
 def _nearest(value: str, known: Sequence[str]) -> list[str]:
-    """Return the known values of the same family (ml.g5.…), else those that are spelled most like this one."""
+    """Return the known values of the same family (ml.g5.…), or if there are none, those with the closest spelling."""
     family = value.rpartition(".")[0]
     of_family = [name for name in known if name.rpartition(".")[0] == family]
     return of_family or [*(difflib.get_close_matches(value, known) or known[:3]), "…"]

@@ -1,16 +1,16 @@
-"""Train as a file says: ``torchrun … -m sqlquarry.training job.yaml``, on the processes that torchrun started.
+"""Train the job in a file on the processes that torchrun started: ``torchrun … -m sqlquarry.training job.yaml``.
 
-The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
+The file (YAML or JSON) contains the arguments of `QLoRAFSDPTrainer` and its `train`:
 
     base_model: meta-llama/Meta-Llama-3-8B-Instruct   # directory, .gguf file, s3:// prefix or hub id
-    train: train.jsonl                                # anything that load_records reads
+    train: train.jsonl                                # anything that load_records loads
     evaluation: evaluation.jsonl                      # optional
     output_dir: adapter
     checkpoint_dir: s3://bucket/checkpoints           # optional
     prompt: prompt/                                   # optional: a directory that PromptFormatter.save wrote
     config: {num_train_epochs: 2, lora_r: 16}         # fields of TrainingConfig
 
-Exit status: 0 finished, 1 failed, 2 the file or an option cannot be used, 143 stopped by a signal.
+Exit status: 0 finished, 1 failed, 2 the file or an option is invalid, 143 stopped by a signal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlquarry.training.launch import leave_failure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     path: Path = _parser().parse_args(arguments).job
     status = 2
     try:
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("job", type=Path, metavar="JOB.yaml", help="the file")
+    parser.add_argument("job", type=Path, metavar="JOB.yaml", help="the file with the job")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Check what is given to `train` and `plan`: records in any form, counts and places."""
+"""Check the arguments of `train` and `plan`: records, counts and directories."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from sqlquarry.records import Record
 
 
 def as_records(given: object, name: str) -> Sequence[Record]:
-    """Return the records; those of a generator or another iterable are read into a list once.
+    """Return the records. A generator or another iterable is read into a list.
 
     Args:
-        given: what a caller passed.
-        name: the argument, for messages.
+        given: the value that a caller passed.
+        name: name of the argument, for messages.
 
     Raises:
-        RecordError: it is not an iterable, or holds something else than records; the message says what to pass.
+        RecordError: the value is not an iterable, or not all of its elements are records.
     """
     if isinstance(given, str | Path):
         raise RecordError(
-            f"{name} is {str(given)!r}, but must be records. Read the file first: load_records({str(given)!r})."
+            f"{name} is {str(given)!r}, but must be records. Load the file first: load_records({str(given)!r})."
         )
     if isinstance(given, Record):
-        raise RecordError(f"{name} is a single Record, but must be a list of records: [record].")
+        raise RecordError(f"{name} is a single Record, but must be a list of records. Pass [record].")
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise RecordError(f"{name} is a {type(given).__name__}, but must be records, as load_records returns them.")
     records = given if isinstance(given, Sequence) else list(given)
     for place, record in enumerate(records):
         if not isinstance(record, Record):
-            how = "Record(**row) makes one of a dict" if isinstance(record, Mapping) else "load_records reads files"
+            how = (
+                "Convert a dict with Record(**row)"
+                if isinstance(record, Mapping)
+                else "Use load_records to load records from files"
+            )
             raise RecordError(
-                f"element {place} of {name} is {record!r:.80}, a {type(record).__name__} and not a Record: {how}."
+                f"element {place} of {name} is {record!r:.80}, a {type(record).__name__} and not a Record. {how}."
             )
     return records
 
@@ -43,17 +47,19 @@ def check_counts(**counts: object) -> None:
     """Check that these arguments are whole numbers of at least 1.
 
     Raises:
-        ConfigError: some are not.
+        ConfigError: some of them are not.
     """
     if bad := option_problems(counts, {}):
         raise ConfigError("; ".join(bad))
 
 
 def check_apart(checkpoint_dir: str | Path | None, output: Path) -> None:
-    """Check that checkpoints, which are removed in the end, are not among the files that are the adapter's.
+    """Check that `checkpoint_dir` is not in `output_dir`, because its content is removed when the run is finished.
+
+    A hidden directory such as ``.checkpoints`` is allowed.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: `checkpoint_dir` is in `output_dir`.
     """
     place = located(checkpoint_dir) if checkpoint_dir else None
     if not isinstance(place, Path) or not place.resolve().is_relative_to(output.resolve()):
@@ -61,6 +67,6 @@ def check_apart(checkpoint_dir: str | Path | None, output: Path) -> None:
     below = place.resolve().relative_to(output.resolve()).parts
     if not any(part.startswith(".") for part in below):
         raise ConfigError(
-            f"checkpoint_dir is {place}, which is in output_dir, whose files are the adapter's. Leave it out, which "
-            f"puts checkpoints into {output / '.checkpoints'}, or give another directory."
+            f"checkpoint_dir {place} is in output_dir, which is for the adapter's files only. Leave it out to use "
+            f"{output / '.checkpoints'}, or use another directory."
         )

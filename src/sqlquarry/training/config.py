@@ -1,4 +1,4 @@
-"""What can be chosen about a training run, checked all at once."""
+"""The options of a training run, checked all at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 from sqlquarry.options import check_options, check_rules
 
-# Fields that change how a run is carried out, but nothing of its result except the rounding of sums.
+# Fields that change how a run is carried out. They do not change its result, except for the rounding of sums.
 _HOW_NOT_WHAT = {
     "hold_dequantized",
     "gradient_checkpointing",
@@ -29,7 +29,7 @@ _HOW_NOT_WHAT = {
 Auto = Literal["auto"]
 Sharding = Literal["auto", "full", "hybrid", "none"]
 
-# Words of transformers, PEFT and TRL for options that have another name here, and words that people shorten.
+# Names that transformers, PEFT and TRL use for these options, and common short forms.
 _ALSO_CALLED = {
     "epoch": "num_train_epochs",
     "epochs": "num_train_epochs",
@@ -59,46 +59,47 @@ _ALSO_CALLED = {
 @check_options(also_called=_ALSO_CALLED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """A QLoRA training run, in the words of transformers, PEFT and TRL where they have one.
+    """The options of a QLoRA training run, named as in transformers, PEFT and TRL if they have the same option.
 
     Args:
-        num_train_epochs: passes over the records; may be a fraction.
-        records_per_step: records that one optimiser step sees, on average.
-        learning_rate: peak rate; "auto" chooses it by the model's width (see `learning_rate_for`).
-        warmup_ratio: share of the steps in which the rate rises; afterwards it falls as a cosine to zero.
-        max_length: length of a packed row, in tokens; a longer record is an error, never cut.
-        share_prefixes: compute what records have in common (instructions, schema) once per row.
+        num_train_epochs: passes over the records. May be a fraction.
+        records_per_step: records in one optimizer step, on average.
+        learning_rate: peak rate. "auto" chooses it from the model's width (see `learning_rate_for`).
+        warmup_ratio: share of the steps in which the rate rises. Afterwards it falls to zero as a cosine.
+        max_length: length of a packed row in tokens. A longer record is an error; records are never cut.
+        share_prefixes: compute the beginning that records have in common (instructions, schema) once per row.
         lora_r: rank (width) of the low-rank update.
         lora_alpha: the update is scaled by lora_alpha / lora_r.
         lora_dropout: share of the update's inputs set to zero in training.
         target_modules: "all-linear" (all but the head) or the names of linear layers.
-        trainable_tokens: tokens whose rows of embeddings and head are trained too, by their text; "auto" trains that of
-            the token that ends an answer if the base was never trained to write it; None trains none, and refuses such
-            a base. Processes that share the base (`sharding`) cannot train rows.
-        quantization: "nf4" trains on 4-bit base weights (QLoRA), None on the weights as they are (LoRA).
-        hold_dequantized: hold the values of the 4-bit weights in bf16: four times their memory, and no time is spent on
-            unpacking them; the adapter is the same. "auto" does so on a GPU with room for it.
-        attn_implementation: "sdpa" with a dense mask, "flex_attention" with one of blocks (CUDA only, always compiled),
-            "auto" takes flex_attention on CUDA if layers are compiled.
-        torch_compile: compile the decoder's layers and, with flex attention and without dropout, launch each row as
-            one CUDA graph (of a shared base from torch 2.11 on, and without `cpu_offload`); "auto" does so on CUDA
+        trainable_tokens: text of tokens whose rows of embeddings and head are also trained. "auto" trains the row of
+            the token that ends an answer if the base was never trained to write it. None trains no rows, and refuses
+            such a base. Processes that share the base (`sharding`) cannot train rows.
+        quantization: "nf4" trains on 4-bit base weights (QLoRA), None on the original weights (LoRA).
+        hold_dequantized: hold the values of the 4-bit weights in bf16. This takes four times their memory, but no time
+            for unpacking. The adapter is the same. "auto" does so on a GPU with enough memory.
+        attn_implementation: "sdpa" uses a dense mask, "flex_attention" a mask of blocks (CUDA only, always compiled).
+            "auto" uses flex_attention on CUDA if layers are compiled.
+        torch_compile: compile the decoder's layers. With flex attention and without dropout, also launch each row as
+            one CUDA graph (for a shared base only from torch 2.11 on and without `cpu_offload`). "auto" does so on CUDA
             only. Models with experts are never compiled.
-        gradient_checkpointing: recompute the activations of all layers in the backward pass (True), of this number, or
-            of none (False); "auto" recomputes as many as the GPU's memory asks for, and none on a CPU.
-        max_grad_norm: gradients are scaled down to this norm.
+        gradient_checkpointing: recompute the activations of all layers in the backward pass (True), of this number of
+            layers, or of none (False). "auto" recomputes as many as needed to fit the GPU, and none on a CPU.
+        max_grad_norm: maximum norm of the gradient. Larger gradients are scaled down.
         device: "auto", "cpu" or "cuda".
-        seed: seeds adapter, packing, order and dropout.
-        sharding: where the base is held when several processes train: "full", in parts over all (FSDP2); "hybrid", in
-            parts within each machine and whole over machines (HSDP); "none", whole on each, so that nothing but the
-            adapter's gradient travels. "auto" takes the fastest that fits the GPUs, and "full" on CPUs.
-        cpu_offload: keep sharded base weights in CPU memory and bring them in layer by layer.
-        save_interval_s: seconds from one checkpoint to the next; a kill costs at most this time.
-        save_steps: steps from one checkpoint to the next, instead; None saves by time.
-        save_total_limit: newest checkpoints that are kept.
-        report_to: services that get every step's figures: "tensorboard", "wandb", "mlflow".
+        seed: seed of the adapter, packing, order and dropout.
+        sharding: how several processes store the base. "full" splits it over all processes (FSDP2). "hybrid" splits it
+            within each machine, and each machine has a complete base (HSDP). "none" gives each process a complete base,
+            so that only the adapter's gradient is exchanged. "auto" is the fastest way that fits the GPUs, and "full"
+            on CPUs.
+        cpu_offload: keep sharded base weights in CPU memory and copy them to the GPU layer by layer.
+        save_interval_s: seconds between checkpoints. A run that is killed loses at most this time.
+        save_steps: steps between checkpoints, instead of `save_interval_s`. None saves by time.
+        save_total_limit: number of newest checkpoints that are kept.
+        report_to: services that receive the figures of every step: "tensorboard", "wandb", "mlflow".
 
     Raises:
-        ConfigError: names every field that cannot work.
+        ConfigError: a field has an invalid value. The message lists all such fields.
     """
 
     num_train_epochs: float = 2.0
@@ -157,12 +158,12 @@ class TrainingConfig:
             "max_grad_norm": (self.max_grad_norm > 0, "above 0"),
             "save_interval_s": (self.save_interval_s > 0, "above 0"),
             "save_steps": (self.save_steps is None or self.save_steps >= 1, "None or at least 1"),
-            "save_total_limit": (self.save_total_limit >= 2, "at least 2: one must remain if the last is damaged"),
+            "save_total_limit": (self.save_total_limit >= 2, "at least 2, so that one remains if the last is damaged"),
         }
         check_rules(self, rules)
 
     def recomputed_layers(self, layers: int, *, cuda: bool) -> int:
-        """Return how many of `layers` are recomputed; all of them on CUDA until `fitted` has chosen."""
+        """Return the number of recomputed layers out of `layers`. "auto" counts as all on CUDA and none on a CPU."""
         chosen = cuda if self.gradient_checkpointing == "auto" else self.gradient_checkpointing
         return chosen * layers if isinstance(chosen, bool) else min(chosen, layers)
 
@@ -177,16 +178,17 @@ class TrainingConfig:
         return self.attn_implementation == "flex_attention"
 
     def shard_group_size(self, processes: int, machines: int) -> int:
-        """Return how many of a run's processes hold one copy of the base together; all until `fitted` has chosen."""
+        """Return the number of processes that share one copy of the base. "auto" counts as all processes."""
         return {"none": 1, "hybrid": processes // machines}.get(self.sharding, processes)
 
     def uses_cuda_graphs(self, *, cuda: bool, shard_group_size: int) -> bool:
-        """Return whether a row is launched as one CUDA graph, which holds nothing random and no weights in CPU memory.
+        """Return whether a row is launched as one CUDA graph.
 
-        Runs with `trainable_tokens` are not: no GPU has been tried with them.
+        A graph can contain neither dropout nor weights in CPU memory. Runs with `trainable_tokens` do not use graphs,
+        because this has not been tested on a GPU.
 
-        If a group of processes shares the base, FSDP2 copies addresses from pinned memory, which torch keeps for
-        replays of a graph since 2.11 (pytorch #167507).
+        If a group of processes shares the base, FSDP2 copies addresses from pinned memory. Since 2.11, torch keeps that
+        memory for replays of a graph (pytorch #167507).
         """
         fixed = cuda and self.compiles_layers(cuda=cuda) and self.uses_flex_attention(cuda=cuda)
         fixed = fixed and not self.lora_dropout and not self.trainable_tokens
@@ -194,26 +196,28 @@ class TrainingConfig:
 
     @property
     def holds_4bit_weights(self) -> bool:
-        """Whether linear weights are in memory in 4 bits."""
+        """Whether linear weights are in memory as 4-bit values."""
         return self.quantization is not None and self.hold_dequantized is not True
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the adapter depends on, ready for JSON: a run resumes only from checkpoints of the same."""
+        """Fields that the adapter depends on, ready for JSON. A run resumes only from checkpoints with equal fields."""
         fields: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self)))
         return {name: value for name, value in fields.items() if name not in _HOW_NOT_WHAT}
 
 
 @functools.cache
 def _torch_version() -> tuple[int, ...]:
-    return tuple(int(number) for number in version("torch").split(".")[:2])  # without importing it
+    return tuple(int(number) for number in version("torch").split(".")[:2])  # does not import torch
 
 
 def learning_rate_for(hidden_size: int) -> float:
     """Return a peak rate for LoRA on a Llama of this width: 5e-4 · (2000 / hidden_size)^0.775.
 
-    Source: Thinking Machines Lab, "LoRA Without Regret" (2025), the rate fitted over Llama models: ten times that of
-    full fine-tuning, falling with width. It gives 1.3e-3 at width 576 and 2.9e-4 at 4096.
+    It is 1.3e-3 at width 576 and 2.9e-4 at 4096.
+
+    Source: Thinking Machines Lab, "LoRA Without Regret" (2025). They fitted the rate to Llama models: it is ten times
+    that of full fine-tuning and falls with the width.
     """
     return float(5e-4 * (2000 / hidden_size) ** 0.775)
 

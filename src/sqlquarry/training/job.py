@@ -1,4 +1,4 @@
-"""A training job as data: what a YAML or JSON file says, read and checked as a whole."""
+"""A training job as data, loaded from a YAML or JSON file and checked."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sqlquarry.training.config import TrainingConfig
 
 _NEEDED = ("base_model", "train", "output_dir")
 _OPTIONAL = ("evaluation", "checkpoint_dir", "prompt")
-_LARGEST_JOB_BYTES = 64 * 2**10  # the longest makes 1 KiB; YAML's reader takes a second for 200
+_LARGEST_JOB_BYTES = 64 * 2**10  # a job takes about 1 KiB; PyYAML needs a second for 200 KiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJobSpec:
-    """What `QLoRAFSDPTrainer` and its `train` are to be called with, as texts that fit into a file.
+    """The arguments of `QLoRAFSDPTrainer` and its `train` as text that can be written to a file.
 
     Args:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
-        train: anything that `load_records` reads.
-        output_dir: receives the adapter.
+        train: anything that `load_records` loads.
+        output_dir: the directory for the adapter.
         evaluation: records whose loss is reported.
-        checkpoint_dir: a directory or ``s3://`` prefix for checkpoints; None puts them below `output_dir`.
-        prompt: a directory that `PromptFormatter.save` wrote; None uses the published wording.
+        checkpoint_dir: a directory or ``s3://`` prefix for checkpoints. None stores them below `output_dir`.
+        prompt: a directory that `PromptFormatter.save` wrote. None uses the published wording.
         config: see `TrainingConfig`.
     """
 
@@ -44,7 +44,7 @@ class TrainingJobSpec:
         """Read a job from a YAML or JSON file.
 
         Raises:
-            ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
+            ConfigError: the file cannot be read, or fields are missing, unknown or invalid. The message lists them all.
         """
         import yaml
 
@@ -59,37 +59,41 @@ class TrainingJobSpec:
 
     @classmethod
     def of(cls, fields: object, source: str) -> TrainingJobSpec:
-        """Make a job of what a file holds.
+        """Return the job with the fields of a file.
 
         Args:
-            fields: what YAML or JSON made of the file.
+            fields: the parsed content of the file.
             source: the file, for messages.
 
         Raises:
-            ConfigError: fields are missing, unknown or bad; all are named.
+            ConfigError: fields are missing, unknown or invalid. The message lists them all.
         """
         if not isinstance(fields, Mapping):
-            raise ConfigError(f"{source} holds {type(fields).__name__}, not fields: {', '.join(_NEEDED)}, …")
+            raise ConfigError(
+                f"{source} contains {type(fields).__name__}, but needs the fields {', '.join(_NEEDED)}, …"
+            )
         if bad := [*_problems(fields)]:
             raise ConfigError(f"{source}: {'; '.join(bad)}")
         texts = {name: fields[name] for name in (*_NEEDED, *_OPTIONAL) if fields.get(name)}
         return cls(**texts, config=config_of(fields.get("config"), source))
 
     def write(self, path: Path) -> None:
-        """Write the job as a JSON file that `read` reads."""
+        """Write the job as a JSON file for `read`."""
         write_json(path, dataclasses.asdict(self))
 
 
 def config_of(options: object, source: str) -> TrainingConfig:
-    """Make the configuration of a job from the fields that its file holds; None for the defaults.
+    """Return the configuration of a job with the fields of its file. None gives the defaults.
 
     Raises:
-        ConfigError: some cannot be used; all are named.
+        ConfigError: fields are unknown or invalid. The message lists them all.
     """
     options = options or {}
     if not isinstance(options, Mapping):
-        raise ConfigError(f"{source}: config is {options!r:.80}, but must hold fields of TrainingConfig")
-    bad = [f"config has {name!r:.80} for a name, but must have text" for name in options if not isinstance(name, str)]
+        raise ConfigError(f"{source}: config is {options!r:.80}, but must contain fields of TrainingConfig")
+    bad = [
+        f"{name!r:.80} in config is not text, so it cannot be a name" for name in options if not isinstance(name, str)
+    ]
     if bad:
         raise ConfigError(f"{source}: {'; '.join(bad)}")
     try:
@@ -108,10 +112,10 @@ def _problems(fields: Mapping[object, object]) -> Iterator[str]:
 
 
 def _require_plain(content: bytes) -> None:
-    """Refuse YAML that is larger than it looks (aliases repeat what they name), before it is built.
+    """Check a YAML file before it is loaded. Aliases are refused, because they can make it much larger than it looks.
 
     Raises:
-        ValueError: it is too long or too deep, or uses aliases.
+        ValueError: the file is too long or too deeply nested, or uses aliases.
     """
     import yaml
 
@@ -120,7 +124,7 @@ def _require_plain(content: bytes) -> None:
     depth = 0
     for event in yaml.parse(content, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"it uses the alias *{event.anchor}; write the value again instead")  # noqa: TRY004 - one error for a bad file
+            raise ValueError(f"it uses the alias *{event.anchor}. Repeat the value instead")  # noqa: TRY004 - one error for a bad file
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")

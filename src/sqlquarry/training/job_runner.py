@@ -12,12 +12,12 @@ from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 
 def run_job(job: TrainingJobSpec, load_records: Callable[[str], Iterable[Record]]) -> AdapterCheckpoint:
-    """Train as a job says.
+    """Train the adapter that a job describes.
 
     Args:
-        job: what to train.
-        load_records: reads the records. The program that runs the job passes it in, because training does not import
-            the room that reads data.
+        job: the job.
+        load_records: loads the records. The program that runs the job passes this function, because `training` does
+            not import `data`.
 
     Raises:
         SQLQuarryError: as `load_records` and `QLoRAFSDPTrainer.train`.

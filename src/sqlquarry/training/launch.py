@@ -28,16 +28,16 @@ from sqlquarry.training.job import TrainingJobSpec
 if TYPE_CHECKING:
     import boto3
 
-FAILURES = "SQLQUARRY_FAILURES"  # environment: the folder in which a process leaves its error
-# torchrun has the kernel choose the port as it binds it, and tells its processes: a port that is chosen before can be
-# another's by then, for torchrun takes seconds to start. Addresses instead of names, so nothing is looked up.
+FAILURES = "SQLQUARRY_FAILURES"  # environment variable: the folder in which a process writes its error
+# With port 0, the kernel chooses the port and torchrun passes it to its processes. A port that is chosen in advance
+# could be taken by another program, because torchrun needs seconds to start. Addresses avoid a name lookup.
 TORCHRUN = (
     *("-m", "torch.distributed.run", "--nnodes=1"),
     *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
 )
-# The line that a traceback ends with. torchrun's own says only that a process failed.
+# The last line of a traceback. torchrun's own error (ChildFailedError) says only that a process failed.
 _ERROR = re.compile(r"(?:\[rank\d+\]: )?((?:\w+\.)*\w+(?:Error|Exception)(?<!ChildFailedError): .+)")
-_ENDED = re.compile(r".*\] failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun's, of the first that failed
+_ENDED = re.compile(r".*\] failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun's line on the first that failed
 
 
 def launch(
@@ -54,12 +54,12 @@ def launch(
 ) -> None:
     """Run ``python -m sqlquarry.training`` under torchrun on this machine and wait for it.
 
-    torchrun ends all processes once one has died, so nobody waits for a peer that is gone.
+    If one process dies, torchrun ends the others, so none of them waits for a peer that is gone.
 
     Raises:
-        ConfigError: the session has no credentials that could be passed on.
-        TrainingError: a process could not start, or died without a word (most often for lack of memory).
-        SQLQuarryError: the error of the first process that failed, of its own class.
+        ConfigError: the session has no credentials to pass on.
+        TrainingError: a process could not start, or died without an error (most often because memory ran out).
+        SQLQuarryError: the error of the first process that failed, with its original class.
     """
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as folder:
         place = Path(folder)
@@ -78,18 +78,18 @@ def launch(
             *(sys.executable, *TORCHRUN, f"--nproc-per-node={processes}"),
             *("-m", "sqlquarry.training", str(place / "job.json")),
         ]
-        # Credentials travel in the environment of these processes only: job.json and command lines can be seen.
+        # Other users may see job.json and command lines, so credentials are passed only in the environment.
         environment = os.environ | session_environment(session)
         environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
         environment.setdefault(WAIT_POLICY, "passive")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-        status, said = _run(command, environment)
+        status, found = _run(command, environment)
         if status:
-            raise _failure(place, said, status)
+            raise _failure(place, found, status)
 
 
 def leave_failure(error: BaseException) -> None:
-    """Write this process's error to where `launch` looks for it; do nothing if another program started the process."""
+    """Write this process's error to the folder of `launch`. Do nothing if another program started the process."""
     folder = os.environ.get(FAILURES)
     if folder:
         rank = os.environ.get("RANK", "0")
@@ -97,9 +97,9 @@ def leave_failure(error: BaseException) -> None:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, dict[str, str]]:
-    """Run torchrun to its end; return its exit status and what `_relay` found.
+    """Run torchrun to its end and return its exit status and the findings of `_relay`.
 
-    A progress bar needs the terminal itself. In a notebook or a log, its lines of text pass through here instead.
+    A progress bar needs the terminal itself. In a notebook or a log there is only text, which passes through a pipe.
     """
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, env=environment, stderr=None if sys.stderr.isatty() else subprocess.PIPE
@@ -111,20 +111,20 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, d
     try:
         process.wait()
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):  # Ctrl-C reached torchrun too, which waits 30 s for its processes
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C has also reached torchrun, which waits 30 s for its processes
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=40)
-        process.terminate()  # torchrun passes it on; if it were killed, its processes would run on without it
+        process.terminate()  # torchrun passes the signal on. If torchrun were killed, its processes would keep running.
         process.wait()
         raise
     if process.stderr:
-        relay.join(timeout=5)  # a process that outlives torchrun still holds the pipe
+        relay.join(timeout=5)  # a process that outlives torchrun keeps the pipe open
     return process.returncode, found
 
 
 def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
-    """Print a stream's lines; note the first "error" among them, and which process was "ended" by a signal."""
-    with stream:  # if printing fails, the processes must not wait for a reader
+    """Print a stream's lines. Set "error" to the first error and "ended" to the process that a signal ended."""
+    with stream:  # if printing fails, closing the pipe keeps the processes from waiting for a reader
         for line in stream:
             text = line.decode(errors="replace")
             sys.stderr.write(text)
@@ -135,24 +135,29 @@ def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
                 found["ended"] = f"process {rank} was ended by signal {number} ({signal.strsignal(int(number))})"
 
 
-def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryError:
-    """Return the first error of this library, else what ended a process, else the first of all.
+def _failure(folder: Path, found: Mapping[str, str], status: int) -> SQLQuarryError:
+    """Return the error to raise: the first one of this library, otherwise the signal that ended a process or any error.
 
-    The errors of the other processes only say that they lost a peer.
+    Errors of later processes only report that they lost a peer.
+
+    Args:
+        folder: the folder with the errors that `leave_failure` wrote.
+        found: the findings of `_relay`.
+        status: torchrun's exit status.
     """
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = [parse_json(path.read_bytes(), path.name, lenient=True) for path in files]
-    for one in found:
+    written = [parse_json(path.read_bytes(), path.name, lenient=True) for path in files]
+    for one in written:
         if kind := error_class(one["class"]):
             return kind(one["message"])
-    if "ended" in said:
-        why = f"{said['ended']}; signal 9 is most often the kernel's, where memory runs out"
-    elif found:
-        why = f"a process failed: {found[0]['class']}: {found[0]['message']}"
-    elif "error" in said:
-        why = f"the first error above is {said['error']}"
+    if "ended" in found:
+        why = f"{found['ended']}. The kernel sends signal 9 if memory runs out"
+    elif written:
+        why = f"a process failed: {written[0]['class']}: {written[0]['message']}"
+    elif "error" in found:
+        why = f"a process failed. The first error above is {found['error']}"
     else:
-        why = f"torchrun ended with exit status {status}. The reason may be above; memory is the usual one"
+        why = f"torchrun ended with exit status {status}. The output above may show why; most often memory runs out"
     return TrainingError(f"{why}. Run again to resume from the newest checkpoint.")
 
 

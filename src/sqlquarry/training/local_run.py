@@ -1,4 +1,4 @@
-"""One training run on this machine: prepare and check its records and base, train, and save the adapter."""
+"""Carry out one training run on this machine: prepare and check records and base, train, and save the adapter."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
 class LocalRun:
-    """A run whose records are encoded and whose base is known, but whose weights are not loaded yet.
+    """A run with encoded records and a checked base model, whose weights are not loaded yet.
 
     Args:
         train: records with SQL.
-        evaluation: records whose loss is reported after each epoch; may be empty.
+        evaluation: records whose loss is reported after each epoch. May be empty.
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt.
         config: see `TrainingConfig`.
-        session: the boto3 session for S3; None uses the default credentials.
+        session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
         RecordError, ConfigError, ModelError: as `QLoRAFSDPTrainer.train`.
@@ -83,12 +83,12 @@ class LocalRun:
         self._train, self._evaluation = prepare_both(train, evaluation, self._formatter, self._outline, config)
 
     def check(self, *, processes: int, instances: int = 1, started: bool = False) -> TrainingPlan:
-        """Return the forecast of the run on this machine, after `check_run` found nothing against it."""
+        """Forecast the run on this machine, check it with `check_run`, log the notes and return the plan."""
         check_report_to(self._config.report_to)
         machines = Machines(processes=processes, instances=instances)
         plan = plan_training(self._outline.shape, self._train, self._config, machines, evaluation=self._evaluation)
         plan = with_stop_check(plan, self._outline, self._config, formatter=self._formatter)
-        # Under torchrun this machine may be one of several.
+        # With torchrun, this machine may be one of several.
         here = gpus_here(self._config) if "LOCAL_WORLD_SIZE" not in os.environ else None
         tokenizer = self._outline.tokenizer
         for note in check_run(plan, self._config, tokenizer=tokenizer, gpus_here=here, started=started):
@@ -98,14 +98,14 @@ class LocalRun:
         return plan
 
     def execute(self, world: World, output: Path, checkpoint_dir: str | Path | None) -> AdapterCheckpoint:
-        """Train with the processes of `world`, and save the adapter; a finished one is returned as it is."""
-        with contextlib.ExitStack() as held:  # the output's lock, until all is done
+        """Train with the processes of `world` and save the adapter. A run that has finished before is not repeated."""
+        with contextlib.ExitStack() as held:  # holds the output's lock until the adapter is saved
             plan = None
             if not world.on_rank0((output / MANIFEST).is_file):  # before the base is downloaded and hashed
                 started, machines = world.size > 1, world.machines
                 plan = world.on_rank0(lambda: self.check(processes=world.size, instances=machines, started=started))
             base = self._fetch_base()
-            if plan is not None and self._outline.directory is None:  # the rows of the head are here only now
+            if plan is not None and self._outline.directory is None:  # the head can be checked only now
                 outline = dataclasses.replace(self._outline, directory=base)
                 plan = with_stop_check(plan, outline, self._config, formatter=self._formatter)
                 check_run(plan, self._config, started=True)
@@ -117,14 +117,15 @@ class LocalRun:
                 with device_failures():
                     provenance = identity | self._fit(base, world, plan, output, checkpoints)
                 world.on_rank0(lambda: self._finish(output, provenance, base, checkpoints))
-            # On several machines only the disk of rank 0 holds the files.
+            # With several machines, only the disk of rank 0 has the files.
             manifest = world.on_rank0(lambda: AdapterCheckpoint.load(output).manifest)
             world.leave()
             return AdapterCheckpoint(output, manifest)
 
     def _fetch_base(self) -> Path:
         directory = self._outline.directory
-        if directory is None or is_hub_id(self._base_model):  # of the hub's files, only what a plan reads is here now
+        # For a hub id, only the small files that a plan needs have been downloaded.
+        if directory is None or is_hub_id(self._base_model):
             return resolve_base_model(self._base_model, session=self._session)
         return directory
 
@@ -139,7 +140,7 @@ class LocalRun:
     def _fit(
         self, base: Path, world: World, plan: TrainingPlan, output: Path, checkpoints: Checkpoints
     ) -> dict[str, object]:
-        """Train and, on rank 0, save the adapter's two files; return what the manifest says of the run."""
+        """Train, save the adapter's two files on rank 0, and return the run's part of the manifest."""
         how = f", {plan.config.quantization}" if plan.config.quantization else ""
         with quiet_transformers(), phase(f"loading the base model{how}"):
             model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
@@ -162,11 +163,11 @@ class LocalRun:
 
     @contextlib.contextmanager
     def _logs(self, world: World, plan: TrainingPlan, schedule: Schedule, output: Path) -> Iterator[list[Log]]:
-        """Open what shows and keeps the figures of each step; nothing on the other processes than rank 0."""
+        """Open the loggers that receive the figures of each step. Only rank 0 has any."""
         if not world.is_rank0:
             yield []
             return
-        known = gpu_named(plan.gpu.name) if plan.gpu else None  # of another GPU no peak rate is known
+        known = gpu_named(plan.gpu.name) if plan.gpu else None  # the peak rate of other GPUs is unknown
         pace = PaceMeter(plan.needed_flops_per_token, known, world.size)
         note = "compiling" if plan.config.compiles_layers(cuda=world.device.type == "cuda") else ""
         with (
@@ -180,7 +181,7 @@ class LocalRun:
         write_loss_plot(output / _LOG, output / "loss.svg")
         write_card(output, provenance, base=base)
         write_manifest(output, AdapterCheckpoint.kind, provenance)
-        # Only now: a run that is killed before the manifest is written can be resumed.
+        # Last, so that a run that is killed before the manifest is written can be resumed.
         checkpoints.clear()
         (output / MARKER).unlink()
 

@@ -1,4 +1,4 @@
-"""From records and a base model to a LoRA adapter."""
+"""Train a LoRA adapter from records and a base model."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 @check_options()
 class QLoRAFSDPTrainer:
-    """Fine-tune a base model with QLoRA on one CPU, one GPU, or several, which share the base (FSDP2) where they must.
+    """Fine-tune a base model with QLoRA on a CPU, on one GPU, or on several GPUs that can share the base (FSDP2).
 
-    Under ``torchrun`` every process calls `train`; from a notebook or a script, ``train(..., processes=4)`` starts
-    them. A run that was killed resumes from its newest checkpoint when the same call is made again, also on another
-    number of processes.
+    ``train(..., processes=4)`` starts four processes from a notebook or a script. With ``torchrun``, every process
+    calls `train`. If a run was killed, the same call resumes it from its newest checkpoint, even with another number of
+    processes.
 
     Args:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
-        formatter: the prompt; by default in the published wording.
+        formatter: the prompt. The default is the published wording.
         config: see `TrainingConfig`.
-        session: the boto3 session for S3; None uses the default credentials. The processes that
-            ``train(processes=n)`` starts get its credentials in their environment, and cannot renew temporary ones.
+        session: the boto3 session for S3. None uses the default credentials. The processes that ``train(processes=n)``
+            starts get the session's credentials in their environment, and cannot renew temporary credentials.
 
     Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
     arXiv:2304.11277 (FSDP).
@@ -73,29 +73,30 @@ class QLoRAFSDPTrainer:
     ) -> AdapterCheckpoint:
         """Train an adapter and save it with its prompt and manifest.
 
-        A directory that already holds the finished adapter of the same base, records, prompt and configuration is
-        returned as it is.
+        If the directory already contains the finished adapter of the same base, records, prompt and configuration,
+        return that adapter without training.
 
         Args:
-            train: records with SQL; a generator is read into memory.
-            evaluation: records whose loss is reported after each epoch; they are not learnt.
-            output_dir: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``prompt.json``,
-                ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``. It is on this machine.
-            checkpoint_dir: a directory of its own or an ``s3://`` prefix for checkpoints; None puts them below
-                `output_dir`. They are removed once the adapter is finished.
-            processes: start this number of processes on this machine, one for each GPU, and wait for them; None starts
-                none and trains in this process (or, under ``torchrun``, in these processes).
+            train: records with SQL. A generator is read into memory.
+            evaluation: records whose loss is reported after each epoch. They are not learned.
+            output_dir: a directory on this machine. It receives ``adapter_model.safetensors``,
+                ``adapter_config.json``, ``prompt.json``, ``training_log.jsonl``, ``loss.svg``, a model card and, last,
+                ``manifest.json``.
+            checkpoint_dir: a separate directory or an ``s3://`` prefix for checkpoints. None stores them below
+                `output_dir`. They are removed when the adapter is finished.
+            processes: number of processes to start on this machine, one per GPU. None starts none and trains in this
+                process, or in the processes that ``torchrun`` started.
 
         Raises:
             MissingExtraError: the extra "train" is not installed.
-            RecordError: something else than records, records without SQL, or records longer than a row.
+            RecordError: the arguments are not records, or records have no SQL or are longer than a row.
             ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), `checkpoint_dir` is in
-                `output_dir`, or the run cannot work: all reasons are named before the base is downloaded, hashed or
+                `output_dir`, or the run cannot work. All reasons are listed before the base is downloaded, hashed or
                 loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
-            TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
+            TrainingError: `output_dir` contains something else, the loss is not a finite number, a checkpoint cannot be
                 written, or one of several processes died.
-            TrainingInterruptedError: a signal stopped it; the same call resumes.
+            TrainingInterruptedError: a signal stopped the run. The same call resumes it.
             OutputInUseError: another process trains into `output_dir`.
         """
         require("train", "QLoRAFSDPTrainer")
@@ -144,26 +145,28 @@ class QLoRAFSDPTrainer:
         usd_per_hour: float | None = None,
         check: bool = True,
     ) -> TrainingPlan:
-        """Forecast tokens, steps, memory, time and price of `train`, and refuse what it would refuse.
+        """Forecast tokens, steps, memory, time and price of `train`, and refuse a run that `train` would refuse.
 
-        Of the base model only configuration, tokenizer and headers are read, wherever it is. If the hub cannot be
-        reached, a well-known base is planned from a table and its tokens are estimated (`TrainingPlan.estimated`).
+        Wherever the base model is, only its configuration, tokenizer and headers are read. If the hub cannot be
+        reached, the sizes of a well-known base come from a table and its tokens are estimated
+        (`TrainingPlan.estimated`).
 
         Args:
-            records: with SQL.
+            records: records with SQL.
             evaluation: records whose loss would be reported.
-            instance_type: a SageMaker instance ("ml.g5.12xlarge"); names GPU, processes and price. None for another
-                machine.
-            gpu: without an instance type, a GPU by name ("H100") or "cpu"; "auto" takes this machine's GPU, or its CPU.
-            processes: "auto" starts one for each GPU of the instances, but no more than there are rows for.
-            instances: machines of that type.
-            usd_per_hour: US dollars for one instance; None if not given: the table's price counts, if it has one.
-            check: False forecasts what cannot work, too, and lists why in `TrainingPlan.problems`.
+            instance_type: a SageMaker instance type ("ml.g5.12xlarge"), which determines GPU, processes and price. None
+                for any other machine.
+            gpu: without an instance type, the name of a GPU ("H100") or "cpu". "auto" uses this machine's GPU, or its
+                CPU if it has no GPU.
+            processes: "auto" starts one per GPU of the instances, but not more than a step has rows.
+            instances: number of instances of that type.
+            usd_per_hour: price of one instance in US dollars per hour. None uses the price table, if it lists the type.
+            check: False also forecasts runs that cannot work, and lists the reasons in `TrainingPlan.problems`.
 
         Raises:
-            RecordError: there are no records, some have no SQL, or some cannot be learnt from.
-            ConfigError: the run cannot work: all reasons are named (see `check_run`). Or an unknown GPU or instance
-                type.
+            RecordError: there are no records, some have no SQL, or some cannot be learned from.
+            ConfigError: the GPU or instance type is unknown, or the run cannot work. All reasons are listed (see
+                `check_run`).
             DeviceError: only the devices are wrong.
             ModelError: the base model cannot be used or reached.
         """

@@ -1,4 +1,4 @@
-"""A base model below an S3 prefix (moto) comes once, goes on after a break, and follows the bucket."""
+"""Downloads of a base model from an S3 prefix (moto), which are cached, resumed and updated."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def names(directory: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_only_the_files_of_a_base_model_come(tmp_path: Path) -> None:
+def test_only_the_files_of_a_base_model_are_copied(tmp_path: Path) -> None:
     directory = download_base(f"{URI}/", tmp_path, PATTERNS)
     assert names(directory) == {"config.json", "model.safetensors"}
     assert (directory / "model.safetensors").read_text() == "weights"
@@ -49,7 +49,7 @@ def test_only_the_files_of_a_base_model_come(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
+def test_complete_files_are_not_copied_again(tmp_path: Path) -> None:
     directory = download_base(URI, tmp_path, PATTERNS)
     before = (directory / "model.safetensors").stat().st_mtime_ns
     (directory / "config.json").unlink()
@@ -58,7 +58,7 @@ def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
     assert (directory / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_cut_or_changed_file_comes_anew_and_a_removed_one_goes(bucket: Any, tmp_path: Path) -> None:
+def test_a_cut_or_changed_file_is_copied_again_and_a_removed_file_is_deleted(bucket: Any, tmp_path: Path) -> None:
     directory = download_base(URI, tmp_path, PATTERNS)
     (directory / "model.safetensors").write_text("wei")
     download_base(URI, tmp_path, PATTERNS)
@@ -71,8 +71,8 @@ def test_a_cut_or_changed_file_comes_anew_and_a_removed_one_goes(bucket: Any, tm
 
 
 @pytest.mark.usefixtures("bucket")
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="no files directly below s3://models/llama/basic"):
+def test_an_empty_prefix_or_missing_bucket_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="s3://models/llama/basic"):
         download_base("s3://models/llama/basic", tmp_path, PATTERNS)
     with pytest.raises(UnsupportedModelError, match="NoSuchBucket"):
         download_base("s3://other/llama", tmp_path, PATTERNS)

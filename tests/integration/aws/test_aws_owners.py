@@ -1,7 +1,8 @@
-"""A bucket that another account owns, in the emulator: refused by every operation that we use, unless it is stated."""
+"""A bucket of another account in the emulator is refused by every operation unless its owner was set."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,15 @@ def aws() -> Iterator[LocalAWS]:
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
-def test_a_bucket_that_somebody_else_took_is_refused(aws: LocalAWS, request_name: str) -> None:
+def test_a_bucket_of_another_account_is_refused(aws: LocalAWS, request_name: str) -> None:
     s3 = aws_client("s3", aws.session())
     with pytest.raises(Exception, match=r"403|Forbidden|AccessDenied") as caught:
         REQUESTS[request_name](s3)
     account = aws.session().client("sts").get_caller_identity()["Account"]
-    assert f"taken is not owned by account {account}" in str(caught.value)
+    assert re.search(rf"\btaken\b.*\b{account}\b", str(caught.value))
 
 
-def test_ours_passes_and_theirs_once_it_is_stated(aws: LocalAWS, tmp_path: Path) -> None:
+def test_own_buckets_pass_and_other_buckets_pass_after_their_owner_is_set(aws: LocalAWS, tmp_path: Path) -> None:
     session = aws.session()
     s3 = aws_client("s3", session)
     assert s3.get_object(Bucket=aws.bucket, Key="ours")["Body"].read() == b"ours"
@@ -76,15 +77,15 @@ def test_ours_passes_and_theirs_once_it_is_stated(aws: LocalAWS, tmp_path: Path)
     s3.copy_object(Bucket=aws.bucket, Key="copy", CopySource=COPY)
 
 
-def test_a_wrong_statement_is_refused_as_well(aws: LocalAWS) -> None:
+def test_a_wrong_owner_is_refused(aws: LocalAWS) -> None:
     session = aws.session()
     expect_bucket_owners({aws.bucket: THEIRS}, session=session)
-    with pytest.raises(ClientError, match=f"{aws.bucket} is not owned by account {THEIRS}"):
+    with pytest.raises(ClientError, match=f"{aws.bucket} .*{THEIRS}"):
         aws_client("s3", session).head_bucket(Bucket=aws.bucket)
 
 
-def test_a_public_function_passes_the_advice_on(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_function_passes_on_the_advice(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(DataError, match=r"taken is not owned by account .*expect_bucket_owners"):
+    with pytest.raises(DataError, match=r"expect_bucket_owners\({'taken': "):
         load_records("s3://taken/r.jsonl")

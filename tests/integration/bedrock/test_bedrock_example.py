@@ -1,4 +1,4 @@
-"""examples/import_any_model.py runs, on a tiny model, and says what it did."""
+"""examples/import_any_model.py runs with a tiny model and prints its results."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def merged(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Merged
     directory = tmp_path_factory.mktemp("llama3")
     shutil.copytree(tiny_llama, directory / "saved")
     config = directory / "saved" / "config.json"
-    # No weight depends on it, and a lost rope shows in the logits.
+    # The weights do not depend on the rope, and a lost rope changes the logits.
     config.write_text(json.dumps(json.loads(config.read_text()) | {"rope_parameters": LLAMA3}))
     return finish_merged(directory / "saved", directory / "merged")
 
@@ -45,7 +45,7 @@ def exported(merged: MergedModel, tmp_path_factory: pytest.TempPathFactory) -> P
     return directory
 
 
-def test_what_transformers_5_saves_passes_preflight(merged: MergedModel) -> None:
+def test_a_model_saved_by_transformers_5_passes_preflight(merged: MergedModel) -> None:
     codes = [finding.code for finding in preflight(merged, "tiny").findings]
     # Bedrock overrides original_max_position_embeddings, which is 256 here.
     assert codes == ["rope-scaling"]

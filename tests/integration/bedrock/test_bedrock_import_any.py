@@ -1,4 +1,4 @@
-"""Any checkpoint into Bedrock: foreign directories, prefixes as they are; and what can go wrong around the job."""
+"""Import any directory or S3 prefix into Bedrock, and faults around the import job."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class World:
     aws: ScriptedSession
     script: Script
-    account: list[Any] = field(default_factory=list)  # what the account's checks find
+    account: list[Any] = field(default_factory=list)  # findings of the account's checks
     sleeps: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,10 +52,10 @@ class World:
         )
 
     def stub(self, operation: str, answer: dict[str, Any], expected: dict[str, Any]) -> None:
-        self.script._stub.add_response(operation, answer, expected)
+        self.script.stub.add_response(operation, answer, expected)
 
     def until_done(self, digest: str, *, prompt: str | None, uri: str = URI, **expected: Any) -> None:
-        """No such model is there; a job is created with these tags, and ends."""
+        """Script an account without the model, and a job with these tags that completes."""
         base = f"sql-{digest[:12]}"
         tags = [{"key": "sqlquarry:manifest", "value": digest}]
         tags += [{"key": "sqlquarry:prompt", "value": prompt}] if prompt else []
@@ -106,7 +106,7 @@ def test_a_foreign_directory_is_exported_and_answers_texts(world: World, tiny_ll
     assert "rope_parameters" not in config
 
 
-def test_a_formatter_goes_with_it(world: World, tiny_llama: Path, formatter: PromptFormatter) -> None:
+def test_a_formatter_is_uploaded_with_the_model(world: World, tiny_llama: Path, formatter: PromptFormatter) -> None:
     world.until_done(ModelExport.of(tiny_llama, formatter).manifest.digest, prompt=formatter.fingerprint)
     model = world.importer.import_model(str(tiny_llama), "sql", s3_uri=URI, formatter=formatter)
     assert model.formatter == formatter
@@ -122,22 +122,22 @@ def test_other_weights_have_another_digest(tiny_llama: Path, tmp_path: Path) -> 
     assert ModelExport.of(copy).manifest.digest != ModelExport.of(tiny_llama).manifest.digest
 
 
-def test_a_merged_model_by_its_path_is_that_merged_model(world: World, merged: MergedModel) -> None:
+def test_the_path_of_a_merged_model_imports_that_model(world: World, merged: MergedModel) -> None:
     world.until_done(ModelExport.of(merged).manifest.digest, prompt=PromptFormatter.load(merged.path).fingerprint)
     assert world.importer.import_model(merged.path, "sql", s3_uri=Path(URI)).formatter == PromptFormatter.load(
         merged.path
     )
 
 
-def test_another_prompt_than_that_of_the_weights_is_refused(
+def test_a_prompt_that_differs_from_the_weights_prompt_is_refused(
     world: World, merged: MergedModel, formatter: PromptFormatter
 ) -> None:
-    with pytest.raises(PromptMismatchError, match="Leave out `formatter`"):
+    with pytest.raises(PromptMismatchError, match=formatter.fingerprint):
         world.importer.import_model(merged, "sql", s3_uri=URI, formatter=formatter)
     assert world.aws.objects() == []
 
 
-def test_a_prefix_is_imported_as_it_is_with_the_digest_of_its_upload(world: World, merged: MergedModel) -> None:
+def test_a_prefix_is_imported_unchanged_with_the_digest_of_its_upload(world: World, merged: MergedModel) -> None:
     export = ModelExport.of(merged)
     upload(export, URI, s3=world.aws.s3, show_progress=False)
     writes: list[str] = []
@@ -148,7 +148,7 @@ def test_a_prefix_is_imported_as_it_is_with_the_digest_of_its_upload(world: Worl
     assert writes == []
 
 
-def test_a_prefix_of_somebody_elses_tool_goes_by_its_etags(world: World, merged: MergedModel) -> None:
+def test_a_prefix_from_another_tool_is_identified_by_its_etags(world: World, merged: MergedModel) -> None:
     for name, content in ModelExport.of(merged).files.items():
         body = content if isinstance(content, bytes) else content.read_bytes()
         if name != "prompt.json":
@@ -166,12 +166,12 @@ def test_a_prefix_of_somebody_elses_tool_goes_by_its_etags(world: World, merged:
     assert prefix_manifest(prefix).digest != digest
 
 
-def test_what_the_account_lacks_is_said_before_the_upload(world: World, merged: MergedModel) -> None:
+def test_account_errors_are_reported_before_the_upload(world: World, merged: MergedModel) -> None:
     world.account = [
-        error("bucket-region", "models", "the bucket is in eu-west-1, the import in us-east-1", "", "Move")
+        error("bucket-region", "models", "the bucket is in eu-west-1, but the import is in us-east-1", "", "Move")
     ]
     world.script.until_create(f"sql-{ModelExport.of(merged).manifest.digest[:12]}")
-    with pytest.raises(PreflightError, match=r"eu-west-1.*us-east-1"):
+    with pytest.raises(PreflightError, match=r"\[bucket-region\] models.*eu-west-1.*us-east-1"):
         world.importer.import_model(merged, "sql", s3_uri=URI)
     assert world.aws.objects() == []
 
@@ -183,17 +183,17 @@ def test_a_bucket_of_another_region_is_refused_with_both_regions(world: World, m
     s3.create_bucket(Bucket="far", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     world.account = [*check_bucket(s3, "far", "us-east-1")]
     world.script.until_create(f"sql-{ModelExport.of(merged).manifest.digest[:12]}")
-    with pytest.raises(PreflightError, match=r"the bucket is in eu-west-1, the import in us-east-1"):
+    with pytest.raises(PreflightError, match=r"\[bucket-region\] far.*eu-west-1.*us-east-1"):
         world.importer.import_model(merged, "sql", s3_uri="s3://far/x/")
 
 
 def test_a_prefix_with_a_space_is_refused_before_anything_is_sent(world: World, merged: MergedModel) -> None:
-    with pytest.raises(PreflightError, match=r"s3-uri.*'s3://models/my model/'"):
+    with pytest.raises(PreflightError, match=r"\[s3-uri\].*'s3://models/my model/'"):
         world.importer.import_model(merged, "sql", s3_uri="s3://models/my model/")
     assert world.aws.objects() == []
 
 
-def test_bad_options_are_named_all_at_once(world: World, merged: MergedModel) -> None:
+def test_all_bad_options_are_reported_together(world: World, merged: MergedModel) -> None:
     with pytest.raises(ConfigError) as caught:
         world.importer.import_model(
             merged,
@@ -203,9 +203,10 @@ def test_bad_options_are_named_all_at_once(world: World, merged: MergedModel) ->
             kms_key_id="no key",
             vpc_config={"subnetIds": [], "groups": ["sg-1"]},
         )
-    for part in ("'aws:x'", "'a|b'='c'", "'no key'", "needs exactly", "'subnetIds' is []", "not bound", "bucket='…'"):
+    keys = "['groups', 'subnetIds']"
+    for part in ("'aws:x'", "'a|b'='c'", "'no key'", keys, "'subnetIds' is []", "formatter.bind(", "bucket='…'"):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="imported where it is; leave it out"):
+    with pytest.raises(ConfigError, match=f"s3_uri is '{URI}'"):
         world.importer.import_model(URI, "sql", s3_uri=URI)
 
 
@@ -215,6 +216,7 @@ def test_limits_are_those_of_the_service(world: World) -> None:
     members = world.aws.bedrock.meta.service_model.operation_model("CreateModelImportJob").input_shape.members
     assert request.KMS_KEY.pattern == members["importedModelKmsKeyId"].metadata["pattern"]
     assert members["jobTags"].metadata["max"] == request.MAX_TAGS
+    # The pattern is private, and only comparing it shows that it equals the service's.
     assert request._TAG_TEXT.pattern == members["jobTags"].member.members["key"].metadata["pattern"]
     vpc = members["vpcConfig"].members
     assert {name: shape.metadata["max"] for name, shape in vpc.items()} == {"subnetIds": 16, "securityGroupIds": 5}
@@ -236,23 +238,23 @@ def test_a_break_while_waiting_is_waited_out(world: World) -> None:
     assert world.sleeps == [30, 30]
 
 
-def test_a_break_that_stays_ends_with_the_way_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permanent_break_ends_with_the_call_to_resume(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: Any) -> None:
         raise ConnectionClosedError(endpoint_url="https://bedrock")
 
     monkeypatch.setattr(world.aws.bedrock, "get_model_import_job", fail)
-    with pytest.raises(ImportTimeoutError, match=r"still unknown after 600 s.*attach\('arn"):
+    with pytest.raises(ImportTimeoutError, match=rf"unknown.* 600 s.*attach\('{JOB}'"):
         world.importer.attach(JOB)
 
 
 def test_credentials_that_expire_while_waiting_do_not_lose_the_job(world: World) -> None:
     world.script.job("InProgress")
     world.script.job_fails("ExpiredTokenException", "The security token included in the request is expired")
-    with pytest.raises(BedrockError, match=rf"expired.*Renew the credentials.*attach\('{JOB}', formatter=…\)"):
+    with pytest.raises(BedrockError, match=rf"ExpiredTokenException.*attach\('{JOB}', formatter=…\)"):
         world.importer.attach(JOB)
 
 
-def test_a_lost_answer_to_create_makes_no_second_job(world: World, merged: MergedModel) -> None:
+def test_a_lost_answer_to_create_does_not_make_a_second_job(world: World, merged: MergedModel) -> None:
     tokens: list[str] = []
 
     def fail(params: dict[str, Any], **_: Any) -> None:
@@ -266,9 +268,9 @@ def test_a_lost_answer_to_create_makes_no_second_job(world: World, merged: Merge
     assert tokens[0] == tokens[1]
 
 
-def test_a_model_deleted_meanwhile_is_explained(world: World) -> None:
-    world.script._stub.add_client_error("list_tags_for_resource", "ResourceNotFoundException", "gone")
-    with pytest.raises(BedrockError, match=r"gone.*If it was deleted, import_model makes it again"):
+def test_a_deleted_model_is_explained(world: World) -> None:
+    world.script.stub.add_client_error("list_tags_for_resource", "ResourceNotFoundException", "gone")
+    with pytest.raises(BedrockError, match=rf"{MODEL}.*ResourceNotFoundException.*import_model"):
         world.importer.attach(MODEL)
 
 
@@ -303,7 +305,7 @@ def test_lists_and_delete(world: World) -> None:
     world.script.played()
 
 
-def test_what_keeping_a_model_costs(world: World) -> None:
+def test_the_cost_of_keeping_a_model(world: World) -> None:
     units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
     for _ in range(2):
         world.stub("get_imported_model", {"customModelUnits": units}, {"modelIdentifier": "sql"})
@@ -311,7 +313,7 @@ def test_what_keeping_a_model_costs(world: World) -> None:
     prices = PriceTable(usd_per_cmu_month=3)
     assert world.importer.storage_usd_per_month("sql", prices=prices) == 6
     world.stub("get_imported_model", {}, {"modelIdentifier": "sql"})
-    with pytest.raises(BedrockError, match="no custom model units"):
+    with pytest.raises(BedrockError, match="sql"):
         world.importer.storage_usd_per_month("sql")
 
 

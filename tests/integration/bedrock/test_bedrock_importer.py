@@ -1,4 +1,4 @@
-"""BedrockImporter against a scripted Bedrock and moto's S3; time is made up."""
+"""BedrockImporter with a scripted Bedrock, moto's S3 and simulated time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNKNOWN_ROLE = ("ValidationException", "The provided role ARN is invalid")
 
 @dataclass
 class World:
-    """An importer, what AWS is to answer it, and what it slept."""
+    """An importer with AWS's scripted answers and a record of its sleeps."""
 
     aws: ScriptedSession
     script: Script
@@ -68,7 +68,7 @@ def merged(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Merged
 
 @pytest.fixture
 def world(merged: MergedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    # The account's checks have tests of their own, and one below; here they would load six more clients a test.
+    # The account's checks have their own tests. Here they would load six more clients per test.
     monkeypatch.setattr("sqlquarry.bedrock.importer.check_account", lambda *_, **__: [])
     with scripted_aws() as aws:
         yield World(aws, Script(aws.bedrock), merged)
@@ -106,7 +106,7 @@ def test_upload_job_and_model(world: World) -> None:
     assert (model.arn, model.name, model.formatter) == (MODEL, "sql", world.formatter)
     assert world.sleeps == [30, 30]
     assert "runs/one/manifest.json" in world.aws.objects()
-    # Both are tried again by us, with waits of our own.
+    # The library itself retries both, with its own waits.
     attempts = {service: config.retries["total_max_attempts"] for service, config in world.aws.configs.items()}
     assert attempts == {"bedrock": 2, "s3": 3, "sts": 2, "bedrock-runtime": 2}
     assert world.aws.configs["s3"].max_pool_connections >= REQUESTS_IN_FLIGHT
@@ -134,13 +134,13 @@ def test_the_importers_bucket_gives_a_prefix_by_content(world: World) -> None:
     prefix = f"sqlquarry/sql/{world.digest[:12]}/"
     world.script.until_create(world.job_name)
     world.script.create(modelDataSource={"s3DataSource": {"s3Uri": f"s3://models/{prefix}"}})
-    world.script.job("Complete", importedModelArn=MODEL)  # as some pages of the service spell it
+    world.script.job("Complete", importedModelArn=MODEL)  # the spelling on some of the service's pages
     world.script.model(world.fingerprint)
     BedrockImporter(ROLE, session=world.aws, bucket="models").import_model(world.merged, "sql")
     assert all(key.startswith(prefix) for key in world.aws.objects())
 
 
-def test_an_imported_model_of_the_same_content_is_returned_at_once(world: World) -> None:
+def test_an_imported_model_with_the_same_content_is_returned_immediately(world: World) -> None:
     world.script.models("sql-older", "sql")
     world.script.tags(MODEL, manifest=world.digest)
     world.script.model(world.fingerprint)
@@ -153,7 +153,7 @@ def test_an_imported_model_of_the_same_content_is_returned_at_once(world: World)
 def test_a_name_taken_by_other_content_is_an_error(world: World, tags: dict[str, str]) -> None:
     world.script.models("sql")
     world.script.tags(MODEL, **tags)
-    with pytest.raises(BedrockError, match=r"exists already .*other content.*Choose another name, or delete it"):
+    with pytest.raises(BedrockError, match=rf"'sql' \({MODEL}\).*'{world.digest}'.*importer\.delete\('sql'\)"):
         world.run()
 
 
@@ -171,7 +171,7 @@ def test_a_running_job_of_other_content_under_the_same_name_is_an_error(world: W
     world.script.models()
     world.script.running("sql")
     world.script.tags(JOB, manifest="0" * 64)
-    with pytest.raises(BedrockError, match="importing other content as 'sql'"):
+    with pytest.raises(BedrockError, match=f"{JOB}.*'sql'"):
         world.run()
 
 
@@ -185,11 +185,11 @@ def test_a_retry_after_a_failed_job_takes_the_next_job_name(world: World) -> Non
     world.script.played()
 
 
-def test_a_job_name_of_ones_own_must_be_free(world: World) -> None:
+def test_a_given_job_name_must_be_unused(world: World) -> None:
     world.script.models()
     world.script.running()
     world.script.taken("mine", "mine")
-    with pytest.raises(BedrockError, match="'mine' before; choose another job_name"):
+    with pytest.raises(BedrockError, match=r"'mine'.* job_name"):
         world.importer.import_model(world.merged, "sql", s3_uri=URI, job_name="mine")
     assert world.aws.objects() == []
 
@@ -207,13 +207,13 @@ def test_the_one_import_slot_is_waited_for(world: World) -> None:
 def test_the_wait_for_the_slot_ends(world: World) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(*SLOT, times=21)
-    with pytest.raises(ImportTimeoutError, match="600 s, so none was started for 'sql'"):
+    with pytest.raises(ImportTimeoutError, match=r"'sql'.* 600 s"):
         world.run()
     world.script.played()
     assert sum(world.sleeps) == 600
 
 
-def test_a_role_that_is_not_known_yet_is_tried_again(world: World) -> None:
+def test_a_role_that_is_too_new_is_tried_again(world: World) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(*UNKNOWN_ROLE, times=2)
     world.script.create()
@@ -225,7 +225,7 @@ def test_a_role_that_is_not_known_yet_is_tried_again(world: World) -> None:
 def test_a_role_that_stays_unknown_is_explained(world: World) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(*UNKNOWN_ROLE, times=13)
-    with pytest.raises(BedrockError, match=r"trust policy.*aws:SourceAccount"):
+    with pytest.raises(BedrockError, match=r"aws:SourceArn.*aws:SourceAccount"):
         world.run()
     world.script.played()
     assert sum(world.sleeps) == 120
@@ -235,12 +235,12 @@ def test_a_role_that_stays_unknown_is_explained(world: World) -> None:
     ("code", "message", "advice"),
     [
         ("ServiceQuotaExceededException", "Imported models per account", "L-45B04988"),
-        ("ConflictException", "name in use", "unique per account"),
+        ("ConflictException", "name in use", "ConflictException"),
         ("AccessDeniedException", "not authorized", "iam:PassRole"),
         ("ValidationException", "something else", "something else"),
     ],
 )
-def test_other_refusals_are_explained_at_once(world: World, code: str, message: str, advice: str) -> None:
+def test_other_refusals_are_explained_without_a_retry(world: World, code: str, message: str, advice: str) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(code, message)
     with pytest.raises(BedrockError, match=advice) as caught:
@@ -253,15 +253,15 @@ def test_other_refusals_are_explained_at_once(world: World, code: str, message: 
     ("reason", "advice"),
     [
         ("could not find the expected file config.json", "uncompressed prefix"),
-        ("Unsupported model architecture: GemmaForCausalLM", "a supported one"),
-        ("size mismatch for lm_head", "16-bit weights"),
-        ("config.json holds quantization_config: quantized weights cannot be imported", "16-bit weights"),
-        ("could not find the expected file model.safetensors.index.json", "shards need"),
+        ("Unsupported model architecture: GemmaForCausalLM", "base model"),
+        ("size mismatch for lm_head", "16-bit"),
+        ("config.json holds quantization_config: quantized weights cannot be imported", "16-bit"),
+        ("could not find the expected file model.safetensors.index.json", "Cause: .*model.safetensors.index.json"),
         ("Access denied to bucket", "s3:GetObject"),
         ("the moon is full", "the moon is full"),
     ],
 )
-def test_a_failed_job_tells_its_reason_and_what_to_do(world: World, reason: str, advice: str) -> None:
+def test_a_failed_jobs_error_has_its_reason_and_a_fix(world: World, reason: str, advice: str) -> None:
     world.script.job("InProgress")
     world.script.job("Failed", failureMessage=reason)
     with pytest.raises(ImportJobError, match=advice) as caught:
@@ -273,13 +273,13 @@ def test_a_failed_job_tells_its_reason_and_what_to_do(world: World, reason: str,
 def test_a_slow_job_times_out_with_its_arn(world: World) -> None:
     for _ in range(21):
         world.script.job("InProgress")
-    with pytest.raises(ImportTimeoutError, match=f"{JOB} is still InProgress after 600 s"):
+    with pytest.raises(ImportTimeoutError, match=f"{JOB}.*InProgress.* 600 s"):
         world.importer.attach(JOB, formatter=world.formatter)
     world.script.played()
     assert sum(world.sleeps) == 600
 
 
-def test_an_interrupted_wait_says_how_to_go_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_wait_says_how_to_resume(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -304,17 +304,17 @@ def test_attach_refuses_another_prompt(world: World) -> None:
 
 def test_attach_to_nothing_is_explained(world: World) -> None:
     world.script.job_fails("ResourceNotFoundException", "no such job")
-    with pytest.raises(BedrockError, match=r"no such job.*Check the ARN"):
+    with pytest.raises(BedrockError, match=rf"{JOB}.*ResourceNotFoundException.*no such job"):
         world.importer.attach(JOB, formatter=world.formatter)
 
 
 def test_nothing_happens_when_preflight_fails(world: World) -> None:
-    # The script is empty: any call would raise.
-    with pytest.raises(PreflightError, match="model-name"):
+    # The script is empty, so any call would raise an error.
+    with pytest.raises(PreflightError, match=r"\[model-name\]"):
         world.importer.import_model(world.merged, "no.dots", s3_uri=URI)
 
 
-def test_a_place_to_upload_is_needed(world: World) -> None:
+def test_a_destination_for_the_upload_is_required(world: World) -> None:
     with pytest.raises(ConfigError, match="s3_uri='s3://bucket/prefix/'"):
         world.importer.import_model(world.merged, "sql")
 
@@ -340,12 +340,12 @@ def test_weights_written_after_the_model_was_loaded_are_not_uploaded(world: Worl
     weights.write_bytes(bytes(content))
     write_manifest(copy, MergedModel.kind, loaded.manifest.provenance)
     world.script.until_create(world.job_name)
-    with pytest.raises(CorruptArtifactError, match="written again"):
+    with pytest.raises(CorruptArtifactError, match=r"MergedModel\.load\(\)"):
         world.importer.import_model(loaded, "sql", s3_uri=URI)
     assert world.aws.objects() == []
 
 
-def test_bad_options_are_named_all_at_once() -> None:
+def test_all_bad_options_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         BedrockImporter("admin", role_propagation_s=-1)
     assert "role_arn 'admin'" in str(caught.value)
@@ -355,7 +355,7 @@ def test_bad_options_are_named_all_at_once() -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_a_region_is_needed() -> None:
+def test_a_region_is_required() -> None:
     with pytest.raises(ConfigError, match="region_name='us-east-1'"):
         BedrockImporter(ROLE, session=boto3.session.Session())
     assert BedrockImporter(ROLE, session=boto3.session.Session(region_name="us-west-2"))
@@ -363,6 +363,7 @@ def test_a_region_is_needed() -> None:
 
 def test_patterns_are_those_of_the_service(world: World) -> None:
     members = world.aws.bedrock.meta.service_model.operation_model("CreateModelImportJob").input_shape.members
+    # The patterns are private, and only comparing them shows that they equal the service's.
     assert members["importedModelName"].metadata["pattern"] == checks._MODEL_NAME.pattern
     pattern = re.compile(members["jobName"].metadata["pattern"])
     for name in ("a", "a-", "a--b", "a.b+c-", "1", "-a", "a_b", ".a", "+"):

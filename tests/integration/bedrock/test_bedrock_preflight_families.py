@@ -1,4 +1,4 @@
-"""What transformers itself saves, for every architecture that is importable: preflight agrees with it about tensors."""
+"""Preflight expects the tensors that transformers saves, for every importable architecture."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
-def test_what_transformers_saves_is_accepted_once_repaired(architecture: str, tmp_path: Path) -> None:
+def test_a_repaired_checkpoint_of_transformers_is_accepted(architecture: str, tmp_path: Path) -> None:
     import torch
     import transformers
 
@@ -75,7 +75,7 @@ def test_what_transformers_saves_is_accepted_once_repaired(architecture: str, tm
     repair(tmp_path / "saved", output_dir=tmp_path / "repaired", max_shard_bytes=40_000)
     assert preflight(tmp_path / "repaired").findings == ()
 
-    # transformers 5 still reads the old dialect, and as the same model.
+    # transformers 5 still reads the same model from the old dialect.
     before, after = (
         kind.from_pretrained(tmp_path / name, dtype=torch.bfloat16).eval() for name in ("saved", "repaired")
     )

@@ -1,10 +1,11 @@
-"""Preflight of an S3 prefix (moto): no weights are downloaded, few requests, every defect seen from afar."""
+"""Preflight of an S3 prefix (moto) finds every defect with few requests and without downloading weights."""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ BUCKET = "models"
 
 
 class Traffic:
-    """What was asked of S3, and the bytes that came."""
+    """The requests to S3 and the bytes that it returned."""
 
     requests: list[str]
     bytes: int
@@ -37,9 +38,9 @@ TRAFFIC = Traffic()
 
 @functools.cache
 def _session() -> Any:
-    # One for all tests: a session parses the services' models once.
+    # All tests share a session, because it parses the services' models only once.
     session = boto3.session.Session("testing", "testing", region_name="us-east-1")
-    events = session._session.get_component("event_emitter")
+    events = session._session.get_component("event_emitter")  # boto3 has no public way to register for all clients
     events.register("before-send.s3", lambda request, **_: TRAFFIC.requests.append(request.method))
     events.register("after-call.s3", lambda parsed, **_: TRAFFIC.count(parsed))
     return session
@@ -64,7 +65,7 @@ class Prefix:
         return {item["Key"].removeprefix(prefix): item["ETag"] for item in found}
 
     def check(self, uri: str, **options: Any) -> PreflightReport:
-        """Preflight without account checks: these need services that moto has not."""
+        """Run preflight without account checks, because moto lacks some of their services."""
         TRAFFIC.requests, TRAFFIC.bytes = [], 0
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("sqlquarry.bedrock.preflight.run.check_account", lambda *_, **__: [])
@@ -102,7 +103,7 @@ SHARDS = [f"model-{number:05}-of-00004.safetensors" for number in range(1, 5)]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thin Llama with as many tensors as one of 8B, in four shards, as transformers 5 saves it."""
+    """Return a thin Llama with as many tensors as 8B, in four shards saved by transformers 5."""
     directory = tmp_path_factory.mktemp("tiny")
     shapes = expected_tensors("LlamaForCausalLM", CONFIG)
     assert shapes is not None
@@ -128,7 +129,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(tiny: Path) -> Path:
-    """The same in the dialect of 4.51.3."""
+    """Return the same model in the dialect of 4.51.3."""
     repair(tiny, output_dir=tiny / "saved")
     return tiny / "saved"
 
@@ -142,7 +143,7 @@ def test_a_repaired_checkpoint_has_no_findings(world: Prefix, saved: Path) -> No
     assert world.check(world.put(saved, "other/").rstrip("/")).findings == ()
 
 
-def test_the_new_dialect_of_a_foreign_prefix_is_an_error_that_repair_mends(world: Prefix, tiny: Path) -> None:
+def test_the_new_dialect_of_a_foreign_prefix_is_an_error_that_repair_fixes(world: Prefix, tiny: Path) -> None:
     uri = world.put(tiny)
     report = world.check(uri)
     assert codes(report) == [
@@ -192,16 +193,16 @@ def test_four_shards_take_few_requests_and_no_weights(world: Prefix, saved: Path
     total = sum(path.stat().st_size for path in saved.glob("*.safetensors"))
     report = world.check(uri)
     assert report.findings == ()
-    assert len(TRAFFIC.requests) <= 15, TRAFFIC.requests  # of 50 that are allowed
+    assert len(TRAFFIC.requests) <= 15, TRAFFIC.requests  # the limit is 50
     assert Counter(TRAFFIC.requests).keys() <= {"GET", "HEAD"}
     assert TRAFFIC.bytes < 4 * 2**18 + 100_000 < total / 2  # the first 256 KiB of each shard, and small files
 
 
-def test_each_defect_is_seen_from_afar(world: Prefix, saved: Path) -> None:
+def test_each_defect_is_found_on_s3(world: Prefix, saved: Path) -> None:
     uri = world.put(saved)
 
     def after(change: str, name: str, content: bytes = b"") -> list[str]:
-        """The codes with one object changed, which is then put back."""
+        """Return the codes with one object changed, and restore the object."""
         key = f"a/model/{name}"
         before = world.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() if change != "add" else None
         if change == "delete":
@@ -237,19 +238,20 @@ def test_each_defect_is_seen_from_afar(world: Prefix, saved: Path) -> None:
 def test_a_prefix_with_a_space_is_checked_and_refused(world: Prefix, saved: Path) -> None:
     report = world.check(world.put(saved, "my model/"))
     assert codes(report) == ["error:s3-uri"]
-    assert "no spaces" in str(report)
+    assert "my model" in str(report)
 
 
 def test_a_prefix_one_level_too_high_says_where_the_model_is(world: Prefix, saved: Path) -> None:
     world.put(saved)
     report = world.check(f"s3://{BUCKET}/a/")
-    assert "Point at the folder 'model'" in str(report)
+    assert all("'model'" in finding.fix for finding in report.findings if finding.code == "file")
+    assert "error:file" in codes(report)
 
 
 def test_an_empty_prefix_and_an_impossible_bucket(world: Prefix) -> None:
     assert codes(world.check(f"s3://{BUCKET}/none/")) == ["error:s3-uri"]
     assert codes(world.check("s3://No Bucket/x/")) == ["error:s3-uri"]
-    with pytest.raises(BedrockError, match="listing s3://not-there/x/"):
+    with pytest.raises(BedrockError, match=r"s3://not-there/x/.*NoSuchBucket"):
         world.check("s3://not-there/x/")
 
 
@@ -291,22 +293,22 @@ def test_access_denied_on_one_key_is_a_finding_that_names_it(
     refusing("AccessDenied", monkeypatch)
     report = world.check(uri)
     assert codes(report) == ["error:file"]
-    assert "a/model/tokenizer.json failed" in str(report)
-    assert "s3:" in str(report)  # what to grant
+    assert "a/model/tokenizer.json" in str(report)
+    assert re.search(r"s3:.*GetObject", str(report))  # the permission to grant
 
 
-def test_expired_credentials_end_it_with_what_to_do(
+def test_expired_credentials_end_the_check_with_a_fix(
     world: Prefix, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = world.put(saved)
     refusing("ExpiredToken", monkeypatch)
-    with pytest.raises(BedrockError, match=r"tokenizer\.json failed: .*ExpiredToken.*[Rr]enew"):
+    with pytest.raises(BedrockError, match=r"tokenizer\.json.*ExpiredToken.*aws sso login"):
         world.check(uri)
 
 
-def test_a_prefix_of_thousands_of_objects_is_no_model(
+def test_a_prefix_with_thousands_of_objects_is_not_a_model(
     world: Prefix, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqlquarry.bedrock.preflight.source._MAX_OBJECTS", 5)
-    with pytest.raises(BedrockError, match="Give the prefix of one model"):
+    with pytest.raises(BedrockError, match=f"s3://{BUCKET}/.* 5 objects"):
         world.check(world.put(saved))

@@ -36,7 +36,7 @@ def s3() -> Iterator[Any]:
 
 @pytest.fixture
 def puts(s3: Any) -> list[str]:
-    """The keys written from now on, in order."""
+    """Return a list that records the written keys in order."""
     written: list[str] = []
     s3.meta.events.register("before-parameter-build.s3.PutObject", lambda params, **_: written.append(params["Key"]))
     return written
@@ -82,12 +82,12 @@ def test_a_second_run_uploads_nothing(s3: Any, puts: list[str], merged_model: Me
     assert puts == []
 
 
-def test_a_broken_run_goes_on_with_what_is_missing(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
+def test_an_interrupted_run_resumes_with_the_missing_files(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
     export = ModelExport.of(merged_model)
     upload(export, URI, s3=s3)
     s3.delete_object(Bucket="models", Key="runs/one/manifest.json")
     s3.delete_object(Bucket="models", Key="runs/one/config.json")
-    # Same size, other content: only the SHA-256 in the metadata tells.
+    # The size is the same, so only the SHA-256 in the metadata shows the other content.
     size = int(export.manifest.files["tokenizer.json"]["bytes"])
     s3.put_object(Bucket="models", Key="runs/one/tokenizer.json", Body=bytes(size))
     puts.clear()
@@ -96,7 +96,7 @@ def test_a_broken_run_goes_on_with_what_is_missing(s3: Any, puts: list[str], mer
     assert puts[-1] == "runs/one/manifest.json"
 
 
-def test_an_old_manifest_is_gone_while_files_change(s3: Any, merged_model: MergedModel) -> None:
+def test_the_old_manifest_is_deleted_before_files_change(s3: Any, merged_model: MergedModel) -> None:
     export = ModelExport.of(merged_model)
     upload(export, URI, s3=s3)
     content = b"{}"
@@ -113,31 +113,31 @@ def test_an_old_manifest_is_gone_while_files_change(s3: Any, merged_model: Merge
     assert "runs/one/manifest.json" not in keys(s3)
 
 
-def test_leftovers_of_something_else_are_refused_before_any_upload(
+def test_leftovers_of_another_model_are_refused_before_any_upload(
     s3: Any, puts: list[str], merged_model: MergedModel
 ) -> None:
     s3.meta.events.register("before-parameter-build.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=2))
-    for i in range(7):  # more than one page of a listing
+    for i in range(7):  # more than one page of the listing
         s3.put_object(Bucket="models", Key=f"runs/one/checkpoint-{i}/optimizer.pt", Body=b"")
     puts.clear()
-    with pytest.raises(BedrockError, match=r"7 file\(s\) that are not part of this model \(checkpoint-0/"):
+    with pytest.raises(BedrockError, match=r"7 file\(s\).*\(checkpoint-0/"):
         upload(ModelExport.of(merged_model), URI, s3=s3)
     assert puts == []
 
 
-def test_neighbours_and_folder_markers_do_not_matter(s3: Any, merged_model: MergedModel) -> None:
+def test_neighboring_prefixes_and_folder_markers_are_ignored(s3: Any, merged_model: MergedModel) -> None:
     s3.put_object(Bucket="models", Key="runs/one/", Body=b"")
     s3.put_object(Bucket="models", Key="runs/one-more/config.json", Body=b"{}")
     assert upload(ModelExport.of(merged_model), URI, s3=s3) > 0
 
 
 def test_a_missing_bucket_is_explained(s3: Any, merged_model: MergedModel) -> None:
-    with pytest.raises(BedrockError, match=r"NoSuchBucket.*Create the bucket"):
+    with pytest.raises(BedrockError, match=r"s3://nowhere/x.*NoSuchBucket"):
         upload(ModelExport.of(merged_model), "s3://nowhere/x", s3=s3)
 
 
 def test_two_uploads_to_one_prefix_do_not_mix(s3: Any, merged_model: MergedModel) -> None:
-    """While one sends its metadata, another has replaced the weights."""
+    """Another upload replaces the weights while this one sends its metadata."""
     theirs = {"Bucket": "models", "Key": "runs/one/model.safetensors"}
 
     def other(params: dict[str, Any], **_: Any) -> None:
@@ -158,7 +158,7 @@ def test_a_refused_file_is_explained(s3: Any, merged_model: MergedModel) -> None
     s3.meta.events.register("before-parameter-build.s3.PutObject", refuse)
     with pytest.raises(
         BedrockError,
-        match=r"uploading s3://models/runs/one/model.safetensors failed: .*AccessDenied.*Grant the caller s3:PutObject",
+        match=r"s3://models/runs/one/model\.safetensors .*AccessDenied.*s3:PutObject",
     ):
         upload(ModelExport.of(merged_model), URI, s3=s3)
     assert "runs/one/manifest.json" not in keys(s3)

@@ -1,9 +1,10 @@
-"""Uploads that break: in parts, in the middle, for one key; nothing is sent twice and nothing is lost."""
+"""Interrupted uploads send nothing twice and lose nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ SECOND = "model-00002-of-00002.safetensors"
 
 
 class Bucket:
-    """moto's bucket, what is asked of it, and what is to break."""
+    """moto's bucket with a record of requests and scripted faults."""
 
     def __init__(self, s3: Any) -> None:
         self.s3 = s3
@@ -44,7 +45,7 @@ class Bucket:
         return upload(export, URI, s3=self.s3, show_progress=False, **settings)
 
     def parts(self) -> list[int]:
-        """Numbers of the parts that were sent, in any order, and forgets them."""
+        """Return the sorted numbers of the parts sent since the last call."""
         sent = sorted(number for name, _, number in self.calls if name == "UploadPart")
         self.calls.clear()
         return sent
@@ -59,14 +60,14 @@ class Bucket:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    # S3 takes no part below 5 MiB but the last; the real size would make these tests slow.
+    # S3 accepts parts below 5 MiB only as the last part, but the real size would make these tests slow.
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
     with scripted_aws() as aws:
         yield Bucket(aws.s3)
 
 
 def export_of(directory: Path, **contents: bytes) -> ModelExport:
-    """An export of one large and one small file."""
+    """Return an export with one large and one small file."""
     files: dict[str, bytes | Path] = {"config.json": b"{}"}
     for name, content in ({WEIGHTS: bytes(range(256)) * 1300} | contents).items():
         (directory / name).write_bytes(content)
@@ -91,7 +92,7 @@ def failing_at(number: int, error: BaseException, times: int = 10**6) -> Callabl
     return fail
 
 
-def test_a_large_file_travels_in_parts_with_its_hash(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_large_file_is_sent_in_parts_with_its_hash(bucket: Bucket, tmp_path: Path) -> None:
     export = export_of(tmp_path)
     assert bucket.upload(export) == 1300 * 256 + 2
     assert bucket.parts() == [1, 2, 3, 4, 5, 6]
@@ -107,14 +108,14 @@ def test_a_short_break_is_waited_out(bucket: Bucket, tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         bucket.upload(export_of(tmp_path))
     assert bucket.sleeps == list(RETRY_WAITS_S[:2])
-    assert "ConnectionClosedError; trying again in 1 s" in caplog.text
+    assert re.search(r"\bConnectionClosedError\b.*\b1 s\b", caplog.text)
     assert bucket.content(WEIGHTS) == (tmp_path / WEIGHTS).read_bytes()
 
 
-def test_a_long_break_says_that_it_continues_and_it_does(bucket: Bucket, tmp_path: Path) -> None:
+def test_an_upload_resumes_after_a_long_break(bucket: Bucket, tmp_path: Path) -> None:
     export = export_of(tmp_path)
     bucket.fail = failing_at(5, ConnectionClosedError(endpoint_url="http://127.0.0.1:1"))
-    with pytest.raises(BedrockError, match=r"model-00001.*Connection was closed.*run it again: it continues"):
+    with pytest.raises(BedrockError, match=r"model-00001.*Connection was closed.*\b6\b"):
         bucket.upload(export, requests_in_flight=1)
     assert bucket.sleeps == list(RETRY_WAITS_S)
     assert bucket.parts() == [1, 2, 3, 4]
@@ -126,7 +127,7 @@ def test_a_long_break_says_that_it_continues_and_it_does(bucket: Bucket, tmp_pat
     assert bucket.unfinished() == []
 
 
-def test_a_killed_run_is_continued_by_the_next(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_by_the_next(bucket: Bucket, tmp_path: Path) -> None:
     export = export_of(tmp_path)
     bucket.fail = failing_at(4, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -148,12 +149,12 @@ def test_parts_of_other_content_are_sent_again_and_the_hash_is_the_new_one(bucke
     bucket.upload(export)
     assert bucket.parts() == [2, 5, 6]
     assert bucket.content(WEIGHTS) == new
-    assert bucket.upload(export) == 0  # the metadata says what it is
+    assert bucket.upload(export) == 0  # the metadata has its SHA-256
 
 
 def test_an_unfinished_upload_is_discarded_only_when_asked(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fail = failing_at(2, refusal("ExpiredToken", "The provided token has expired."))
-    with pytest.raises(BedrockError, match=r"token has expired.*Renew the credentials.*what is done already is kept"):
+    with pytest.raises(BedrockError, match=r"token has expired.*aws sso login"):
         bucket.upload(export_of(tmp_path))
     assert bucket.sleeps == []
     assert len(bucket.unfinished()) == 1
@@ -161,23 +162,23 @@ def test_an_unfinished_upload_is_discarded_only_when_asked(bucket: Bucket, tmp_p
     assert bucket.unfinished() == []
 
 
-def test_access_denied_on_one_key_names_it_and_what_to_grant(bucket: Bucket, tmp_path: Path) -> None:
+def test_access_denied_on_one_key_names_the_key_and_the_permission(bucket: Bucket, tmp_path: Path) -> None:
     def fail(name: str, params: dict[str, Any]) -> None:
         if params.get("Key", "").endswith(SECOND) and name == "CreateMultipartUpload":
             raise refusal("AccessDenied")
 
     bucket.fail = fail
     export = export_of(tmp_path, **{SECOND: bytes(PART + 1)})
-    grant = rf"uploading s3://models/big/{SECOND} failed.*s3:PutObject.*arn:aws:s3:::models/big/{SECOND}.*kms:"
+    grant = rf"s3://models/big/{SECOND} .*s3:PutObject.*arn:aws:s3:::models/big/{SECOND}.*kms:"
     with pytest.raises(BedrockError, match=grant):
         bucket.upload(export, requests_in_flight=1)
-    assert bucket.parts() == [1]  # of the other file
+    assert bucket.parts() == [1]  # a part of the other file
     bucket.fail = lambda *_: None
     bucket.upload(export)
     assert bucket.parts() == [1, 2, 2, 3, 4, 5, 6]
 
 
-def test_without_the_right_to_list_uploads_files_begin_anew(bucket: Bucket, tmp_path: Path) -> None:
+def test_without_permission_to_list_uploads_files_start_again(bucket: Bucket, tmp_path: Path) -> None:
     def fail(name: str, _: dict[str, Any]) -> None:
         if name == "ListMultipartUploads":
             raise refusal("AccessDenied")
@@ -186,24 +187,24 @@ def test_without_the_right_to_list_uploads_files_begin_anew(bucket: Bucket, tmp_
     assert bucket.upload(export_of(tmp_path)) > 0
 
 
-def test_a_file_that_changed_since_it_was_hashed_is_never_completed(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_file_that_changed_after_hashing_is_never_completed(bucket: Bucket, tmp_path: Path) -> None:
     export = export_of(tmp_path)
     content = bytearray((tmp_path / WEIGHTS).read_bytes())
     for damaged in (content[:-1], content + b"x", bytes([content[0] ^ 1]) + content[1:]):
         (tmp_path / WEIGHTS).write_bytes(damaged)
-        with pytest.raises(CorruptArtifactError, match=r"model-00001.*differs from its SHA-256"):
+        with pytest.raises(CorruptArtifactError, match=rf"model-00001.*{export.manifest.files[WEIGHTS]['sha256']}"):
             bucket.upload(export)
     listed = bucket.s3.list_objects_v2(Bucket="models").get("Contents", ())
     assert [item["Key"] for item in listed] == []
 
 
-def test_a_wrong_checksum_on_the_way_is_tried_again(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_wrong_checksum_during_the_upload_is_tried_again(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fail = failing_at(1, refusal("BadDigest"), times=1)
     bucket.upload(export_of(tmp_path))
     assert bucket.sleeps == [RETRY_WAITS_S[0]]
 
 
-def test_memory_holds_as_many_parts_as_requests(bucket: Bucket, tmp_path: Path) -> None:
+def test_memory_contains_only_one_part_per_request(bucket: Bucket, tmp_path: Path) -> None:
     holding, most = set[int](), [0]
     lock = threading.Lock()
 
@@ -238,5 +239,5 @@ def test_no_credentials_at_all_are_explained(bucket: Bucket, tmp_path: Path) -> 
             raise NoCredentialsError
 
     bucket.fail = fail
-    with pytest.raises(BedrockError, match="Log in to AWS"):
+    with pytest.raises(BedrockError, match=r"aws configure|aws sso login"):
         bucket.upload(export_of(tmp_path))

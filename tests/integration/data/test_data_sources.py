@@ -1,10 +1,11 @@
-"""load_records from Parquet, S3 and the Hugging Face hub, with the libraries that read them."""
+"""load_records from Parquet, S3 and the Hugging Face hub, with the real libraries."""
 
 from __future__ import annotations
 
 import gzip
 import os
 import random
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,11 +40,11 @@ def test_bad_parquet(tmp_path: Path):
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(parquet(tmp_path / "a.parquet", [ROW]).read_bytes()[:-20])
 
-    with pytest.raises(RecordError, match="row 2: 'answer' is empty"):
+    with pytest.raises(RecordError, match="row 2: 'answer'"):
         load_records(parquet(tmp_path / "null.parquet", [ROW, ROW | {"answer": None}]))
-    with pytest.raises(RecordError, match=r"row 1: 'answer' is 3 \(int\), but must be text"):
+    with pytest.raises(RecordError, match=r"row 1: 'answer'.*\b3 \(int\)"):
         load_records(parquet(tmp_path / "int.parquet", [ROW | {"answer": 3}]))
-    with pytest.raises(RecordError, match=r"broken\.parquet: 1 bad of 1 rows\n  row 1: not Parquet from here on"):
+    with pytest.raises(RecordError, match=r"broken\.parquet: 1\b.*\b1\b.*\n  row 1: .*Parquet.*ArrowInvalid"):
         load_records(broken)
 
 
@@ -59,12 +60,22 @@ def test_columns_that_cannot_be_read_do_not_matter_unless_they_are_needed(tmp_pa
 
     days = known | {"id": pa.array([2**55, 1], pa.timestamp("ms"))}
     pq.write_table(pa.table(days), tmp_path / "b.parquet")
-    with pytest.raises(RecordError, match=r"(?s)2 bad of 2.*row 1: 'id' cannot be read.*row 2: 'id' is datetime"):
+    with pytest.raises(RecordError, match=r"(?s)\b2\b.*\b2\b.*row 1: 'id' .*\(\w+Error.*row 2: 'id' .*datetime"):
         load_records(tmp_path / "b.parquet")
 
     pq.write_table(pa.table(strange), tmp_path / "c.parquet")
-    with pytest.raises(RecordError, match=r"\(when, day, deep\) fit no known shape"):
+    with pytest.raises(RecordError, match=r"\(when, day, deep\)"):
         load_records(tmp_path / "c.parquet")
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    columns = [pa.array([value]) for value in ("q", "s", "t")]
+    pq.write_table(pa.Table.from_arrays(columns, names=["question", "schema", "schema"]), tmp_path / "a.parquet")
+    with pytest.raises(RecordError, match=r"row 1: .*question, schema, schema"):
+        load_records(tmp_path / "a.parquet")
 
 
 def test_parquet_as_pandas_writes_it(tmp_path: Path):
@@ -79,8 +90,8 @@ def test_damaged_parquet_gives_our_errors(tmp_path: Path):
     for _ in range(150):
         content = bytearray(whole)
         for _ in range(dice.randint(1, 5)):
-            place = dice.randrange(len(content))
-            content[place : place + dice.choice([1, 1, 9])] = dice.randbytes(1)
+            start = dice.randrange(len(content))
+            content[start : start + dice.choice([1, 1, 9])] = dice.randbytes(1)
         path.write_bytes(content)
         with suppress(SQLQuarryError):
             assert load_records(path)
@@ -93,14 +104,14 @@ def aws():
 
 
 @pytest.fixture(autouse=True)
-def nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+def no_aws_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "some/rows.jsonl.gz"])
 @pytest.mark.parametrize("kind", [str, Path])
-def test_s3_with_a_session_alone(aws, name, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_s3_with_only_a_session(aws, name, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     records = Records([Record("q?", "CREATE TABLE t (a)", "SELECT a FROM t", id=str(n)) for n in range(20)])
     uri = f"s3://{aws.bucket}/{name}"
@@ -116,14 +127,14 @@ def test_bad_s3(aws):
     session, bucket = aws.session(), aws.bucket
     session.client("s3").put_object(Bucket=bucket, Key="bad.jsonl", Body=b"{}")
 
-    with pytest.raises(DataError, match=rf"reading s3://{bucket}/gone\.jsonl failed.*s3:GetObject"):
+    with pytest.raises(DataError, match=rf"s3://{bucket}/gone\.jsonl .*s3:GetObject"):
         load_records(f"s3://{bucket}/gone.jsonl", session=session)
-    with pytest.raises(RecordError, match=rf"^s3://{bucket}/bad\.jsonl: 1 bad of 1 rows"):
+    with pytest.raises(RecordError, match=rf"^s3://{bucket}/bad\.jsonl: 1\b.*\b1\b"):
         load_records(f"s3://{bucket}/bad.jsonl", session=session)
     with pytest.raises(DataError, match="s3:PutObject"):
         Records([Record("q", "s")]).to_jsonl("s3://nobodys-bucket-at-all/a.jsonl", session=session)
     for uri in ("s3://bucket", "s3:/", f"s3://{bucket}/*.jsonl", f"s3://{bucket}/"):
-        with pytest.raises((DataError, ConfigError)):
+        with pytest.raises(DataError, match=re.escape(uri)):
             load_records(uri, session=session)
     with pytest.raises(ConfigError, match=r"\.jsonl"):
         Records([Record("q", "s")]).to_jsonl(f"s3://{bucket}/a.csv", session=session)
@@ -155,7 +166,7 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
 
-    with pytest.raises(DataError, match=r"no file 'owner/name'.*ConnectionError: Couldn't reach.*download its file"):
+    with pytest.raises(DataError, match=r"'owner/name'.*ConnectionError: Couldn't reach owner/name train.*HF_TOKEN"):
         load_records("owner/name")
 
 

@@ -1,4 +1,4 @@
-"""Programs of this machine without the key, and with it but with malformed requests, over real connections."""
+"""Requests over real connections from programs without the key, and malformed requests with the key."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def aws():
 
 @pytest.fixture(scope="module")
 def job(aws):
-    """The body of a request that would run a program."""
+    """Return the body of a request that would run a program."""
     return json.dumps(Jobs(aws).request("attack", "print('here')")).encode()
 
 
 @pytest.fixture(autouse=True)
 def nothing_happened(aws):
-    """After every test the emulator answers, and has run nothing."""
+    """Check after every test that the emulator still answers and has run nothing."""
     yield
     account = Account(aws)
     assert aws.session().client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
@@ -49,14 +49,14 @@ HEADERS = {"Content-Type": JSON, "X-Amz-Target": "SageMaker.CreateTrainingJob"}
 
 
 def create(aws, job, **changes):
-    """Status and code of the answer to a signed request, some headers of which are others afterwards."""
+    """Send a signed request whose headers are changed after signing, and return the status and code of the answer."""
     headers = signed(aws, "POST", "/", service="sagemaker", body=job, headers=HEADERS) | changes
     status, fields, body = send(aws, "POST", "/", body=job, headers=headers)
     assert not any(name.lower().startswith("access-control") for name in fields)
     return status, json.loads(body)["__type"]
 
 
-def test_without_the_key(aws, job):
+def test_requests_without_the_key_are_refused(aws, job):
     assert create(aws, job, Authorization="")[0] == 403
     wrong = Credentials("AKIAIOSFODNN7EXAMPLE", "emulator")
     headers = signed(aws, "POST", "/", service="sagemaker", body=job, headers=HEADERS, key=wrong)
@@ -73,7 +73,7 @@ def test_without_the_key(aws, job):
         assert send(aws, method, path)[0] == 403
 
 
-def test_the_secret_is_in_no_representation(aws):
+def test_no_representation_contains_the_secret(aws):
     secret = aws.environment()["AWS_SECRET_ACCESS_KEY"]
     assert secret not in f"{aws!r} {vars(aws)!r} {aws.session()!r}"
     assert LocalAWS().bucket != aws.bucket
@@ -89,7 +89,7 @@ def test_an_old_request_cannot_be_replayed(aws, job, monkeypatch):
     assert create(aws, job, **headers)[0] == 403
 
 
-def test_a_changed_body_or_target(aws, job):
+def test_a_changed_body_or_target_is_refused(aws, job):
     headers = signed(aws, "POST", "/", service="sagemaker", body=job, headers=HEADERS)
     changed = job.replace(b"attack", b"attacked")
     assert send(aws, "POST", "/", body=changed, headers=headers)[0] == 403
@@ -103,11 +103,11 @@ def test_a_changed_body_or_target(aws, job):
 @pytest.mark.parametrize(
     "host", ["evil.example:{}", "127.0.0.1", "127.0.0.2:{}", "bucket.localhost:{}", "[::1]:{}", ""]
 )
-def test_another_name(aws, job, host):
+def test_another_host_name_is_refused(aws, job, host):
     assert create(aws, job, Host=host.format(aws.endpoint_url.rpartition(":")[2])) == (403, "AccessDeniedException")
 
 
-def test_the_name_localhost_is_served(aws):
+def test_the_host_name_localhost_is_accepted(aws):
     port = aws.endpoint_url.rpartition(":")[2]
     local = LocalName(aws, f"http://localhost:{port}")
     headers = signed(local, "GET", f"/{aws.bucket}?list-type=2", service="s3")
@@ -130,14 +130,14 @@ RAW = {
     "an upgrade": b"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     "garbage in chunks": b"POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "a huge chunk": b"POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 90 + b"\r\n",
-    "a length that is none": b"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: many\r\n\r\n",
+    "an invalid length": b"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: many\r\n\r\n",
     "a body that never comes": b"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999999\r\n\r\n",
     "two requests in one": b"POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_what_is_hardly_http_gets_one_error(aws, name):
+def test_malformed_http_gets_one_error(aws, name):
     host = aws.endpoint_url.removeprefix("http://")
     begun = time.monotonic()
     with socket.create_connection(host.split(":"), timeout=ANSWER_WITHIN_S) as connection:
@@ -147,11 +147,11 @@ def test_what_is_hardly_http_gets_one_error(aws, name):
             answer += block
     assert time.monotonic() - begun < ANSWER_WITHIN_S
     assert re.search(rb"<Code>\w+</Code>", answer)
-    if answer.startswith(b"HTTP/"):  # nothing is said in HTTP's headers to who does not say it speaks HTTP
+    if answer.startswith(b"HTTP/"):  # http.server sends no status line to clients that do not use HTTP/1
         assert answer.split()[1][:1] == b"4"
 
 
-def test_a_signed_upload_with_garbage_in_its_chunks(aws):
+def test_a_signed_upload_with_invalid_chunks_is_refused(aws):
     target, host = f"/{aws.bucket}/chunks", aws.endpoint_url.removeprefix("http://")
     for begin in (b"zz\r\n", b"5\r\nab", b"5\r\nabcdeXX"):
         lines = [f"{name}: {value}" for name, value in signed_unhashed(aws, target).items() if name != "Content-Length"]
@@ -166,7 +166,7 @@ def test_a_signed_upload_with_garbage_in_its_chunks(aws):
 
 
 @pytest.mark.parametrize("body", [b"", b"zz\r\n", b"5;chunk-signature=x\r\nab", b"5\r\nabcde", b"\xff" * 9])
-def test_a_signed_upload_that_says_it_is_encoded_in_chunks_and_is_not(aws, body):
+def test_a_signed_upload_with_an_invalid_chunk_encoding_is_not_a_server_error(aws, body):
     target = f"/{aws.bucket}/encoded"
     headers = signed_unhashed(aws, target, checksum={"request_algorithm": {"in": "trailer"}})
     assert headers["X-Amz-Content-SHA256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
@@ -255,7 +255,7 @@ TYPES = st.sampled_from(
 @example(place=("sagemaker", "POST", "/"), target="SageMaker.CreateTrainingJob", content_type=JSON, body=DEEP)
 @example(place=("bedrock", "POST", "/model-import-jobs"), target="", content_type="application/json", body=DEEP)
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_malformed_request_with_a_good_signature_is_the_clients_error(aws, place, target, content_type, body):
+def test_a_malformed_request_with_a_valid_signature_is_a_client_error(aws, place, target, content_type, body):
     service, method, path = place
     path = path.format(bucket=aws.bucket)
     headers = {"Content-Type": content_type} | ({"X-Amz-Target": target} if target else {})
@@ -281,7 +281,7 @@ def test_a_malformed_request_with_a_good_signature_is_the_clients_error(aws, pla
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_a_training_job_of_wrong_types_is_refused_in_sagemakers_words(aws, body):
+def test_a_training_job_with_wrong_types_is_refused_with_sagemakers_codes(aws, body):
     headers = signed(aws, "POST", "/", service="sagemaker", body=body, headers=HEADERS)
     status, _, content = send(aws, "POST", "/", body=body, headers=headers)
     assert (status, json.loads(content)["__type"]) in ((400, "ValidationException"), (400, "SerializationException"))

@@ -1,4 +1,4 @@
-"""A job whose code somebody changes in the bucket before its machine reads it fails before running any of it."""
+"""A job fails before it runs any code if somebody has changed the code in the bucket."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enume
 
 
 @pytest.mark.parametrize("name", ["bootstrap.py", "requirements.txt", ".whl"])
-def test_code_that_was_changed_in_the_bucket_is_not_run(
-    name: str, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_code_in_the_bucket_is_not_run(name: str, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalAWS() as aws:
         s3 = aws.session().client("s3")
         sent = launching.upload
@@ -52,7 +50,7 @@ def test_code_that_was_changed_in_the_bucket_is_not_run(
         assert "starting" not in log
         assert "emulated: the library" not in log
 
-        # The next launch replaces what was changed.
+        # The next launch replaces the changed files.
         monkeypatch.setattr(launching, "upload", sent)
         assert launcher.launch(trainer, RECORDS, merge=None, wait=False).name == f"{job.name}-2"
         keys = [item["Key"] for item in s3.list_objects_v2(Bucket=aws.bucket)["Contents"] if item["Key"].endswith(name)]

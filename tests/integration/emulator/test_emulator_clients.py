@@ -1,4 +1,4 @@
-"""Stock clients in other processes need nothing but the environment that the emulator gives."""
+"""Unmodified clients in other processes need only the environment variables of the emulator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ for options in ({}, {"request_checksum_calculation": "when_required"}, {"s3": {"
     client.upload_file("large", bucket, "large", Config=TransferConfig(multipart_chunksize=5 << 20))
     client.download_file(bucket, "large", "back")
     assert open("back", "rb").read() == large, options
-for version in (None, "s3v4"):  # botocore presigns by Signature Version 2 unless told otherwise
+for version in (None, "s3v4"):  # by default, botocore presigns with Signature Version 2
     client = boto3.client("s3", config=Config(signature_version=version))
     url = client.generate_presigned_url("get_object", {"Bucket": bucket, "Key": key, "ResponseContentType": "text/sql"})
     with urllib.request.urlopen(url) as answer:
@@ -86,7 +86,7 @@ trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal":
 made = iam.create_role(RoleName="of-client", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
 assert made.split(":")[4] == sts.get_caller_identity()["Account"] == role.split(":")[4]
 iam.delete_role(RoleName="of-client")
-# Keys that the emulated services make are as good, as long as they are there.
+# Keys that the emulated services create are valid until they are deleted.
 iam.create_user(UserName="u")
 key = iam.create_access_key(UserName="u")["AccessKey"]
 of_user = boto3.client("sts", aws_access_key_id=key["AccessKeyId"], aws_secret_access_key=key["SecretAccessKey"])
@@ -139,7 +139,10 @@ def aws():
 
 @pytest.fixture
 def client(aws, tmp_path):
-    """Runs a script with bucket, role and more as its arguments, and the emulator's environment as all of its own."""
+    """Return a function that runs a script with only the emulator's environment.
+
+    The arguments of the script are bucket, role and the arguments of the function.
+    """
 
     def run(script, *arguments):
         command = [sys.executable, "-W", "error::ResourceWarning", "-c", script, aws.bucket, aws.role_arn, *arguments]
@@ -162,7 +165,7 @@ def test_boto3_imports_and_invokes(client, aws, tmp_path):
     client(BEDROCK)
 
 
-def test_boto3_has_an_account_with_keys_of_its_own(client):
+def test_boto3_can_create_and_use_more_keys(client):
     client(ACCOUNT)
 
 
@@ -175,9 +178,9 @@ def test_boto3_trains_and_the_job_itself_reaches_the_emulator(client, aws):
     assert client(TRAINING, json.dumps(request)).strip() == aws.bucket
 
 
-def test_what_the_server_prints_sets_a_shells_environment(tmp_path):
-    """As the documentation says it: into a file, which a shell reads; the reset by curl."""
-    # What a user's own profile would add to it.
+def test_the_printed_script_sets_the_environment_of_a_shell(tmp_path):
+    """The steps are those of the documentation: print to a file, read the file in a shell, reset with curl."""
+    # A user's own environment may contain these variables.
     own = {
         "AWS_PROFILE": "work",
         "AWS_SESSION_TOKEN": "a-token",

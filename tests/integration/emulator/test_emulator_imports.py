@@ -1,8 +1,9 @@
-"""The control plane through boto3: jobs, models, names, quotas, tags, lists."""
+"""The control plane through boto3: jobs, models, names, quotas, tags and lists."""
 
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,12 +24,12 @@ def running():
 
 @pytest.fixture
 def account(running):
-    """The account as it was at the start."""
+    """Reset the account and return it."""
     running.aws.reset()
     return running
 
 
-def test_a_job_goes_from_in_progress_to_completed(account, exported):
+def test_a_job_changes_from_in_progress_to_completed(account, exported):
     account.upload(exported)
     job = account.create("m1")
     first = account.bedrock.get_model_import_job(jobIdentifier=job)
@@ -49,7 +50,7 @@ def test_a_job_goes_from_in_progress_to_completed(account, exported):
     assert account.bedrock.get_imported_model(modelIdentifier="m1")["modelArn"] == last["importedModelArn"]
 
 
-def test_a_fault_in_the_files_shows_only_when_the_job_ends(account, exported):
+def test_a_problem_in_the_files_is_reported_only_when_the_job_ends(account, exported):
     account.upload(exported)
     account.s3.delete_object(Bucket=account.aws.bucket, Key="model/config.json")
     job = account.create("m1")
@@ -60,9 +61,9 @@ def test_a_fault_in_the_files_shows_only_when_the_job_ends(account, exported):
         f"could not find the expected file config.json (in s3://{account.aws.bucket}/model)"
     )
     assert "importedModelArn" not in ended
-    assert account.error(account.create, name="m1")[0] == "ConflictException"  # a failed job keeps its name
+    assert account.error(account.create, name="m1")[0] == "ConflictException"  # the name of a failed job stays in use
     account.upload(exported)
-    assert account.imported("m1", jobName="second")  # but not the model's
+    assert account.imported("m1", jobName="second")  # the name of its model does not
 
 
 def put_json(account, name, **changes):
@@ -71,30 +72,36 @@ def put_json(account, name, **changes):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "value"),
     [
         (lambda a: a.s3.delete_object(Bucket=a.aws.bucket, Key="model/model.safetensors"), "model.safetensors"),
         (lambda a: put_json(a, "config.json", architectures=["MambaForCausalLM"]), "architecture MambaForCausalLM"),
-        (lambda a: put_json(a, "config.json", quantization_config={}), "quantized weights"),
+        (lambda a: put_json(a, "config.json", quantization_config={}), "quantization_config"),
         (lambda a: put_json(a, "tokenizer_config.json", tokenizer_class="TokenizersBackend"), "TokenizersBackend"),
-        (lambda a: a.s3.put_object(Bucket=a.aws.bucket, Key="model/adapter_config.json", Body=b"{}"), "adapter"),
-        (lambda a: a.s3.put_object(Bucket=a.aws.bucket, Key="model/model.safetensors", Body=b"\x09"), "safetensors"),
+        (
+            lambda a: a.s3.put_object(Bucket=a.aws.bucket, Key="model/adapter_config.json", Body=b"{}"),
+            "adapter_config.json",
+        ),
+        (
+            lambda a: a.s3.put_object(Bucket=a.aws.bucket, Key="model/model.safetensors", Body=b"\x09"),
+            "model.safetensors",
+        ),
     ],
 )
-def test_what_the_service_cannot_read_fails(account, exported, spoil, message):
+def test_an_invalid_model_makes_the_job_fail(account, exported, damage, value):
     account.upload(exported)
-    spoil(account)
-    assert message in account.finish(account.create("m1"))["failureMessage"]
+    damage(account)
+    assert value in account.finish(account.create("m1"))["failureMessage"]
 
 
-def test_a_missing_bucket_or_prefix_fails_the_job(account):
+def test_a_missing_bucket_or_prefix_makes_the_job_fail(account):
     source = {"s3DataSource": {"s3Uri": "s3://no-such-bucket/model"}}
     missing = account.finish(account.create("m1", modelDataSource=source))
-    assert missing["failureMessage"] == "could not access the bucket no-such-bucket (in s3://no-such-bucket/model)"
+    assert re.search(r"\bno-such-bucket \(in s3://no-such-bucket/model\)$", missing["failureMessage"])
     assert "config.json" in account.finish(account.create("m2", prefix="nothing/here"))["failureMessage"]
 
 
-def test_only_files_directly_below_the_prefix_count(account, exported):
+def test_only_files_directly_below_the_prefix_are_used(account, exported):
     account.upload(exported, prefix="deep/model")
     assert "config.json" in account.finish(account.create("m1", prefix="deep"))["failureMessage"]
     assert "config.json" in account.finish(account.create("m2", prefix="deep/mod"))["failureMessage"]
@@ -115,7 +122,7 @@ def test_a_role_must_exist_and_trust_bedrock(account, exported):
     assert account.imported("m1")
 
 
-def test_one_import_at_a_time(account, exported):
+def test_only_one_import_job_runs_at_a_time(account, exported):
     account.upload(exported)
     job = account.create("m1")
     code, message, _ = account.error(account.create, name="m2")
@@ -125,7 +132,7 @@ def test_one_import_at_a_time(account, exported):
     account.create("m2")
 
 
-def test_three_models_at_most(account, exported):
+def test_an_account_has_at_most_three_models(account, exported):
     account.upload(exported)
     for name in ("m1", "m2", "m3"):
         account.imported(name)
@@ -158,7 +165,7 @@ def test_a_request_token_makes_creation_idempotent(account, exported):
 BAD_MEMBERS = [
     ({"jobName": "no spaces"}, "jobName"),
     ({"jobName": "a" * 64}, "jobName"),
-    ({"jobName": "a" + "-" * 61 + "!"}, "jobName"),  # must not take exponential time either
+    ({"jobName": "a" + "-" * 61 + "!"}, "jobName"),  # must not take exponential time
     ({"importedModelName": "no.dots"}, "importedModelName"),
     ({"importedModelName": "no--doubles"}, "importedModelName"),
     ({"roleArn": "role"}, "roleArn"),
@@ -172,7 +179,7 @@ def test_names_and_uris_must_match_the_service_model(account):
     for options, member in BAD_MEMBERS:
         code, message, _ = account.error(account.create, name="m1", **options)
         assert code == "ValidationException"
-        assert message.startswith(f"1 validation error(s): {member} = ")
+        assert re.findall(r"(\S+) = ", message) == [member]
 
 
 def test_tags_of_jobs_and_models(account, exported):
@@ -195,7 +202,7 @@ def test_tags_of_jobs_and_models(account, exported):
     assert (gone[0], gone[2]) == ("ResourceNotFoundException", 404)
 
 
-def test_lists_filter_sort_and_page(account, exported):
+def test_lists_are_filtered_sorted_and_paged(account, exported):
     account.upload(exported)
     account.finish(account.create("broken", prefix="nothing"))
     for name in ("sql-a", "sql-b", "chat"):
@@ -237,13 +244,13 @@ def test_unknown_names_are_not_found(account):
         assert (code, status) == ("ResourceNotFoundException", 404)
 
 
-def test_objects_are_copied_without_being_read_into_memory(account, exported, monkeypatch):
+def test_objects_are_copied_without_loading_them_into_memory(account, exported, monkeypatch):
     from moto.s3.models import FakeKey
 
     account.upload(exported)
 
     def refuse(_):
-        raise AssertionError("the whole object was read")
+        raise AssertionError("the complete object was read")
 
     monkeypatch.setattr(FakeKey, "value", property(refuse))
     assert account.imported("m1")

@@ -1,4 +1,4 @@
-"""Imported models answer with their own weights, in all three shapes."""
+"""Imported models answer with their own weights in all three formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROMPTS = ["SELECT", "How many users are there?", "CREATE TABLE users (id)\nList
 
 
 def greedy(directory, prompt, max_tokens, *, add_special_tokens=True):
-    """What transformers' own generate writes."""
+    """Return the text of transformers' `generate`, and the numbers of prompt tokens and generated tokens."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -28,7 +28,7 @@ def greedy(directory, prompt, max_tokens, *, add_special_tokens=True):
 
 
 def resaved(source, target, rope):
-    """A model of the same sizes with another rope, and weights that are large enough for it to matter."""
+    """Save a model of the same size with another rope, and with weights that are large enough for rope to matter."""
     import torch
     from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
@@ -47,7 +47,7 @@ def exported(tiny_llama, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(exported):
-    """One account for all tests, and the model in it that no test changes."""
+    """Yield an account for all tests, and a model that no test changes."""
     with emulators() as start:
         account = start()
         account.upload(exported)
@@ -56,7 +56,7 @@ def served(exported):
 
 @pytest.fixture
 def account(served):
-    """The account; what a test imports into it goes afterwards, because it holds three models."""
+    """Yield the account, and afterwards delete the models of the test, because an account can have only three."""
     account, shared = served
     yield account
     for model in account.bedrock.list_imported_models()["modelSummaries"]:
@@ -77,7 +77,7 @@ def test_greedy_answers_are_those_of_transformers(served, exported, prompt):
     assert answer["stop_reason"] == "length"
 
 
-def test_the_three_shapes_say_the_same(served, exported):
+def test_the_three_formats_have_the_same_content(served, exported):
     from transformers import AutoTokenizer
 
     account, model = served
@@ -116,11 +116,13 @@ def test_logprobs_are_those_of_the_weights(served, exported):
     completion = account.ask(model, prompt=PROMPTS[1], max_tokens=6, logprobs=1)["choices"][0]
     assert completion["logprobs"]["token_logprobs"] == pytest.approx(expected, abs=1e-4)
     sampled = account.ask(model, prompt=PROMPTS[1], max_tokens=6, logprobs=True, temperature=2.0, seed=1)["choices"][0]
-    assert sum(sampled["logprobs"]["token_logprobs"]) < sum(expected)  # of the model, whatever the temperature
+    assert sum(sampled["logprobs"]["token_logprobs"]) < sum(
+        expected
+    )  # logprobs are those of the model at any temperature
     assert account.ask(model, prompt=PROMPTS[1], max_gen_len=6)["logprobs"] is None
 
 
-def test_a_stream_says_what_the_whole_answer_says(served):
+def test_a_stream_has_the_same_content_as_the_complete_answer(served):
     account, model = served
     body = {"prompt": PROMPTS[2], "max_gen_len": 16}
     whole, chunks = account.ask(model, **body), account.stream(model, **body)
@@ -129,8 +131,8 @@ def test_a_stream_says_what_the_whole_answer_says(served):
     assert chunks[-1] | {"generation": whole["generation"]} == whole
     body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 16}
     whole, chunks = account.ask(model, **body), account.stream(model, **body)
-    said = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
-    assert said == whole["choices"][0]["message"]["content"]
+    text = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+    assert text == whole["choices"][0]["message"]["content"]
     assert chunks[-1]["usage"] == whole["usage"]
 
 
@@ -163,7 +165,7 @@ def test_unknown_and_deleted_models_are_not_found(account):
     assert account.error(account.runtime.invoke_model, modelId=model, body=body)[0] == "ResourceNotFoundException"
 
 
-def test_bad_requests_are_validation_errors(served):
+def test_invalid_requests_are_validation_errors(served):
     account, model = served
     for body in (
         {},
@@ -198,7 +200,7 @@ def test_messages_need_a_template_in_tokenizer_config(account, exported, tmp_pat
     assert "chat_template" in message
 
 
-def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(served, account, exported, tmp_path):
+def test_prompts_get_bos_if_the_tokenizer_adds_it_but_messages_do_not(served, account, exported, tmp_path):
     directory = shutil.copytree(exported, tmp_path / "model")
     tokenizer = json.loads((directory / "tokenizer.json").read_text())
     bos = "<|endoftext|>"
@@ -221,7 +223,7 @@ def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(served,
     assert tokens(with_bos, messages=messages) == tokens(plain, messages=messages)
 
 
-def test_later_changes_in_s3_do_not_reach_an_imported_model(account, exported):
+def test_later_changes_in_s3_do_not_affect_an_imported_model(account, exported):
     account.upload(exported, prefix="changing")
     model = account.imported("changing", prefix="changing")
     for path in exported.iterdir():
@@ -230,8 +232,8 @@ def test_later_changes_in_s3_do_not_reach_an_imported_model(account, exported):
     assert account.ask(model, prompt=PROMPTS[0], max_gen_len=8)["generation"] == greedy(exported, PROMPTS[0], 8)[0]
 
 
-def test_rope_parameters_alone_are_passed_over(account, tiny_llama, tmp_path):
-    """The transformers 5 dialect of rope is silently read as theta 10000, so the answers are those of another model."""
+def test_rope_parameters_alone_are_ignored(account, tiny_llama, tmp_path):
+    """The rope settings of transformers 5 are silently ignored. Theta becomes 10000, so the answers are wrong."""
     saved = resaved(tiny_llama, tmp_path / "saved", {"rope_type": "default", "rope_theta": 500.0})
     account.upload(to_4_51(saved, tmp_path / "right"), prefix="right")
     account.upload(to_4_51(saved, tmp_path / "wrong", keep_rope=True), prefix="wrong")
@@ -241,7 +243,7 @@ def test_rope_parameters_alone_are_passed_over(account, tiny_llama, tmp_path):
     assert account.ask(wrong, prompt=PROMPTS[2], max_gen_len=12)["generation"] != expected
 
 
-def test_weights_that_do_not_fit_their_config_are_a_model_error(account, exported, tmp_path):
+def test_weights_that_do_not_match_their_config_are_a_model_error(account, exported, tmp_path):
     directory = shutil.copytree(exported, tmp_path / "model")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 8}))
@@ -252,7 +254,7 @@ def test_weights_that_do_not_fit_their_config_are_a_model_error(account, exporte
     assert (code, status) == ("ModelErrorException", 424)
 
 
-def test_concurrent_answers_are_those_given_alone(served):
+def test_concurrent_answers_are_the_same_as_single_answers(served):
     account, model = served
     prompts = [f"List the {column} of all users." for column in ("id", "name", "price", "age", "city")]
     alone = [account.ask(model, prompt=prompt, max_gen_len=10) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Each key that a body may hold changes the answer as vLLM defines it: the other half of "honoured or refused"."""
+"""Each key of a body changes the answer as vLLM defines it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(tiny_llama):
 
 
 class Asking:
-    """Asks one model in one shape, greedily unless a test says otherwise."""
+    """Invokes one model in one format, with greedy decoding unless a test sets another temperature."""
 
     def __init__(self, model, engine, shape):
         self.model, self.engine, self.shape = model, engine, shape
@@ -100,7 +100,7 @@ def prompt_ids(ask):
 
 
 def repetition_penalty(ask):
-    """As transformers' own generate applies it, to prompt and answer."""
+    """Check that the penalty applies to prompt and answer, as in transformers' `generate`."""
     ids = prompt_ids(ask)
     options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 3}
     output = ask.model.model.generate(torch.tensor([ids]), repetition_penalty=5.0, **options)
@@ -109,7 +109,7 @@ def repetition_penalty(ask):
 
 
 def presence_penalty(ask):
-    """As a loop that is written out: once for each token that the answer holds, however often."""
+    """Check that the penalty applies once to each token of the answer, however often the token occurs."""
     ids, written = prompt_ids(ask), []
     for _ in range(8):
         with torch.no_grad():
@@ -120,8 +120,8 @@ def presence_penalty(ask):
 
 
 def frequency_penalty(ask):
-    said = ask.text(logit_bias=ask.bias(a=90, b=90), frequency_penalty=2)
-    return said.count("A") >= 3 and said.count("B") >= 3
+    text = ask.text(logit_bias=ask.bias(a=90, b=90), frequency_penalty=2)
+    return text.count("A") >= 3 and text.count("B") >= 3
 
 
 def logit_bias(ask):
@@ -133,8 +133,8 @@ def seed(ask):
 
 
 def stop(ask):
-    said, generation = ask.text(), ask(stop=ask.text()[2:4])[1]
-    return generation.text == said[: said.index(said[2:4])] and generation.stop_reason == "stop"
+    text, generation = ask.text(), ask(stop=ask.text()[2:4])[1]
+    return generation.text == text[: text.index(text[2:4])] and generation.stop_reason == "stop"
 
 
 def stop_token_ids(ask):
@@ -176,8 +176,8 @@ def limit(name):
 
 def logprobs(ask):
     (choice,) = ask(logprobs=1)[0]["choices"]
-    told = choice["logprobs"]
-    return len(told.get("token_logprobs") or told["content"]) == 8 and "logprobs" not in ask()[0]["choices"][0]
+    values = choice["logprobs"]
+    return len(values.get("token_logprobs") or values["content"]) == 8 and "logprobs" not in ask()[0]["choices"][0]
 
 
 def top_logprobs(ask):
@@ -209,7 +209,7 @@ def chat_template_kwargs(ask):
     return ask(chat_template_kwargs={"opening": "one two three"})[1].prompt_tokens > ask()[1].prompt_tokens
 
 
-OBEYED = {
+CHECKS = {
     **{
         check.__name__: check
         for check in (
@@ -224,12 +224,12 @@ OBEYED = {
 
 
 def test_every_key_is_obeyed(ask):
-    keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[ask.shape].keys()
-    assert keys <= OBEYED.keys()
-    assert [key for key in sorted(keys) if not OBEYED[key](ask)] == []
+    keys = allowed_keys.EVERY_FORMAT.keys() | allowed_keys.OWN_KEYS[ask.shape].keys()
+    assert keys <= CHECKS.keys()
+    assert [key for key in sorted(keys) if not CHECKS[key](ask)] == []
 
 
 @pytest.mark.parametrize("body", [{"stop_token_ids": [1_000_000]}, {"logit_bias": {"1000000": 1}}])
-def test_tokens_that_the_model_has_not_are_refused(ask, body):
+def test_unknown_token_ids_are_refused(ask, body):
     with pytest.raises(ApiError, match="1000000"):
         ask(**body)

@@ -1,4 +1,4 @@
-"""A web page of another origin, in a real browser, gets nothing out of the emulator and nothing into it."""
+"""A web page of another origin in a real browser can neither read nor change anything in the emulator."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP rebound.example 127.0.0.1",
 )
-# Every way that a page has to send something, to each name that leads to the emulator. What it learns goes to its own
-# server: "opaque" answers tell a page nothing.
+# The page tries every way to send a request, to each host name that leads to the emulator, and reports the results to
+# its own server. A page cannot read "opaque" answers.
 PAGE = """<!doctype html><title>page</title><body><script>
 const job = JSON.stringify(JOB);
 const form = (url, fields, enctype) => new Promise(done => {
@@ -81,7 +81,7 @@ const ways = {
 
 @contextmanager
 def page_server(said):
-    """A server of another origin: its page, which tells it what it has got."""
+    """Serve the page from another origin, and put the results that it reports into the queue `said`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -107,7 +107,7 @@ def page_server(said):
 
 @pytest.fixture
 def answers(monkeypatch):
-    """Host, method, path, status and headers of every answer that a browser gets."""
+    """Collect host, method, path, status and headers of every answer to a browser."""
     found = []
     stock = server.authenticate
 
@@ -130,7 +130,7 @@ def answers(monkeypatch):
 
 
 def state(session):
-    """What there is in an account."""
+    """Return the jobs, objects and users of an account."""
     s3 = session.client("s3")
     buckets = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
     return {
@@ -144,7 +144,7 @@ def state(session):
     }
 
 
-def test_no_page_runs_makes_reads_or_resets_anything(answers, tmp_path):
+def test_a_page_cannot_run_create_read_or_reset_anything(answers, tmp_path):
     program = chromium()
     said, proof = queue.Queue(), tmp_path / "proof"
     with LocalAWS() as aws, page_server(said) as server:
@@ -165,7 +165,7 @@ def test_no_page_runs_makes_reads_or_resets_anything(answers, tmp_path):
                 "TrainingInputMode": "File",
                 "ContainerEntrypoint": ["python3", "-c", f"open({str(proof)!r}, 'w')"],
             },
-            "RoleArn": aws.role_arn,  # which no page can know
+            "RoleArn": aws.role_arn,  # no page can know this
             "OutputDataConfig": {"S3OutputPath": f"s3://{aws.bucket}/jobs"},
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
             "StoppingCondition": {"MaxRuntimeInSeconds": 60},
@@ -190,7 +190,7 @@ def test_no_page_runs_makes_reads_or_resets_anything(answers, tmp_path):
     assert not proof.exists()
     assert {status for *_, status, _ in answers} == {"403"}
     assert not any(name.startswith("access-control") for *_, headers in answers for name in headers)
-    # It did try: simple requests came to every name, and preflights stayed without the request that follows them.
+    # The page did try. Simple requests arrived at every host name, but no request followed the refused preflights.
     for name in names:
         came = {(method, path) for host, method, path, *_ in answers if host == name}
         assert {("POST", "/"), ("POST", "/moto-api/reset"), ("OPTIONS", "/"), ("GET", "/moto-api/data.json")} <= came

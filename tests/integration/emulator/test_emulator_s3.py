@@ -1,4 +1,4 @@
-"""Large uploads go by way of files, and are what moto alone would have made of them."""
+"""Large uploads are stored in files, with the same results as in moto alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def account():
 
 @pytest.fixture
 def upload(account):
-    """The parameters of an upload that has begun."""
+    """Begin an upload and yield its parameters."""
     where = {"Bucket": account.aws.bucket, "Key": "large"}
     yield where | {"UploadId": account.s3.create_multipart_upload(**where, Metadata={"team": "data"})["UploadId"]}
     account.s3.delete_object(**where)
@@ -37,7 +37,7 @@ def complete(s3, upload, parts):
     return s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
 
 
-def test_an_object_is_its_parts_in_order_whatever_order_they_came_in(account, upload):
+def test_an_object_consists_of_its_parts_in_order_of_their_numbers(account, upload):
     s3, contents = account.s3, [os.urandom(5 * MIB), os.urandom(5 * MIB + 1), b"end"]
     send(s3, upload, 2, b"replaced")
     parts = [send(s3, upload, number, contents[number - 1]) for number in (3, 1, 2)]
@@ -52,7 +52,7 @@ def test_an_object_is_its_parts_in_order_whatever_order_they_came_in(account, up
     assert [part["ETag"] for part in parts] == [f'"{hashlib.md5(contents[i]).hexdigest()}"' for i in (2, 0, 1)]
 
 
-def test_what_s3_refuses_is_refused(account, upload):
+def test_invalid_parts_are_refused_as_in_s3(account, upload):
     s3 = account.s3
     small, end = send(s3, upload, 1, b"small"), send(s3, upload, 2, b"end")
     assert account.error(complete, s3=s3, upload=upload, parts=[small, end])[0] == "EntityTooSmall"
@@ -62,7 +62,7 @@ def test_what_s3_refuses_is_refused(account, upload):
         send(s3, upload | {"UploadId": "unknown"}, 1, b"x")
     with pytest.raises(ClientError):
         send(s3, upload | {"Bucket": "unknown"}, 1, b"x")
-    complete(s3, upload, [small])  # what was refused has spoilt nothing
+    complete(s3, upload, [small])  # the refused requests have changed nothing
     assert s3.get_object(Bucket=upload["Bucket"], Key="large")["Body"].read() == b"small"
 
 
@@ -75,7 +75,7 @@ def test_a_part_can_be_copied_from_another_object(account, upload):
 
 
 @pytest.mark.parametrize("checksums", ["when_required", "when_supported"])
-def test_boto3_uploads_in_parts_that_are_never_in_memory(account, tmp_path, monkeypatch, checksums):
+def test_the_parts_of_an_upload_are_never_loaded_into_memory(account, tmp_path, monkeypatch, checksums):
     from moto.s3.models import FakeKey
 
     (tmp_path / "weights").write_bytes(content := os.urandom(17 * MIB))

@@ -1,4 +1,4 @@
-"""How emulated training jobs are stopped: by request, by limits, by spot interruptions, and with the emulator."""
+"""Ends of emulated training jobs: requests, limits, spot interruptions, and the end of the emulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlquarry.emulator import LocalAWS, ManualClock
 from sqlquarry.emulator.faults import SpotInterruption
 from sqlquarry.errors import ConfigError
 
-# Goes on after SIGTERM, with a child in a session of its own, as torchrun's workers are.
+# Continues after SIGTERM, with a child in its own session like torchrun's workers.
 STUBBORN = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 signal.signal(signal.SIGTERM, lambda *_: print("not yet"))
@@ -26,7 +26,7 @@ print("pids", os.getpid(), child.pid)
 while True:
     time.sleep(0.05)
 """
-# Writes its model when it is told to end.
+# Writes its model after SIGTERM.
 GENTLE = """
 def end(*_):
     (MODEL / "saved").write_text("at the end")
@@ -36,7 +36,7 @@ print("ready")
 while True:
     time.sleep(0.05)
 """
-# One checkpoint per step; goes on from the newest; ends at step 6, or at once when it is told to.
+# Writes one checkpoint per step, resumes from the newest, and ends at step 6 or immediately after SIGTERM.
 STEPS = """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 done = max((int(path.stem) for path in CHECKPOINTS.glob("*.txt")), default=0)
@@ -63,7 +63,7 @@ def clocked():
 
 
 def pids(jobs, name):
-    """The processes of a stubborn job, once they run."""
+    """Wait until a stubborn job runs, and return its process IDs."""
     jobs.until(lambda: any(line.startswith("pids") for line in jobs.lines(name)))
     return [int(word) for word in jobs.lines(name)[0].split()[1:]]
 
@@ -75,7 +75,7 @@ def lives(pid):
         return False
 
 
-def test_a_job_that_is_stopped_may_save_its_work(jobs):
+def test_a_stopped_job_can_save_its_work(jobs):
     jobs.start("stopped", GENTLE)
     jobs.until(lambda: "ready" in jobs.lines("stopped"))
     jobs.sagemaker.stop_training_job(TrainingJobName="stopped")
@@ -103,7 +103,7 @@ def test_after_120_seconds_every_process_is_killed_and_outputs_are_kept():
         assert jobs.objects("output/stubborn/output/model/") == {"kept": "half"}
 
 
-def test_the_longest_runtime_ends_a_job():
+def test_the_maximum_runtime_ends_a_job():
     with clocked() as (jobs, clock):
         jobs.start("long", GENTLE, StoppingCondition={"MaxRuntimeInSeconds": 3600})
         jobs.until(lambda: "ready" in jobs.lines("long"))
@@ -115,7 +115,7 @@ def test_the_longest_runtime_ends_a_job():
     assert done["TrainingTimeInSeconds"] == 3600
 
 
-def test_checkpoints_come_back_and_reach_s3_during_and_after_the_run(jobs):
+def test_checkpoints_are_restored_and_copied_to_s3_during_and_after_the_run(jobs):
     script = """
     def end(*_):
         (CHECKPOINTS / "deep/3").write_text("three")
@@ -139,7 +139,7 @@ def test_checkpoints_come_back_and_reach_s3_during_and_after_the_run(jobs):
     assert jobs.objects("kept") == {"/1": "one", "/deep/2": "two", "/deep/3": "three"}
 
 
-def test_a_spot_job_goes_on_after_each_interruption(jobs):
+def test_a_spot_job_continues_after_each_interruption(jobs):
     jobs.aws.faults.add(SpotInterruption(after_step=2), SpotInterruption(after_step=4))
     done = jobs.run("spot", STEPS, **jobs.spot("spot"))
     assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
@@ -148,7 +148,7 @@ def test_a_spot_job_goes_on_after_each_interruption(jobs):
         *("Starting", "Downloading", "Training", "Uploading", "Completed"),
     ]
     begins = [line for line in jobs.lines("spot") if line.startswith("from")]
-    # New instances: nothing but the checkpoints is left.
+    # The instances are new, so only the checkpoints are left.
     assert [line.split(" with ")[1] for line in begins] == ["[]"] * 3
     first, second, third = (int(line.split()[1]) for line in begins)
     assert 0 == first < 2 <= second < third < 6
@@ -157,14 +157,14 @@ def test_a_spot_job_goes_on_after_each_interruption(jobs):
     assert jobs.aws.faults.pending() == []
 
 
-def test_jobs_that_are_not_spot_are_not_interrupted(jobs):
+def test_only_spot_jobs_are_interrupted(jobs):
     jobs.aws.faults.add(SpotInterruption(after_s=0))
     assert jobs.run("on-demand", "time.sleep(0.3)")["TrainingJobStatus"] == "Completed"
     assert len(jobs.aws.faults.pending()) == 1
     jobs.aws.faults.clear()
 
 
-def test_a_spot_job_waits_for_capacity_no_longer_than_it_may():
+def test_the_maximum_wait_time_ends_a_spot_job_that_waits_for_capacity():
     with clocked() as (jobs, clock):
         jobs.aws.faults.add(SpotInterruption(after_s=60, capacity_after_s=90_000))
         jobs.start("waits", GENTLE, **jobs.spot("waits"))
@@ -193,7 +193,7 @@ def test_closing_and_resetting_end_every_process(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_ends_where_its_emulator_is_killed():
+def test_a_job_ends_if_its_emulator_is_killed():
     code = f"""
 from emulator_training import Jobs
 from sqlquarry.emulator import LocalAWS
@@ -216,6 +216,6 @@ with LocalAWS() as aws:
 
 
 @pytest.mark.parametrize("options", [{}, {"after_s": 1, "after_step": 2}])
-def test_an_interruption_says_when(options):
-    with pytest.raises(ConfigError, match="either after_s or after_step"):
+def test_an_interruption_needs_exactly_one_time(options):
+    with pytest.raises(ConfigError, match=r"\): .*\bafter_s\b.*\bafter_step\b"):
         SpotInterruption(**options)

@@ -1,4 +1,4 @@
-"""Emulated training jobs on tiny scripts: what they see, how they end, and what is left of them."""
+"""Emulated training jobs with small scripts: their environment, their results and their outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def error(call, **parameters):
     return found["Code"], found["Message"]
 
 
-def test_a_job_sees_the_container_contract_and_nothing_of_the_host(jobs, monkeypatch):
+def test_a_job_sees_the_environment_of_a_container_and_nothing_of_the_host(jobs, monkeypatch):
     for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "HF_TOKEN", "HTTPS_PROXY", "PYTHONPATH"):
         monkeypatch.setenv(name, "of-the-host")
     jobs.put("data/train/a.jsonl", "{}\n")
@@ -146,7 +146,7 @@ def test_compressed_outputs_are_archives(jobs):
         ('FAILURE.write_text("x" * 5000); sys.exit(1)', f"AlgorithmError: {'x' * 1008}"),
     ],
 )
-def test_a_failed_job_says_why_and_still_uploads(jobs, script, reason, request):
+def test_a_failed_job_reports_its_reason_and_uploads_its_outputs(jobs, script, reason, request):
     name = f"failed-{abs(hash(request.node.callspec.id)) % 10**8}"
     done = jobs.run(name, f'(MODEL / "log").write_text("so far"); {script}')
     assert (done["TrainingJobStatus"], done["SecondaryStatus"]) == ("Failed", "Failed")
@@ -158,7 +158,7 @@ def test_a_failed_job_says_why_and_still_uploads(jobs, script, reason, request):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"TrainingJobName": "under_score"}, "TrainingJobName = 'under_score' must match the pattern"),
+        ({"TrainingJobName": "under_score"}, "TrainingJobName = 'under_score'"),
         ({"RoleArn": "arn:aws:iam::123456789012:role/missing"}, "Could not assume role"),
         ({"OutputDataConfig": {"S3OutputPath": "/local"}}, "OutputDataConfig.S3OutputPath"),
         ({"Tags": [{"Key": "a;b", "Value": "c"}]}, r"Tags\[0\].Key"),
@@ -167,10 +167,10 @@ def test_a_failed_job_says_why_and_still_uploads(jobs, script, reason, request):
             {"StoppingCondition": {"MaxRuntimeInSeconds": 9, "MaxWaitTimeInSeconds": 10}},
             "only supported with managed spot",
         ),
-        ({"StoppingCondition": {}, "ResourceConfig": {"VolumeSizeInGB": 1}}, "needs ResourceConfig.InstanceType"),
+        ({"StoppingCondition": {}, "ResourceConfig": {"VolumeSizeInGB": 1}}, r"ResourceConfig\.InstanceType"),
         (
             {"AlgorithmSpecification": {"TrainingImage": "x", "TrainingInputMode": "File"}},
-            "must begin with python3, not train",
+            r"\bContainerEntrypoint\b.*\bpython3\b.*\btrain$",
         ),
         (
             {
@@ -180,23 +180,23 @@ def test_a_failed_job_says_why_and_still_uploads(jobs, script, reason, request):
                     "ContainerEntrypoint": ["python"],
                 }
             },
-            "S3Prefix in mode File, uncompressed; code is S3Prefix, Pipe, None",
+            "code is S3Prefix, Pipe, None",
         ),
         ({"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "exactly one of TrainingImage and AlgorithmName"),
     ],
 )
-def test_what_the_service_refuses_or_the_emulator_lacks_is_refused_at_once(jobs, change, message):
+def test_invalid_and_unsupported_requests_are_refused(jobs, change, message):
     request = jobs.request("refused") | change
-    code, said = error(jobs.sagemaker.create_training_job, **request)
+    code, text = error(jobs.sagemaker.create_training_job, **request)
     assert code == "ValidationException"
-    assert re.search(message, said), said
+    assert re.search(message, text), text
 
 
 def test_inputs_must_exist(jobs):
     missing = jobs.request("no-data", channels=[jobs.channel("train", "nothing/here")])
-    code, said = error(jobs.sagemaker.create_training_job, **missing)
+    code, message = error(jobs.sagemaker.create_training_job, **missing)
     assert code == "ValidationException"
-    assert said.startswith(f'No S3 objects found under S3 URL "s3://{jobs.aws.bucket}/nothing/here"')
+    assert message.startswith(f'No S3 objects found under S3 URL "s3://{jobs.aws.bucket}/nothing/here"')
     bucket = jobs.request("no-bucket")
     bucket["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"] = "s3://no-such-bucket/code/"
     assert "No S3 objects found" in error(jobs.sagemaker.create_training_job, **bucket)[1]
@@ -215,20 +215,20 @@ def test_a_role_that_sagemaker_may_not_assume_is_refused(jobs):
     assert "allows principal 'sagemaker.amazonaws.com'" in error(jobs.sagemaker.create_training_job, **request)[1]
 
 
-def test_a_name_is_used_once(jobs):
+def test_the_name_of_a_job_is_unique_until_the_job_is_deleted(jobs):
     jobs.run("once", "")
-    code, said = error(jobs.sagemaker.create_training_job, **jobs.request("once"))
+    code, message = error(jobs.sagemaker.create_training_job, **jobs.request("once"))
     assert code == "ResourceInUse"
-    assert re.search(r"already exists \(arn:aws:sagemaker:us-east-1:\d{12}:training-job/once\)$", said)
+    assert re.search(r"already exists \(arn:aws:sagemaker:us-east-1:\d{12}:training-job/once\)$", message)
     jobs.sagemaker.delete_training_job(TrainingJobName="once")
     assert error(jobs.describe, name="once") == ("ValidationException", "Requested resource not found.")
 
 
-def test_quota_and_capacity_by_faults(jobs):
+def test_faults_emulate_missing_quota_and_capacity(jobs):
     jobs.aws.faults.add(InstanceQuota(), TrainingFails())
-    code, said = error(jobs.sagemaker.create_training_job, **jobs.request("quota"))
+    code, message = error(jobs.sagemaker.create_training_job, **jobs.request("quota"))
     assert code == "ResourceLimitExceeded"
-    assert "ml.g5.12xlarge for training job usage" in said
+    assert "ml.g5.12xlarge for training job usage" in message
     done = jobs.run("quota", "")
     assert done["FailureReason"].startswith("CapacityError: Unable to provision requested ML compute capacity")
     assert jobs.stages("quota") == ["Starting", "Failed"]
@@ -236,14 +236,14 @@ def test_quota_and_capacity_by_faults(jobs):
 
 
 @pytest.mark.parametrize(("right", "stage"), [("s3:GetObject", "Downloading"), ("s3:PutObject", "Uploading")])
-def test_a_role_without_rights_fails_the_job(jobs, right, stage):
+def test_a_role_without_permission_makes_the_job_fail(jobs, right, stage):
     jobs.aws.faults.add(AccessDenied(operation=right))
     try:
         name = f"denied-{stage.lower()}"
         done = jobs.run(name, "")
     finally:
         jobs.aws.faults.clear()
-    assert f"is not allowed {right}" in done["FailureReason"]
+    assert re.match(rf"ClientError: AccessDenied \(403\): .*{jobs.aws.role_arn} .*\b{right}$", done["FailureReason"])
     assert jobs.stages(name)[-2:] == [stage, "Failed"]
 
 
@@ -269,7 +269,7 @@ def test_jobs_are_listed_in_pages(jobs):
     assert code == "ValidationException"
 
 
-def test_tags_are_kept(jobs):
+def test_tags_can_be_added_changed_and_deleted(jobs):
     arn = jobs.start("tagged", "", Tags=[{"Key": "team", "Value": "sql"}])
     jobs.finish("tagged")
     jobs.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "team", "Value": "data"}, {"Key": "cost", "Value": "1"}])
@@ -282,7 +282,7 @@ def test_tags_are_kept(jobs):
     assert error(jobs.sagemaker.list_tags, ResourceArn=arn + "x")[0] == "ValidationException"
 
 
-def test_several_hosts_meet_on_loopback_and_share_the_data(jobs):
+def test_several_hosts_connect_on_loopback_and_share_the_data(jobs):
     for number in range(4):
         jobs.put(f"shards/{number}.jsonl", "{}")
     script = """
@@ -323,27 +323,28 @@ def test_several_hosts_meet_on_loopback_and_share_the_data(jobs):
     }
 
 
-@pytest.mark.parametrize("said", ["the second host is out of memory", ""])
-def test_a_host_that_dies_ends_the_others_and_is_the_one_named(jobs, said):
+@pytest.mark.parametrize("reason", ["the second host is out of memory", ""])
+def test_a_host_that_fails_ends_the_others_and_determines_the_reason(jobs, reason):
     script = f"""
     here = json.loads((ROOT / "input/config/resourceconfig.json").read_text())["current_host"]
     if here.endswith("2"):
-        FAILURE.write_text({said!r})
+        FAILURE.write_text({reason!r})
         sys.exit(9)
     time.sleep(60)
     """
     resources = {"InstanceType": "ml.g5.12xlarge", "InstanceCount": 2, "VolumeSizeInGB": 1}
-    done = jobs.run(f"one-dies-{len(said)}", script, ResourceConfig=resources)
-    assert done["FailureReason"] == f"AlgorithmError: {said}, exit code: 9"
+    done = jobs.run(f"one-fails-{len(reason)}", script, ResourceConfig=resources)
+    assert done["FailureReason"] == f"AlgorithmError: {reason}, exit code: 9"
 
 
-def test_a_key_that_leads_out_of_its_channel_fails_the_job(jobs):
+def test_a_key_with_a_path_outside_its_channel_makes_the_job_fail(jobs):
     jobs.put("evil/../../../../escaped", "x")
     done = jobs.run("evil", "", channels=[jobs.channel("train", "evil/")])
-    assert "leads out of the channel's directory" in done["FailureReason"]
+    assert re.match("ClientError: Data download failed:.*'evil/../../../../escaped'", done["FailureReason"])
+    assert jobs.stages("evil")[-2:] == ["Downloading", "Failed"]
 
 
-def test_a_reset_forgets_jobs_tags_and_logs(jobs):
+def test_a_reset_deletes_jobs_tags_and_logs(jobs):
     jobs.run("forgotten", "print(1)")
     jobs.aws.reset()
     assert jobs.sagemaker.list_training_jobs()["TrainingJobSummaries"] == []

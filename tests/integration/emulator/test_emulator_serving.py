@@ -1,4 +1,4 @@
-"""How imported models are served: cold at first, in batches, and by turns where memory is short."""
+"""Serving of imported models: cold starts, batches, and the limit for loaded models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def start():
 
 
 class Recorder(Parrot):
-    """A parrot each of whose batches begins when `may_begin` says so."""
+    """A parrot whose batches end only after `may_begin` has returned."""
 
     def __init__(self, may_begin):
         super().__init__()
@@ -38,7 +38,7 @@ class Recorder(Parrot):
 
 
 def test_concurrent_calls_share_batches(start, exported, monkeypatch):
-    """The first batch waits until all eight calls have come in, which needs a server that does not serialise them."""
+    """The first batch waits until all eight calls have arrived, so the server must accept them concurrently."""
     arrived, all_arrived = [], threading.Event()
     submit = EnginePool.submit
 
@@ -67,7 +67,7 @@ def test_concurrent_calls_share_batches(start, exported, monkeypatch):
     assert sum(recorder.batches) == 8
 
 
-def test_models_take_turns_in_memory(start, exported):
+def test_models_are_unloaded_if_there_are_too_many(start, exported):
     loads = []
 
     def load(directory):
@@ -82,7 +82,7 @@ def test_models_take_turns_in_memory(start, exported):
     assert loads == [arn.rpartition("/")[2] for arn in (first, second, first)]
 
 
-def test_the_first_calls_are_cold(start, exported):
+def test_the_first_calls_find_the_model_cold(start, exported):
     account = start(cold_start_calls=2, load_model=Parrot)
     account.upload(exported)
     model = account.imported("m1")
@@ -93,7 +93,7 @@ def test_the_first_calls_are_cold(start, exported):
     assert account.ask(model, prompt="SELECT", max_tokens=2)["choices"][0]["text"]
 
 
-def test_a_model_goes_to_sleep_and_wakes_by_the_clock(exported):
+def test_a_model_is_unloaded_and_loaded_by_the_clock(exported):
     with clocked(load_model=Parrot, cold_start_calls=1, cold_start_s=60) as account:
         account.upload(exported)
         model = account.imported("sql")
@@ -107,7 +107,7 @@ def test_a_model_goes_to_sleep_and_wakes_by_the_clock(exported):
             account.clock.advance(300)
 
 
-def test_a_form_that_the_models_tokens_cannot_have_is_a_validation_error(start, exported):
+def test_a_form_that_does_not_suit_the_models_tokens_is_a_validation_error(start, exported):
     class WithoutAnEnd(Parrot):
         def complete(self, *_, **__):
             raise ConfigError("the model names no eos_token")

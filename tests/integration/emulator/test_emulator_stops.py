@@ -1,4 +1,4 @@
-"""A model answers here as it does once it is imported: it stops at the same token, whatever its base stops at."""
+"""A local model and the imported model stop at the same token, for bases with different end tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sqlquarry.records import Record
 from conftest import CHATML, save_tiny_llama, tiny_tokenizer
 
 RECORDS = [Record(f"How many {what} are there?", f"CREATE TABLE {what} (id)") for what in ("users", "films", "cities")]
-# As Mistral 7B Instruct v0.3 has it, which knows no system role.
+# The template of Mistral 7B Instruct v0.3, which does not support a system role.
 MISTRAL = (
     "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
@@ -33,7 +33,7 @@ MISTRAL = (
 
 
 def save_base(directory: Path, eos: str, template: str) -> Path:
-    """A lively tiny model that ends its own texts with `eos`."""
+    """Save a lively tiny model that ends its own texts with `eos`."""
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token, tokenizer.chat_template = eos, template
     token = tokenizer.convert_tokens_to_ids(eos)
@@ -53,7 +53,7 @@ def finish(directory: Path, formatter: PromptFormatter) -> MergedModel:
 
 
 def let_it_stop(directory: Path, prompt: str, stop: int, after: int) -> None:
-    """Exchange two rows of the head, so that the greedy answer to `prompt` is `stop` after some tokens."""
+    """Swap two rows of the head, so that the greedy answer to `prompt` ends with `stop` after some tokens."""
     model = LocalModel(directory, device="cpu")
     (answer,) = model.complete([prompt], DecodingOptions(max_tokens=40))
     ids = model.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
@@ -81,7 +81,8 @@ def imported(aws: LocalAWS, merged: MergedModel, name: str) -> Any:
 
 
 def test_a_base_that_ends_its_texts_otherwise_stops_at_the_end_of_a_turn(aws: LocalAWS, tmp_path: Path) -> None:
-    # As Qwen2.5's base models: <|endoftext|> ends a text, and the template ends a turn with <|im_end|> and a line feed.
+    # As in Qwen2.5's base models, <|endoftext|> ends a text, and the template ends a turn with <|im_end|> and a line
+    # feed.
     base = save_base(tmp_path / "base", "<|endoftext|>", CHATML)
     tokenizer = tiny_tokenizer()
     formatter = PromptFormatter(template="chat").bind(LocalModel(base, device="cpu").tokenizer)
@@ -95,12 +96,12 @@ def test_a_base_that_ends_its_texts_otherwise_stops_at_the_end_of_a_turn(aws: Lo
     assert expected[0][1] == "stop"
     assert answers_of(served, RECORDS) == expected
     assert answers_of(served.with_options(request_schema="messages"), RECORDS) == expected
-    # Texts that are not records end there as well, and a prompt that is not bound yet means the same.
+    # Answers to texts that are not records also end there, and so do answers with a formatter that is not bound yet.
     (text,) = local.complete([formatter.prompt(RECORDS[0])], DecodingOptions(max_tokens=24))
     assert (text.text, text.stop_reason) == expected[0]
     unbound = LocalModel(base, formatter=PromptFormatter(template="chat"), device="cpu", max_tokens=24)
     assert answers_of(unbound, RECORDS) == expected
-    # Without a prompt the folder's own files decide.
+    # Without a prompt, the model's own files determine the end token.
     assert LocalModel(base, device="cpu", max_tokens=24).generate([formatter.prompt(RECORDS[0])])[0].text != text.text
 
 

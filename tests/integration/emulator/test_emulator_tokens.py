@@ -1,4 +1,4 @@
-"""From a tokenizer of SentencePiece to the served ids: import, preflight and repair, against the emulated 4.51.3."""
+"""Token IDs of SentencePiece tokenizers in import, preflight and repair, with the emulated transformers 4.51.3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlquarry.emulator import LocalAWS
 from sqlquarry.models.local.model import LocalModel
 
 TOKENS = 560
-# What was served before tokenizers were repaired, or failed.
+# Tokenizer shape -> preflight code of its problem if the tokenizer is not repaired.
 BROKEN = {
     "tinyllama": "served-tokens",
     "legacy": "served-tokens",
@@ -44,7 +44,7 @@ def shape(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def model(shape: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model as this library merges it: weights, the base's own tokenizer files, the prompt."""
+    """Save a tiny model as this library merges it, with weights, the base's own tokenizer files and the prompt."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -60,13 +60,13 @@ def model(shape: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def counts(aws: LocalAWS, model: Path, name: str) -> list[int]:
-    """How many tokens the server reads of each record's prompt."""
+    """Return the number of prompt tokens that the server reports for each record."""
     importer = BedrockImporter(
         aws.role_arn, session=aws.session(), show_progress=False, polling=Polling(interval_s=0.01)
     )
     served = importer.import_model(model, name, s3_uri=f"s3://{aws.bucket}/{name}/")
     formatter = sq.PromptFormatter.load(model)
-    with pytest.warns(UserWarning, match="cut at 1 tokens"):
+    with pytest.warns(UserWarning, match=r"\b1 tokens?\b"):
         answers = served.with_options(max_tokens=1).generate([formatter.prompt(record) for record in RECORDS])
     served.delete()
     return [answer.prompt_tokens for answer in answers]
@@ -81,7 +81,7 @@ def label(shape: str) -> str:
     return "".join(letter for letter in shape if letter.isalpha())
 
 
-def test_the_server_reads_the_trained_tokens(aws: LocalAWS, model: Path, shape: str) -> None:
+def test_the_server_uses_the_trained_tokens(aws: LocalAWS, model: Path, shape: str) -> None:
     assert counts(aws, model, f"repaired-{label(shape)}") == trained(model)
 
 
@@ -94,18 +94,18 @@ def put(aws: LocalAWS, files: dict[str, Any], prefix: str) -> str:
 
 
 def unrepaired(model: Path) -> dict[str, Any]:
-    """What an earlier version of the export wrote: the tokenizer as it came."""
+    """Return the files of an earlier version of the export, which did not repair the tokenizer."""
     kept = {"tokenizer.json": model / "tokenizer.json", "tokenizer_config.json": model / "tokenizer_config.json"}
     return {**ModelExport.of(model).files, **kept}
 
 
 def codes(source: Any, **options: Any) -> list[str]:
-    # No manifest is uploaded here, which a finished upload has.
+    # A finished upload has a manifest, but here no manifest is uploaded.
     found = preflight(source, **options).findings
     return [one.code for one in found if one.severity == "error" and one.code != "unfinished"]
 
 
-def test_what_is_on_s3_unrepaired_is_refused_and_can_be_repaired(
+def test_an_unrepaired_model_on_s3_is_refused_and_can_be_repaired(
     aws: LocalAWS, model: Path, shape: str, tmp_path: Path
 ) -> None:
     files = unrepaired(model)
@@ -142,7 +142,9 @@ def test_the_emulator_shows_the_served_ids_of_an_unrepaired_model(aws: LocalAWS,
     assert served != trained(model)[1]
 
 
-def test_an_older_checkpoint_is_told_how_local_answers_may_differ(model: Path, shape: str, tmp_path: Path) -> None:
+def test_preflight_warns_if_local_answers_of_an_old_checkpoint_may_differ(
+    model: Path, shape: str, tmp_path: Path
+) -> None:
     old = tmp_path / "old"
     repair(model, output_dir=old)
     (old / "prompt.json").unlink()

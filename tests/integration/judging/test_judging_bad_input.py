@@ -1,4 +1,4 @@
-"""What cannot be judged is unjudged, with its reason and the record's id in the summary, whoever grades."""
+"""Records that cannot be judged are unjudged by every grader, with the reason and the record's id in the summary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def one(sql: str | None = GOLD, schema: str = SCHEMA, dialect: str = "sqlite") -
 
 
 def of_unknown_dialect(record: Record) -> Record:
-    """What a record is to a sqlglot that is older than our list of dialects."""
+    """Return the record with a dialect that the installed sqlglot does not support."""
     object.__setattr__(record, "dialect", "klingon")
     return record
 
@@ -54,7 +54,7 @@ def test_a_prediction_of_two_megabytes(database: Path) -> None:
 
 def test_a_database_that_disappears_while_judging(database: Path) -> None:
     class Remover:
-        """Answers, and takes the database away between the first and the second question."""
+        """A model that deletes the database between the first and the second question."""
 
         asked = 0
 
@@ -78,7 +78,7 @@ def test_a_database_that_disappears_while_judging(database: Path) -> None:
     [of_unknown_dialect(one()), one(schema="a table of shops, with city and rent")],
     ids=["a dialect that nobody knows", "a schema that cannot be read"],
 )
-def test_what_cannot_be_read_leaves_the_record_unjudged(grader, record: Record) -> None:
+def test_an_unknown_dialect_or_unreadable_schema_leaves_the_record_unjudged(grader, record: Record) -> None:
     report = SQLJudge([grader]).judge([record], [GOLD.replace("rent", "2 * rent")])
     assert report.entries[0].judgements[0].verdict == "unjudged"
     assert report.entries[0].judgements[0].reason

@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: headless Chromium, driven over its DevTools pipe (no driver package needed)."""
+"""The HTML report in headless Chromium, which is controlled by its DevTools pipe and needs no driver package."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EVIL = "<script>document.title = 'hacked'</script><img src=x onerror=\"document.
 
 
 class Browser:
-    """One headless page; `evaluate` runs JavaScript in it, `problems` are its console errors."""
+    """A page in headless Chromium. `evaluate` runs JavaScript in it, and `problems` are its console errors."""
 
     def __init__(self, profile: Path) -> None:
         program = chromium()
@@ -94,7 +94,7 @@ class Browser:
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
-        # The page's script says when it has unpacked the records.
+        # The page's script reports when it has unpacked the records.
         self.wait_for("document.documentElement?.dataset.ready" if script else "document.readyState === 'complete'")
 
     def wait_for(self, condition: str) -> None:
@@ -144,7 +144,7 @@ def domain(record: Record) -> str:
 
 
 def system(skill: int) -> Report:
-    """A made-up system that answers `skill` in ten records rightly."""
+    """Return a report on a system that answers `skill` of ten records correctly."""
     databases = ["library", "clinic", "bakery", "harbour"]
     entries = []
     for i in range(40):
@@ -191,7 +191,8 @@ def test_the_headline_is_there_without_script(browser, page):
     browser.open(page, script=False)
     text = browser.evaluate("document.body.innerText")
     assert f"{100 * system(9).accuracy().value:.1f} %" in text
-    assert "own script, which is switched off" in text
+    assert browser.evaluate("document.querySelector('noscript').innerText.trim()") in text
+    assert browser.evaluate("document.querySelector('noscript').offsetHeight") > 0
     assert browser.evaluate("document.getElementById('tools').offsetHeight") == 0
 
 
@@ -281,7 +282,7 @@ def test_only_what_is_looked_at_is_unpacked(browser, tmp_path):
     write_html(Report(("execution", "exact"), entries), tmp_path / "many.html")
     source = (tmp_path / "many.html").read_text()
     assert source.count("<div>H4sI") == 7, "an index and six portions"
-    # A portion that cannot be unpacked is noticed only when it is wanted.
+    # A portion that cannot be unpacked is noticed only when it is needed.
     start = source.rindex("<div>H4sI")
     end = source.index("</div>", start)
     (tmp_path / "broken.html").write_text(source[:start] + "<div>broken" + source[end:])
@@ -299,7 +300,7 @@ def test_only_what_is_looked_at_is_unpacked(browser, tmp_path):
 
 
 DIFFERENCES = [
-    # Gold, predicted, what is marked in each.
+    # Gold, prediction, and the marked parts of each.
     (
         "SELECT name FROM users WHERE age > 30 ORDER BY name",
         "select NAME, id from users where age >= 30",

@@ -1,4 +1,4 @@
-"""The example of judging runs, and a second run judges nothing again."""
+"""The judging example runs, and its second run judges nothing again."""
 
 from __future__ import annotations
 

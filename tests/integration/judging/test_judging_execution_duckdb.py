@@ -1,4 +1,4 @@
-"""Execution on real DuckDB files: hostile queries change no byte and end in time."""
+"""Execution on real DuckDB files: values, files, and hostile queries that change nothing and end in time."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ def test_hostile_queries_change_no_byte_and_end_in_time(database):
     sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S, memory_bytes=200_000_000))
     before = hashlib.sha256(database.read_bytes()).hexdigest()
     for sql, kinds in HOSTILE:
-        sandbox.run(database, "SELECT 1")  # starting a process anew takes none of a query's time
+        sandbox.run(database, "SELECT 1")  # starts a process again if the last query ended it
         start = time.monotonic()
         outcome = sandbox.run(database, sql.replace("{folder}", str(database.parent)))
         took = time.monotonic() - start
@@ -200,7 +200,7 @@ def test_files_are_found_by_name_and_url(database):
         assert judgement.verdict == "correct", judgement
 
 
-def test_a_file_that_changed_is_read_anew(tmp_path, sandbox):
+def test_a_changed_file_is_read_again(tmp_path, sandbox):
     path = tmp_path / "a.duckdb"
     for i in range(2):
         with duckdb.connect(tmp_path / "next") as connection:
@@ -209,7 +209,7 @@ def test_a_file_that_changed_is_read_anew(tmp_path, sandbox):
         assert sandbox.run(path, "SELECT a FROM t").rows == [(i,)]
 
 
-def test_a_missing_package_is_named_with_the_command(database, monkeypatch):
+def test_a_missing_package_is_reported_with_its_extra(database, monkeypatch):
     monkeypatch.setattr("sqlquarry.extras.find_spec", lambda name: None if name == "duckdb" else name)
     with pytest.raises(MissingExtraError, match=r"sqlquarry\[duckdb\]"):
         Sandbox(ExecutionLimits()).run(database, "SELECT 1")

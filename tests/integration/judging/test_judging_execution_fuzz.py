@@ -1,7 +1,7 @@
-"""Random gold queries on random tables: a right answer is never called wrong, and a wrong one never correct.
+"""Random gold queries on random tables. A right answer is never called wrong, and a wrong answer never correct.
 
-The truth is found in another way than by the grader. The generator knows what each key of ORDER BY means, and so which
-rows tie, and all orders of the columns are tried.
+The truth is computed differently than in the grader. The generator knows the meaning of each key of ORDER BY, and so
+which rows tie, and all orders of the columns are tried.
 """
 
 import os
@@ -52,12 +52,12 @@ def database(rng, path):
 
 
 def tie(expression, collation):
-    """What two values have in common if they tie."""
+    """Return an expression that is equal for values that tie."""
     return {"NOCASE": f"lower({expression})", "RTRIM": f"rtrim({expression})"}.get(collation, f"({expression})")
 
 
 class Gold:
-    """A query, the whole of its rows in groups that tie, and which of the rows its LIMIT keeps."""
+    """A query, all of its rows in groups that tie, and the rows that its LIMIT keeps."""
 
     def __init__(self, rng, connection):
         shape = rng.choice(["plain", "plain", "grouped", "distinct", "union", "cte", "window", "star"])
@@ -65,7 +65,7 @@ class Gold:
         columns = [rng.choice(pool) for _ in range(rng.randint(1, 5))]
         aliases = [rng.choice(NAMES) if rng.random() < 0.5 else "" for _ in columns]
         if len({alias.lower() for alias in aliases if alias}) < len([alias for alias in aliases if alias]):
-            aliases = [""] * len(columns)  # two of one name: SQLite takes the first, the standard none
+            aliases = [""] * len(columns)  # SQLite uses the first of two columns with the same name, the standard none
         if shape == "window":
             columns[-1], aliases[-1] = (
                 (rng.choice(["rank() OVER (ORDER BY qty)", "count(*) OVER (PARTITION BY cat)"]), ""),
@@ -127,7 +127,7 @@ class Gold:
         assert self.accepts(self.rows, [range(len(columns))]), (self.sql, self.rows, self.groups)
 
     def key(self, rng, columns, aliases, pool, only_columns):
-        """Text, meaning and collation of one key; the meaning is a column's place if only columns may be keys."""
+        """Return text, meaning and collation of a key. The meaning is a position if only columns may be keys."""
         place = rng.randrange(len(columns))
         (expression, collation), alias = columns[place], aliases[place]
         kind = rng.choice(["number", "number", "alias", "expression", "other"])
@@ -153,7 +153,7 @@ class Gold:
         return text, place if only_columns else expression, collation
 
     def accepts(self, rows, orders):
-        """Whether these rows are an answer, by trying every order of the columns."""
+        """Return whether these rows are a right answer, by trying every order of the columns."""
         if len(rows) != len(self.places):
             return False
         for order in orders:
@@ -174,7 +174,7 @@ def folded(value, collation):
 
 
 def answer(rng, gold):
-    """Rows and names of a prediction: the gold's, with a few changes, of which some make it wrong."""
+    """Return rows and names of a prediction: those of the gold with a few changes, some of which make it wrong."""
     rows, names = list(gold.rows), list(gold.names)
     for _ in range(rng.choice([0, 1, 1, 2])):
         change = rng.choice(
@@ -210,7 +210,7 @@ def answer(rng, gold):
 
 
 def orders_of(gold, rows, names):
-    """The orders of the columns that count as the same result, without those under which a value is in no gold row."""
+    """Return the orders of the columns that count as the same result and have all values in some gold row."""
     mine, theirs = [[name.casefold() for name in some] for some in (gold.names, names)]
     if sorted(mine) == sorted(theirs) and len(set(mine)) == len(mine):
         return [[theirs.index(name) for name in mine]]
@@ -230,7 +230,7 @@ def literal(rng, value):
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, float) and not value.is_integer() and rng.random() < 0.3:
-        return repr(value * (1 + 1e-14))  # a sum in another order
+        return repr(value * (1 + 1e-14))  # a sum in a different order
     return repr(value)
 
 

@@ -1,16 +1,17 @@
-"""Execution on a real PostgreSQL server, as a superuser: hostile queries change nothing and end in time."""
+"""Execution on a real PostgreSQL server as a superuser, where hostile queries change nothing and end in time."""
 
 import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
 from judging_postgresql import PASSWORD, throwaway_server
+from processes import query_processes
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import ComparisonOptions, Report, SQLJudge, write_html, write_junit, write_markdown
 from sqlquarry.judging.execution import ExecutionGrader
@@ -159,7 +160,7 @@ def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
     tmp_path.chmod(0o777)
     before = content(shop)
     for sql, kinds in HOSTILE:
-        sandbox.run(shop, "SELECT 1")  # starting a process anew takes none of a query's time
+        sandbox.run(shop, "SELECT 1")  # starts a process again if the last query ended it
         start = time.monotonic()
         outcome = sandbox.run(shop, sql.replace("{folder}", str(tmp_path)))
         took = time.monotonic() - start
@@ -172,7 +173,7 @@ def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
     assert sandbox.run(shop, "SELECT count(*) FROM item") == Rows(("count",), [(1000,)])
 
 
-def test_the_server_stops_what_the_client_gave_up(shop):
+def test_the_server_stops_a_query_that_the_client_gave_up(shop):
     sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S), AS_SUPERUSER)
     assert sandbox.run(shop, "SELECT count(*) FROM item a, item b, item c, item d").kind == "timeout"
     with psycopg.connect(shop) as admin:
@@ -255,7 +256,7 @@ def test_values_are_plain_and_canonical(shop, sandbox):
     [
         ("SELECT id, made FROM item", "SELECT made, id FROM item ORDER BY name", "correct"),
         ("SELECT count(*) FROM item WHERE made > '2021-01-01'", "SELECT count(*) FROM item", "wrong"),
-        # price takes three values only, so there are hundreds of ties.
+        # price has only three values, so there are hundreds of ties.
         ("SELECT id FROM item ORDER BY price", "SELECT id FROM item ORDER BY price, id DESC", "correct"),
         ("SELECT id FROM item ORDER BY price", "SELECT id FROM item ORDER BY price DESC", "wrong"),
         ("SELECT id FROM item WHERE name ILIKE 'ITEM 1%' ORDER BY price::int", "SELECT id FROM item", "wrong"),
@@ -269,7 +270,7 @@ def test_verdicts(grader, gold, predicted, verdict):
     json.dumps(judgement.details, allow_nan=False)
 
 
-def test_the_name_of_the_database_may_stand_in_the_url(server):
+def test_the_url_may_contain_the_name_of_the_database(server):
     grader = ExecutionGrader(
         server.replace("postgresql://", "postgresql+psycopg://") + "/{database}", allow_privileged_accounts=True
     )
@@ -284,18 +285,18 @@ def test_the_name_of_the_database_may_stand_in_the_url(server):
     )
 
 
-def test_several_threads_ask_at_the_same_time(shop, sandbox):
+def test_several_threads_run_queries_at_the_same_time(shop, sandbox):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda i: sandbox.run(shop, f"SELECT {i}").rows, range(40)))
     assert results == [[(i,)] for i in range(40)]
 
 
-def test_a_server_that_does_not_answer_leaves_records_unjudged_and_keeps_its_secrets(server):
+def test_a_server_that_does_not_answer_leaves_records_unjudged_and_its_secrets_hidden(server):
     wrong = server.replace(PASSWORD[:2], "no") + "/shop?sslpassword=hush"
     for url in (wrong, "postgresql://judge:hush@127.0.0.1:1/shop"):
         judgement = ExecutionGrader(url).grade(record("SELECT 1"), "SELECT 1")
         assert judgement.verdict == "unjudged"
-        assert "does not answer" in judgement.reason
+        assert "127.0.0.1:" in judgement.reason
         assert not any(secret in str(judgement) for secret in ("hush", "no3cr", "cr%40t", "cr@t"))
     with pytest.raises(JudgingError, match="%2F") as caught:
         ExecutionGrader("postgresql://judge:hu/sh@127.0.0.1:1/shop")
@@ -311,9 +312,11 @@ def test_a_connection_that_the_server_ended_is_opened_again(grader, shop):
 
 def test_no_process_shows_the_password(shop, sandbox):
     sandbox.run(shop, "SELECT 1")
-    for child in [child for children in sandbox._idle.values() for child in children]:
-        for file in ("cmdline", "environ"):
-            assert b"s3cr" not in Path(f"/proc/{child.process.pid}/{file}").read_bytes()
+    children = query_processes()
+    assert children
+    for child in children:
+        process = psutil.Process(child)
+        assert "s3cr" not in str([process.cmdline(), process.environ()])
 
 
 def test_text_may_be_compared_more_loosely(shop):
@@ -354,7 +357,7 @@ def test_a_number_of_thousands_of_digits_is_judged_and_can_be_saved(grader, tmp_
         ("sum(x) / 3.0", "sum(x) / 3.0 + 0.000001", "wrong"),
     ],
 )
-def test_values_are_equal_as_the_server_says(shop, gold, predicted, verdict):
+def test_values_are_equal_if_the_server_says_so(shop, gold, predicted, verdict):
     source = "(VALUES (1::numeric), (2), (4), (7)) AS v(x)"
     grouped = "x" in gold
     query = "SELECT {} FROM " + source if grouped else "SELECT {}"

@@ -1,4 +1,4 @@
-"""Generated SQL on PostgreSQL calls nothing that could do more than read, whatever it is called by and whoever asks."""
+"""Generated SQL on PostgreSQL calls no function that could do more than read, for any caller and account."""
 
 import shutil
 import tempfile
@@ -76,7 +76,7 @@ def graders(reader):
 
 
 def state(admin: psycopg.Connection, folder: Path) -> list:
-    """All that a query could change; an equal snapshot also says that no transaction wrote anything."""
+    """Return everything that a query could change. An equal snapshot also proves that no transaction wrote anything."""
     queries = (
         "SELECT pg_current_snapshot()::text, pg_postmaster_start_time(), pg_conf_load_time()",
         "SELECT * FROM item ORDER BY id",
@@ -122,7 +122,7 @@ def test_literals_run_no_checks(shop, folder, privileged):
 
 
 @pytest.mark.parametrize("sql", READS)
-def test_what_only_reads_is_run(reader, sandbox, sql):
+def test_queries_that_only_read_are_run(reader, sandbox, sql):
     outcome = sandbox.run(reader, sql)
     assert isinstance(outcome, Rows), outcome
 
@@ -138,7 +138,7 @@ def test_accounts_that_may_do_more_than_read_are_refused(shop, sandbox, privileg
     assert isinstance(privileged.run(as_account(shop, account), "SELECT 1"), Rows)
 
 
-def test_the_user_may_name_functions(reader):
+def test_the_user_may_allow_functions(reader):
     sandbox = Sandbox(ExecutionLimits(), Permissions(allow_functions=["public.doubled", "public.xp*"]))
     assert sandbox.run(reader, "SELECT doubled(id) FROM item WHERE id = 4") == Rows(("doubled",), [(8,)])
     assert isinstance(sandbox.run(reader, "SELECT xpath_string('<a>1</a>', '/a')"), Rows)
@@ -150,7 +150,7 @@ def test_the_user_may_name_functions(reader):
             Permissions(allow_functions=bad)
 
 
-def test_what_is_new_in_the_catalog_is_seen_by_an_open_connection(shop, reader, sandbox):
+def test_an_open_connection_sees_changes_of_the_catalog(shop, reader, sandbox):
     shop, reader = shop.replace("/shop", "/changing"), reader.replace("/shop", "/changing")
     queries = ("SELECT length('a'::varchar)", "SELECT to_json('low'::tone)", "SELECT count(*) FROM moody")
     assert all(isinstance(sandbox.run(reader, sql), Rows) for sql in queries)
@@ -182,7 +182,7 @@ def test_what_is_new_in_the_catalog_is_seen_by_an_open_connection(shop, reader, 
         ("SELECT 1", "SELECT unheard_of(1)", "wrong"),
     ],
 )
-def test_only_what_is_not_known_leaves_a_record_unjudged(graders, gold, predicted, verdict):
+def test_only_unknown_functions_leave_a_record_unjudged(graders, gold, predicted, verdict):
     asked = Record("q", "CREATE TABLE item (id)", gold, "shop", dialect="postgres")
     judgement, known = [grader.grade(asked, predicted) for grader in graders]
     assert judgement.verdict == verdict, judgement

@@ -1,10 +1,11 @@
-"""`python -m sqlquarry.sagemaker.container` for real: the tiny model, one process, a folder in the place of /opt/ml."""
+"""Run `python -m sqlquarry.sagemaker.container` with a tiny model, one process, and a folder instead of /opt/ml."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,7 +37,7 @@ CONFIG: dict[str, Any] = {
 
 
 def layout(root: Path, base: Path, *, merge: dict[str, str] | None, **changes: Any) -> Path:
-    """What SageMaker puts below /opt/ml before it starts the job."""
+    """Write the files that SageMaker writes below /opt/ml before it starts the job."""
     data = root / "input" / "data"
     for name in ("train", "job", "code"):
         (data / name).mkdir(parents=True)
@@ -53,7 +54,7 @@ def layout(root: Path, base: Path, *, merge: dict[str, str] | None, **changes: A
 
 
 def start(root: Path) -> subprocess.Popen[str]:
-    """The entry point as the request names it, with the emulator's root."""
+    """Start the request's entry point with the emulator's root."""
     environment = os.environ | {"SQLQUARRY_ML_ROOT": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(root / "input" / "data" / "code" / "bootstrap.py"), "install", "train"]
     return subprocess.Popen(
@@ -62,7 +63,7 @@ def start(root: Path) -> subprocess.Popen[str]:
 
 
 def again(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The same job once more, in this process, which has loaded torch already."""
+    """Run the same job again in this process, which has already loaded torch."""
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(root))
     return main([str(root / "input" / "data" / "job" / "job.json")])
 
@@ -81,22 +82,24 @@ def test_a_job_trains_merges_verifies_and_its_adapter_survives_it(
     assert merged.prompt_fingerprint == adapter.prompt_fingerprint
     assert merged.merge.base == "dequantized"
     assert merged.merge.verification.agreement.kl < 5e-3
-    assert preflight(str(merged.path)).findings == ()  # nothing is left to rewrite: it imports as it lies on S3
+    assert (
+        preflight(str(merged.path)).findings == ()
+    )  # there is nothing to rewrite, so it is imported unchanged from S3
     steps = [progress.step for line in output.splitlines() if (progress := Progress.parse(line))]
     assert steps == list(range(1, adapter.run.steps + 1))
     assert not (root / "output" / "failure").exists()
 
-    # The job is started again on a new machine, which gets the checkpoints alone: it trains nothing.
+    # The job starts again on a new machine, which gets only the checkpoints, and trains nothing.
     shutil.rmtree(root / "model")
     assert again(root, monkeypatch) == 0
     output = capsys.readouterr().out
-    assert "training was finished by an earlier attempt" in output
+    assert str(root / "checkpoints" / "adapter") in output
     assert not any(Progress.parse(line) for line in output.splitlines())
     assert AdapterCheckpoint.load(root / "model" / "adapter", verify=True).manifest == adapter.manifest
     assert MergedModel.load(root / "model" / "merged", verify=True).manifest.digest == merged.manifest.digest
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
+def test_sigterm_leaves_a_checkpoint_and_the_next_start_resumes(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = layout(tmp_path, tiny_llama, merge=None, num_train_epochs=6)
@@ -105,7 +108,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
     assert job.stdout is not None
     next(line for line in job.stdout if Progress.parse(line))
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=120)  # what SageMaker leaves it
+    job.communicate(timeout=120)  # the time that SageMaker allows
 
     assert job.returncode == 143
     assert not (root / "output" / "failure").exists()
@@ -122,9 +125,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ({"config": {"num_train_epochs": -1}}, "TrainingConfig: num_train_epochs is -1"),
-        ({"config": {"epoch": 1}}, "TrainingConfig: epoch is not an option; did you mean 'num_train_epochs'"),
-        ({"base_model": "/nowhere"}, "UnsupportedModelError: base model '/nowhere'"),
+        ({"config": {"num_train_epochs": -1}}, "ConfigError.*num_train_epochs is -1"),
+        ({"config": {"epoch": 1}}, "ConfigError.*epoch.*'num_train_epochs'"),
+        ({"base_model": "/nowhere"}, "UnsupportedModelError.*'/nowhere'"),
     ],
 )
 def test_the_failure_file_says_why(
@@ -138,10 +141,10 @@ def test_the_failure_file_says_why(
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(root))
 
     assert main([str(path)]) == 1
-    assert reason in (root / "output" / "failure").read_text()
+    assert re.search(reason, (root / "output" / "failure").read_text())
 
 
-def test_the_first_failure_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(tmp_path))
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "failure").write_text("the cause")
@@ -176,8 +179,8 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
         monkeypatch.setenv(name, "")
     index = {"PIP_INDEX_URL": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"}
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps(arns | index))
-    container._provide_secrets()
-    assert "PIP_INDEX_URL" not in os.environ  # it was for the installation
+    container._provide_secrets()  # publicly, only a complete job reads secrets
+    assert "PIP_INDEX_URL" not in os.environ  # it was only for the installation
     assert (os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]) == ("hf_token", "key")
     assert asked == [
         {"service": "secretsmanager", "region_name": "eu-west-1"},
@@ -185,7 +188,7 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
     ]
 
 
-def test_a_secret_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_unreadable_secret_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from botocore.exceptions import ClientError
 
@@ -201,5 +204,5 @@ def test_a_secret_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch)
     arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wandb-AbCdEf"
     monkeypatch.setattr(boto3.session, "Session", Secrets)
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps({"WANDB_API_KEY": arn}))
-    with pytest.raises(TrainingError, match=rf"reading WANDB_API_KEY from {arn} failed: .*needs secretsmanager:Get"):
-        container._provide_secrets()
+    with pytest.raises(TrainingError, match=rf"WANDB_API_KEY.*{arn}.*AccessDeniedException.*secretsmanager:GetSecret"):
+        container._provide_secrets()  # publicly, only a complete job reads secrets

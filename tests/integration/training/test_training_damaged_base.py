@@ -1,4 +1,4 @@
-"""A damaged base model is one clear error, before anything is loaded, wherever it is given."""
+"""A damaged base model is the same typed error in plan, training and local models, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def index(content: bytes) -> Damage:
     return write
 
 
-# What was done, and what the error has to name.
+# Name of the damage -> how to make it, and what the error must contain.
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "weights cut in the header": (cut("model.safetensors", 700), "model.safetensors"),
     "weights cut in the data": (cut("model.safetensors", 40_000), "model.safetensors"),
@@ -118,8 +118,8 @@ def base(tiny_llama: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_named_before_anything_is_loaded(name: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    damage, named = DAMAGES[name]
+def test_damage_is_reported_before_anything_is_loaded(name: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage, value = DAMAGES[name]
     damage(base)
     monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
     trainer = QLoRAFSDPTrainer(base, config=CONFIG)
@@ -129,13 +129,13 @@ def test_damage_is_named_before_anything_is_loaded(name: str, base: Path, monkey
         trainer.train(RECORDS, output_dir=base.parent / "run")
     with pytest.raises(UnsupportedModelError) as served:
         LocalModel(base, device="cpu")
-    assert named in str(planned.value)
+    assert value in str(planned.value)
     assert str(trained.value) == str(planned.value)
     assert str(base) in str(served.value)
     assert not (base.parent / "run").exists()
 
 
-def test_what_transformers_writes_beside_the_weights_is_no_damage(base: Path) -> None:
+def test_extra_tensors_and_files_that_transformers_writes_are_accepted(base: Path) -> None:
     def extended(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         table = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
         return found | table | {"lm_head.weight": found["model.embed_tokens.weight"].clone()}
@@ -154,7 +154,7 @@ def test_random_damage_raises_only_errors_of_this_library(seed: int, base: Path)
         whole = path.read_bytes()
         damaged = bytearray(whole)
         for _ in range(choose.choice([1, 3, 30])):
-            # Headers and small files: bytes of a weight are numbers, and any number is one.
+            # Only headers and small files, because any bytes are valid weights.
             damaged[choose.randrange(min(len(damaged), 3000))] = choose.choice(b'\x00\xff[]{}",:0nt-')
         path.write_bytes(bytes(damaged) if choose.random() < 0.7 else whole[: choose.randrange(len(whole))])
         trainer = QLoRAFSDPTrainer(base, config=CONFIG)

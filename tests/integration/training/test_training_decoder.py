@@ -1,4 +1,4 @@
-"""What is chosen about how a model runs changes nothing of what it computes."""
+"""The options for how a model runs do not change its results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rows(tiny_llama: Path) -> list[PackedRow]:
 
 
 def adapted(base: Path, *, quantized: bool = True, held: bool = False) -> Any:
-    """A PEFT model whose adapter changes its answers."""
+    """Return a PEFT model with a random adapter that changes its answers."""
     model = load_causal_lm(base, "cpu", QuantizationRecipe(load_dtype="float32") if quantized else None)
     if held:
         model = hold_dequantized(model, torch.float32)
@@ -59,7 +59,7 @@ def assert_alike(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float,
 
 
 @pytest.mark.parametrize(("quantized", "held"), [(True, False), (True, True), (False, False)])
-def test_the_adapter_in_two_products_is_pefts(
+def test_the_adapter_as_two_products_equals_peft(
     tiny_llama: Path, rows: list[PackedRow], *, quantized: bool, held: bool
 ) -> None:
     theirs = loss_and_gradients(adapted(tiny_llama, quantized=quantized, held=held), rows[0])
@@ -81,7 +81,7 @@ def test_recomputed_layers_run_twice_and_give_the_same(
     assert calls == {number: 2 if number < recomputed else 1 for number in range(2)}
 
 
-def test_dropout_is_recomputed_as_it_was(tiny_llama: Path, rows: list[PackedRow]) -> None:
+def test_recomputation_repeats_dropout(tiny_llama: Path, rows: list[PackedRow]) -> None:
     losses = []
     for recomputed in (0, 2):
         model = adapted(tiny_llama)
@@ -105,13 +105,14 @@ def test_padding_a_row_to_one_shape_changes_nothing(tiny_llama: Path, rows: list
 
 
 @pytest.mark.parametrize("gathered", [False, True])
-def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
+def test_compiled_layers_give_the_same_steps_and_are_compiled_once(
     tiny_llama: Path, rows: list[PackedRow], monkeypatch: pytest.MonkeyPatch, *, gathered: bool
 ) -> None:
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
+    torch.compiler.reset()
+    counters = torch._dynamo.utils.counters  # no public name counts compilations
+    counters.clear()
     real = torch.compile
-    # Traced, differentiated and guarded as always; only the C++ compiler, which takes a minute here, is left out.
+    # Layers are traced, differentiated and guarded as usual. Only the C++ compiler, which takes a minute, is left out.
     monkeypatch.setattr(
         torch, "compile", lambda work, *, dynamic, **_: real(work, dynamic=dynamic, backend="aot_eager")
     )
@@ -120,7 +121,7 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
         config = TrainingConfig(max_length=320, device="cpu", torch_compile=compiled)
         model = adapted(tiny_llama)
         run_lora_directly(model)
-        if gathered:  # FSDP2 gathers packed weights into plain parameters
+        if gathered:  # as FSDP2 does, replace packed weights with plain parameters
             run_gathered_weights(model)
             for layer in model.modules():
                 if isinstance(layer, Linear4bit):
@@ -134,13 +135,13 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
             engine.update(1e-3)
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
     assert losses[True][-1] < losses[True][0]
-    # The first layer's input needs no gradient, the others' does; and the loss: whatever the number of layers and rows.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
-    assert not torch._dynamo.utils.counters["graph_break"]
+    # The three graphs are the first layer, whose input needs no gradient, the other layers, and the loss.
+    assert counters["stats"]["unique_graphs"] == 3
+    assert not counters["graph_break"]
 
 
 @pytest.mark.parametrize("storage", ["bfloat16", "float16", "uint8"])
-def test_what_fsdp2_does_not_move_bit_for_bit_is_not_sharded(tiny_llama: Path, storage: str) -> None:
+def test_storage_dtypes_that_fsdp2_changes_are_refused(tiny_llama: Path, storage: str) -> None:
     model = load_causal_lm(tiny_llama, "cpu", QuantizationRecipe(load_dtype="float32", storage_dtype=storage))
-    with pytest.raises(TrainingError, match=f"4-bit weights as torch.{storage}, which FSDP2 does not move"):
+    with pytest.raises(TrainingError, match=rf"torch\.{storage}"):
         shard_base(model, World(0, 2, 2, torch.device("cpu")), shard_group_size=2, cpu_offload=False)

@@ -1,8 +1,9 @@
-"""What a plan counts is what a run then does; its log becomes a picture and its manifest a card."""
+"""A run takes the rows, steps and tokens that its plan counted, and jobs are refused as their plan is."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.sagemaker import Compute, SageMakerLauncher
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.encoding.packing import PackedRow
 from sqlquarry.training.encoding.prepared import prepare
 from sqlquarry.training.planning.forecast import plan_training
 from sqlquarry.training.planning.guards import check_run
+from sqlquarry.training.steps.engine import StepEngine
 from sqlquarry.training.tracking.card import write_card
 from sqlquarry.training.tracking.loss_plot import write_loss_plot
 
@@ -29,7 +32,17 @@ RECORDS = [Record(**example) for example in toy_examples(30)]
 
 
 @pytest.mark.parametrize("epochs", [0.5, 2.0])
-def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
+def test_a_run_takes_the_rows_steps_and_tokens_of_its_plan(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: float
+) -> None:
+    computed: list[PackedRow] = []
+    real = StepEngine.learn
+
+    def learn(self: StepEngine, row: PackedRow, weight: float) -> Any:
+        computed.append(row)
+        return real(self, row, weight)
+
+    monkeypatch.setattr(StepEngine, "learn", learn)
     config = TrainingConfig(num_train_epochs=epochs, records_per_step=8, max_length=256, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     shape = ModelShape.read(tiny_llama)
@@ -41,13 +54,31 @@ def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, 
     assert plan.tokens_unshared == run.tokens_unshared
     assert "+0%" in plan.compare(run)
 
+    # All of these are counted from what the run did, and not computed by the plan's code.
+    log = [json.loads(line) for line in (adapter.path / "training_log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == list(range(1, plan.steps + 1))
+    examples = PromptFormatter().encode_all(RECORDS, tokenizer)
+    assert plan.tokens_unshared == sum(len(example.input_ids) for example in examples)
+    assert plan.answer_tokens == sum(label != IGNORED_LABEL for example in examples for label in example.labels)
+    assert sum(entry["tokens"] for entry in log) == sum(len(row.input_ids) for row in computed)
+    distinct = {id(row): row for row in computed}.values()
+    if epochs == 2:
+        assert len(computed) == 2 * plan.rows
+        assert len(distinct) == plan.rows
+        assert sum(row.records for row in distinct) == len(RECORDS)
+        assert sum(len(row.input_ids) for row in distinct) == plan.tokens_per_epoch
+    else:
+        assert len(computed) == len(distinct) == pytest.approx(plan.rows / 2, abs=plan.rows_per_step)
+    assert all(len(row.input_ids) <= 256 for row in computed)
+    assert sum(row.records for row in computed) / plan.steps == pytest.approx(8, rel=0.35)
+
     write_loss_plot(adapter.path / "training_log.jsonl", tmp_path / "loss.svg")
     assert f"over {run.steps} steps" in (tmp_path / "loss.svg").read_text()
     write_card(tmp_path, adapter.manifest.provenance, base=tiny_llama)
     assert str(adapter.manifest.provenance["data_sha256"]) in (tmp_path / "README.md").read_text()
 
 
-def test_sizes_read_from_headers_are_those_of_the_loaded_model(tiny_llama: Path) -> None:
+def test_sizes_from_headers_equal_those_of_the_loaded_model(tiny_llama: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -64,7 +95,7 @@ def test_sizes_read_from_headers_are_those_of_the_loaded_model(tiny_llama: Path)
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
 @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "o_proj")])
-def test_what_is_trained_of_a_base_with_experts_is_counted(tmp_path: Path, kind: str, targets: Any) -> None:
+def test_adapter_parameters_of_a_base_with_experts_are_counted(tmp_path: Path, kind: str, targets: Any) -> None:
     sizes: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2, "intermediate_size": 96, "num_experts_per_tok": 2}
     model = (
@@ -82,14 +113,14 @@ def test_what_is_trained_of_a_base_with_experts_is_counted(tmp_path: Path, kind:
         assert trained / 2 < half < trained
 
 
-def test_a_job_that_would_refuse_its_base_is_refused_before_anything_is_sent(tiny_llama: Path) -> None:
+def test_a_job_with_idle_processes_is_refused_before_anything_is_uploaded(tiny_llama: Path) -> None:
     role = "arn:aws:iam::123456789012:role/training"
     four_gpus = SageMakerLauncher(role, bucket="models", session=boto3.Session(region_name="us-east-1"))
     config = TrainingConfig(records_per_step=1, max_length=256)
-    with pytest.raises(ConfigError, match="4 processes share steps of 1 row"):
+    with pytest.raises(ConfigError, match=r"4 processes .*1 row\b"):
         QLoRAFSDPTrainer(tiny_llama, config=config).plan(RECORDS, instance_type="ml.g5.12xlarge", processes=4)
     two_machines = dataclasses.replace(four_gpus, compute=Compute(instance_count=2))
-    with pytest.raises(ConfigError, match=r"2 processes share steps of 1 row, .*: take 1 machine"):
+    with pytest.raises(ConfigError, match=r"2 processes .*1 row\b.*1 machine\b"):
         two_machines.dry_run(QLoRAFSDPTrainer(tiny_llama, config=config), RECORDS)
 
     def arguments(records_per_step: int) -> list[str]:
@@ -97,6 +128,6 @@ def test_a_job_that_would_refuse_its_base_is_refused_before_anything_is_sent(tin
         request = four_gpus.dry_run(QLoRAFSDPTrainer(tiny_llama, config=changed), RECORDS)
         return request["AlgorithmSpecification"]["ContainerArguments"][-3:]
 
-    assert arguments(1) == ["processes=1", "install", "train"]  # as many as a step has rows
+    assert arguments(1) == ["processes=1", "install", "train"]  # a step has only one row
     assert arguments(30)[1:] == ["install", "train"]
     assert not arguments(30)[0].startswith("processes")

@@ -1,10 +1,11 @@
-"""Two processes take the same steps as one, under FSDP2 and with the base whole on each."""
+"""Two processes take the same steps as one, with a base sharded by FSDP2 and with a complete base on each."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ import pytest
 from sqlquarry import Records
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import RecordError, TrainingError
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
-from sqlquarry.training.steps import loop
-from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
+from training_runs import OPTIONS, RECORDS, KilledError, difference, killed_in_step, log_of, trainer
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,8 @@ def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Ada
     ]
 
 
-@pytest.mark.parametrize("several", [1, 2], ids=["sharded", "whole"])
-def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoint], several: int) -> None:
+@pytest.mark.parametrize("several", [1, 2], ids=["sharded", "complete"])
+def test_losses_and_adapter_equal_those_of_one_process(runs: list[AdapterCheckpoint], several: int) -> None:
     runs = [runs[0], runs[several]]
     one, two = (log_of(run.path) for run in runs)
     assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=1e-5)
@@ -45,19 +46,19 @@ def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoin
     assert runs[0].manifest.provenance["quantization"] == runs[1].manifest.provenance["quantization"]
 
 
-def test_two_machines_that_share_a_base_each_go_on_as_one_process(
+def test_two_machines_with_one_sharded_base_each_resume_a_run_of_one_process(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = trainer(tiny_llama, records_per_step=16)
     one = alone.train(RECORDS, output_dir=tmp_path / "one")
-    real = loop.Loop._step
-    monkeypatch.setattr(loop.Loop, "_step", lambda self, step, stop: real(self, step, stop) if step < 2 else 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        alone.train(RECORDS, output_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        killed_in_step(patch, 2)
+        with pytest.raises(KilledError):
+            alone.train(RECORDS, output_dir=tmp_path / "run")
     before = log_of(tmp_path / "run")
     Records(RECORDS).to_jsonl(tmp_path / "train.jsonl")
     config = OPTIONS | {"records_per_step": 16, "sharding": "hybrid", "cpu_offload": True, "gradient_checkpointing": 1}
-    jobs = [tmp_path / "run.json", tmp_path / "elsewhere.json"]  # the second machine does not see the first one's disk
+    jobs = [tmp_path / "run.json", tmp_path / "elsewhere.json"]  # the second machine does not see the first's disk
     for path in jobs:
         job = {
             "base_model": str(tiny_llama),
@@ -72,22 +73,26 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
     )
     run = AdapterCheckpoint.load(tmp_path / "run").run
     assert (run.processes, run.shard_group_size) == (4, 2)
-    assert log_of(tmp_path / "run")[:2] == before  # with the seconds that they took: nothing was done again
+    assert log_of(tmp_path / "run")[:2] == before  # with their seconds, so no step was repeated
     assert not (tmp_path / "elsewhere").exists()
     mine, theirs = ([entry["loss"] for entry in log_of(path)] for path in (tmp_path / "run", one.path))
     assert mine == pytest.approx(theirs, rel=1e-5)
     assert difference(one.path, tmp_path / "run") < 1e-4
 
 
-def test_an_error_in_the_processes_comes_back_as_itself(tiny_llama: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_processes_is_raised_with_its_class_and_message(tiny_llama: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine.txt").write_text("x")
-    with pytest.raises(TrainingError, match="holds files that no training run wrote"):
-        trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
+    messages = []
+    for processes in (None, 2):
+        with pytest.raises(TrainingError, match=re.escape(str(tmp_path / "a"))) as caught:
+            trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=processes)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
-def run_instead_of_ours(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another package of this name comes first: torchrun starts, but none of our code does."""
+def run_in_the_processes(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put another package named sqlquarry first, so that torchrun starts the program instead of this library."""
     (folder / "sqlquarry").mkdir()
     (folder / "sqlquarry" / "__init__.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -98,17 +103,17 @@ def test_processes_that_cannot_start_say_why(
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     program = "import os; raise ImportError('half an installation, threads are ' + os.environ['OMP_WAIT_POLICY'])"
-    run_instead_of_ours(program, tmp_path, monkeypatch)
-    with pytest.raises(TrainingError, match="first error above is ImportError: half an installation, threads are pass"):
+    run_in_the_processes(program, tmp_path, monkeypatch)
+    with pytest.raises(TrainingError, match="ImportError: half an installation, threads are passive"):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
     assert "ImportError: half an installation" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_process_that_a_signal_ends_is_named_and_not_the_error_of_the_one_that_lost_it(
+def test_the_error_reports_the_process_that_a_signal_ended_and_not_its_peer(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    # One process ends as for lack of memory, the other notes that it lost its peer.
+    # One process is ended by a signal, as if memory ran out. The other reports that it lost its peer.
     program = (
         "import json, os, pathlib, time\n"
         "failure = {'class': 'RuntimeError', 'message': 'connection closed by peer'}\n"
@@ -120,18 +125,17 @@ def test_a_process_that_a_signal_ends_is_named_and_not_the_error_of_the_one_that
         "    time.sleep(0.01)\n"
         f"os.kill(os.getpid(), {int(number)})\n"
     )
-    run_instead_of_ours(program, tmp_path, monkeypatch)
-    with pytest.raises(TrainingError, match=rf"process 1 was ended by signal {int(number)} \(.+Run again"):
+    run_in_the_processes(program, tmp_path, monkeypatch)
+    with pytest.raises(TrainingError, match=rf"process 1 .*signal {int(number)}\b") as caught:
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
+    assert "connection closed by peer" not in str(caught.value)
 
 
-def test_torchrun_is_told_to_end_where_waiting_for_it_ends_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Killed, it would leave its processes behind, which run in sessions of their own.
+def test_torchrun_gets_sigterm_if_waiting_for_it_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # If torchrun were killed, it would leave its processes behind, because they run in their own sessions.
     program = (
         "import pathlib, signal, sys, time\n"
-        "def end(*_): pathlib.Path(sys.argv[1]).write_text('told'); sys.exit()\n"
+        "def end(*_): pathlib.Path(sys.argv[1]).write_text('SIGTERM'); sys.exit()\n"
         "signal.signal(signal.SIGTERM, end); print('ready', file=sys.stderr, flush=True); time.sleep(60)"
     )
 
@@ -143,19 +147,33 @@ def test_torchrun_is_told_to_end_where_waiting_for_it_ends_early(
     def give_up(*_: object) -> None:
         raise TimeoutError
 
+    monkeypatch.setattr(launch, "TORCHRUN", ("-c", program, str(tmp_path / "end")))
     monkeypatch.setattr(sys, "stderr", Stderr())
     before = signal.signal(signal.SIGUSR1, give_up)
     try:
         with pytest.raises(TimeoutError):
-            launch._run([sys.executable, "-c", program, str(tmp_path / "end")], os.environ)
+            launch.launch(
+                RECORDS[:1],
+                [],
+                base_model="base",
+                formatter=PromptFormatter(),
+                config=TrainingConfig(),
+                output_dir=tmp_path / "a",
+                checkpoint_dir=None,
+                processes=1,
+                session=None,
+            )
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert (tmp_path / "end").read_text() == "told"
+    assert (tmp_path / "end").read_text() == "SIGTERM"
 
 
-def test_bad_records_are_found_before_processes_start(tiny_llama: Path, tmp_path: Path) -> None:
+def test_invalid_records_are_found_before_processes_start(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "TORCHRUN", ("-c", "raise SystemExit('started')"))
     config = TrainingConfig(max_length=16, device="cpu")
-    with pytest.raises(RecordError, match="longer than max_length"):
+    with pytest.raises(RecordError, match="max_length=16"):
         QLoRAFSDPTrainer(tiny_llama, config=config).train(
             [Record("q", "s", "SELECT 1")], output_dir=tmp_path, processes=2
         )

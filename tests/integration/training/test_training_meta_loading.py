@@ -1,4 +1,4 @@
-"""A base that is read part by part has the bits of one that is loaded whole."""
+"""A base that is loaded part by part has the same bits as one that is loaded at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES: dict[str, Any] = {
 
 
 def bits(model: Any) -> dict[str, torch.Tensor]:
-    """Packed weights look like NaN to a comparison of numbers."""
+    """Return parameters as bytes, because packed weights can look like NaN, which does not equal itself."""
     return {name: value.data.contiguous().view(torch.uint8) for name, value in model.named_parameters()}
 
 
@@ -42,7 +42,7 @@ def assert_same(whole: Any, parts: Any) -> None:
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_4_bit_weights_and_their_recipe_are_those_of_a_whole_base(tiny_llama: Path, *, held: bool) -> None:
+def test_4_bit_weights_and_their_recipe_equal_those_of_a_base_loaded_at_once(tiny_llama: Path, *, held: bool) -> None:
     recipe = QuantizationRecipe(load_dtype="float32")
     whole = load_causal_lm(tiny_llama, "cpu", recipe)
     known = recipe.completed(whole)
@@ -60,7 +60,7 @@ def test_4_bit_weights_and_their_recipe_are_those_of_a_whole_base(tiny_llama: Pa
     assert_same(whole, loaded.model)
 
 
-def test_tied_weights_and_biases_are_read_too(tmp_path: Path) -> None:
+def test_tied_weights_and_biases_are_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
     for layer in model.model.layers:
@@ -74,15 +74,15 @@ def test_tied_weights_and_biases_are_read_too(tmp_path: Path) -> None:
         assert_same(load_causal_lm(tmp_path, "cpu", recipe), loaded.model)
 
 
-def test_experts_which_transformers_fuses_are_said_to_be_missing(tmp_path: Path) -> None:
+def test_experts_which_transformers_fuses_are_reported_as_missing(tmp_path: Path) -> None:
     MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2)).save_pretrained(tmp_path)
     loaded = MetaLoadedBase(tmp_path, CPU, None, held=False, attn_implementation="sdpa")
     assert loaded.missing
     assert all("experts" in name or "gate" in name for name in loaded.missing)
 
 
-def test_a_head_beside_embeddings_that_it_is_tied_to_is_not_used(tmp_path: Path) -> None:
-    # transformers 5 would use it, transformers 4 (which Bedrock's import is made for) and a merge do not.
+def test_a_stored_head_is_ignored_if_it_is_tied_to_the_embeddings(tmp_path: Path) -> None:
+    # transformers 5 would use it. transformers 4, on which Bedrock's import is based, and a merge do not.
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
     model.save_pretrained(tmp_path)
     expected = load_causal_lm(tmp_path, "cpu")
@@ -95,7 +95,7 @@ def test_a_head_beside_embeddings_that_it_is_tied_to_is_not_used(tmp_path: Path)
     assert_same(expected, load_causal_lm(tmp_path, "cpu"))
 
 
-def test_other_safetensors_in_the_folder_are_not_read(tiny_llama: Path, tmp_path: Path) -> None:
+def test_other_safetensors_in_the_folder_are_ignored(tiny_llama: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({name: torch.zeros_like(value) for name, value in weights.items()}, tmp_path / "zzz-backup.safetensors")
@@ -104,11 +104,11 @@ def test_other_safetensors_in_the_folder_are_not_read(tiny_llama: Path, tmp_path
     assert_same(load_causal_lm(tmp_path, "cpu"), loaded.model)
 
 
-def test_a_weight_of_another_shape_than_config_json_says_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_weight_whose_shape_does_not_match_config_json_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"]] * 2)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     loaded = MetaLoadedBase(tmp_path, CPU, None, held=False, attn_implementation="sdpa")
-    with pytest.raises(UnsupportedModelError, match=r"holds model\.embed_tokens\.weight of shape"):
+    with pytest.raises(UnsupportedModelError, match=r"model\.embed_tokens\.weight"):
         loaded.fill(loaded.model)

@@ -1,4 +1,4 @@
-"""What Weights & Biases and MLflow hold of real runs, offline."""
+"""Weights & Biases and MLflow receive all figures of real runs (offline)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.training.steps import loop
+from sqlquarry.training.tracking import reporting
 from sqlquarry.training.tracking.reporting import Reporter
-from training_runs import OPTIONS, RECORDS, log_of, trainer
+from training_runs import OPTIONS, RECORDS, KilledError, killed_in_step, log_of, trainer
 
 FIGURES = ("loss", "learning_rate", "grad_norm", "tokens")
 SECRET = "of-the-environment-only"
@@ -40,25 +40,18 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def killed_and_resumed(base: Path, output: Path, monkeypatch: pytest.MonkeyPatch, *report_to: str) -> list[Any]:
-    """Two sessions of one run, the first of which dies in its fifth step; the log's entries."""
+    """Run two sessions of one training, the first of which dies in its fifth step, and return the log entries."""
     monkeypatch.setenv("SOME_TOKEN", SECRET)
-    real = loop.Loop._step
-
-    def dies(self: Any, step: int, stop: bool) -> Any:
-        if step == 4:
-            raise RuntimeError("killed")
-        return real(self, step, stop)
-
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Loop, "_step", dies)
-        with pytest.raises(RuntimeError, match="killed"):
+        killed_in_step(patched, 4)
+        with pytest.raises(KilledError):
             trainer(base, report_to=report_to).train(RECORDS, output_dir=output)
     trainer(base, report_to=report_to).train(RECORDS, output_dir=output)
     return log_of(output)
 
 
 @pytest.mark.usefixtures("wandb")
-def test_wandb_holds_every_figure_of_a_resumed_run(
+def test_wandb_receives_every_figure_of_a_resumed_run(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = killed_and_resumed(tiny_llama, tmp_path / "a", monkeypatch, "wandb")
@@ -76,7 +69,7 @@ def test_wandb_holds_every_figure_of_a_resumed_run(
     assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_mlflow_and_tensorboard_hold_every_figure_of_a_resumed_run(
+def test_mlflow_and_tensorboard_receive_every_figure_of_a_resumed_run(
     mlflow: ModuleType, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -115,9 +108,9 @@ def test_all_three_at_once(wandb: ModuleType, mlflow: ModuleType, tmp_path: Path
     assert len(list((tmp_path / "a").rglob("events.out.tfevents.*"))) == 1
 
 
-def test_a_run_that_was_open_stays_open(wandb: ModuleType, mlflow: ModuleType, tmp_path: Path) -> None:
+def test_a_run_that_is_already_open_stays_open(wandb: ModuleType, mlflow: ModuleType, tmp_path: Path) -> None:
     with wandb.init(project="mine") as mine, mlflow.start_run() as ours:
-        for rank in (8, 16):  # MLflow refuses another value of a parameter, so only W&B is told of the second
+        for rank in (8, 16):  # MLflow refuses a second value of a parameter, so only W&B gets it
             with Reporter(("wandb", "mlflow") if rank == 8 else "wandb", tmp_path, {"rank": rank}, steps=1) as report:
                 report({"step": 1, "loss": 2.0})
             assert wandb.run is mine
@@ -126,7 +119,7 @@ def test_a_run_that_was_open_stays_open(wandb: ModuleType, mlflow: ModuleType, t
     assert mlflow.get_run(ours.info.run_id).data.params["rank"] == "8"
 
 
-def test_an_mlflow_run_is_gone_on_with_by_its_id(
+def test_an_mlflow_run_can_be_continued_by_its_id(
     mlflow: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in (1, 2):
@@ -139,7 +132,7 @@ def test_an_mlflow_run_is_gone_on_with_by_its_id(
     assert run.info.status == "FINISHED"
 
 
-def test_a_service_that_is_lost_does_not_cost_the_adapter(
+def test_an_error_of_a_service_does_not_lose_the_adapter(
     mlflow: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Reporter("mlflow", tmp_path, {"rank": 8}, steps=2) as report:
@@ -148,7 +141,9 @@ def test_a_service_that_is_lost_does_not_cost_the_adapter(
         with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
             store.execute("DROP TABLE runs")
         report({"step": 2, "loss": 1.0})
-    assert "mlflow may lack the last figures" in caplog.text
+    (record,) = (record for record in caplog.records if record.name == reporting.__name__)
+    assert record.levelname == "ERROR"
+    assert "mlflow" in record.getMessage()
     assert mlflow.active_run() is None
 
 
@@ -158,21 +153,21 @@ def wandb_files(directory: Path) -> list[Path]:
 
 
 def wandb_run(path: Path) -> dict[str, Any]:
-    """What an offline file says. Its records lie in blocks as LevelDB's log has them, after a header of seven bytes."""
+    """Read an offline file. After a header of seven bytes, its records are in blocks as in LevelDB's log."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    data, at, whole = path.read_bytes(), 7, b""
+    data, at, joined = path.read_bytes(), 7, b""
     run: dict[str, Any] = {"config": {}, "history": [], "exit": None}
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:  # no record begins in the last bytes of a block
             at += 32768 - at % 32768
             continue
         size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        whole += data[at + 7 : at + 7 + size]
+        joined += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind not in (1, 4):  # goes on in the next block
+        if kind not in (1, 4):  # the record continues in the next block
             continue
-        record, whole = Record.FromString(whole), b""
+        record, joined = Record.FromString(joined), b""
         if record.HasField("history"):
             run["history"].append(_items(record.history.item))
         elif record.HasField("config"):

@@ -1,4 +1,4 @@
-"""A run that is killed and called again gives the uninterrupted run's adapter, bit for bit on one process."""
+"""A run that was killed resumes to the same adapter as an uninterrupted run, bit for bit on one process."""
 
 from __future__ import annotations
 
@@ -12,102 +12,122 @@ import time
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-import torch  # noqa: TC002 - tests are no place for type-checking blocks
+import safetensors.torch
+import torch  # noqa: TC002 - tests do not use type-checking blocks
+from moto import mock_aws
 from safetensors.torch import load_file
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.training import launch
-from sqlquarry.training.steps import checkpoint, engine, loop
-from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
+from sqlquarry.training.steps import engine
+from training_runs import OPTIONS, RECORDS, KilledError, difference, in_step, killed_in_step, log_of, trainer
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
-    return trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path_factory.mktemp("whole") / "adapter")
+def uninterrupted(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
+    return trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path_factory.mktemp("run") / "adapter")
 
 
-def test_stopped_after_any_step_it_goes_on_bit_for_bit(
-    whole: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_killed_in_any_step_resumes_bit_for_bit(
+    uninterrupted: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Killed three times at random steps, as an exception in the middle of a step would do.
-    steps = whole.run.steps
+    steps = uninterrupted.run.steps
     assert steps >= 8
-    real = loop.Loop._step
     for doomed in sorted(random.Random(0).sample(range(1, steps), 3)):
-
-        def dies(self: Any, step: int, stop: bool, doomed: int = doomed) -> Any:
-            if step == doomed:
-                raise RuntimeError("killed")
-            return real(self, step, stop)
-
-        monkeypatch.setattr(loop.Loop, "_step", dies)
-        with pytest.raises(RuntimeError, match="killed"):
-            trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
-    monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            killed_in_step(patch, doomed)
+            with pytest.raises(KilledError):
+                trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     resumed = trainer(tiny_llama, save_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
-    assert difference(whole.path, resumed.path) == 0.0
-    numbers = [[(e["step"], e["loss"], e.get("eval_loss")) for e in log_of(run.path)] for run in (whole, resumed)]
+    assert difference(uninterrupted.path, resumed.path) == 0.0
+    numbers = [
+        [(e["step"], e["loss"], e.get("eval_loss")) for e in log_of(run.path)] for run in (uninterrupted, resumed)
+    ]
     assert numbers[0] == numbers[1]
     assert not [path for path in resumed.path.iterdir() if path.name.startswith(".")]
-    ours, theirs = (run.run for run in (whole, resumed))
+    ours, theirs = (run.run for run in (uninterrupted, resumed))
     assert ours.training_loss == theirs.training_loss
+
+
+@pytest.mark.parametrize("kind", ["directory", "S3"])
+def test_a_run_resumes_from_a_separate_checkpoint_dir(
+    uninterrupted: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with mock_aws(config={"core": {"mock_credentials": False}}):
+        session = boto3.session.Session("key", "secret", region_name="us-east-1")
+        session.client("s3").create_bucket(Bucket="bucket")
+        place = str(tmp_path / "checkpoints") if kind == "directory" else "s3://bucket/runs/7"
+
+        def names() -> list[str]:
+            if kind == "directory":
+                return sorted(path.name for path in Path(place).glob("*"))
+            listed = session.client("s3").list_objects_v2(Bucket="bucket", Prefix="runs/7/").get("Contents", [])
+            return sorted(item["Key"].removeprefix("runs/7/") for item in listed)
+
+        def train() -> AdapterCheckpoint:
+            run = trainer(tiny_llama)
+            run.session = session
+            return run.train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a", checkpoint_dir=place)
+
+        with monkeypatch.context() as patch:
+            killed_in_step(patch, 4)
+            with pytest.raises(KilledError):
+                train()
+        assert [name.split("-")[1] for name in names()] == ["00000003", "00000004"]
+        assert not (tmp_path / "a" / ".checkpoints").exists()
+        before = log_of(tmp_path / "a")
+        resumed = train()
+        assert log_of(tmp_path / "a")[:4] == before  # with their seconds, so no step was repeated
+        assert difference(uninterrupted.path, resumed.path) == 0.0
+        assert names() == []
 
 
 def test_an_error_does_not_lose_the_checkpoint_that_is_being_written(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_step, real_write = loop.Loop._step, checkpoint.Checkpoints._write
+    real = safetensors.torch.save_file
 
-    def dies(self: Any, step: int, stop: bool) -> Any:
-        if step == 2:
-            raise RuntimeError("killed")
-        return real_step(self, step, stop)
-
-    def slowly(self: Any, snapshot: Any) -> None:
+    def slowly(*arguments: Any, **options: Any) -> None:
         time.sleep(0.5)
-        real_write(self, snapshot)
+        real(*arguments, **options)
 
-    monkeypatch.setattr(loop.Loop, "_step", dies)
-    monkeypatch.setattr(checkpoint.Checkpoints, "_write", slowly)
-    with pytest.raises(RuntimeError, match="killed"):
+    monkeypatch.setattr(safetensors.torch, "save_file", slowly)
+    killed_in_step(monkeypatch, 2)
+    with pytest.raises(KilledError):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a")
     found = [path.name for path in (tmp_path / "a").rglob("step-*.safetensors")]
     assert max(found).startswith("step-00000002-")
 
 
-def test_a_signal_ends_it_after_a_whole_step(
-    whole: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_signal_stops_the_run_after_a_complete_step(
+    uninterrupted: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.Loop._step
-
-    def signalled(self: Any, step: int, stop: bool) -> Any:
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, step, stop)
-
-    monkeypatch.setattr(loop.Loop, "_step", signalled)
-    with pytest.raises(TrainingInterruptedError, match=r"after step [34] of"):
-        trainer(tiny_llama, save_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        in_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(TrainingInterruptedError, match=r"step [34] of"):
+            trainer(tiny_llama, save_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     resumed = trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
-    assert difference(whole.path, resumed.path) == 0.0
+    assert difference(uninterrupted.path, resumed.path) == 0.0
 
 
-def test_another_run_is_not_gone_on_with(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop.Loop, "_evaluate", lambda _: 1 / 0)  # ends the run after its first epoch
-    with pytest.raises(ZeroDivisionError):
-        trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
+def test_a_different_run_does_not_resume(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        killed_in_step(patch, 5)
+        with pytest.raises(KilledError):
+            trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     before = sorted(path.name for path in (tmp_path / "a" / ".checkpoints").iterdir())
-    with pytest.raises(TrainingError, match=r"unfinished run that differs in data_sha256"):
+    assert before
+    with pytest.raises(TrainingError, match="data_sha256"):
         trainer(tiny_llama).train(RECORDS[1:], output_dir=tmp_path / "a")
-    with pytest.raises(TrainingError, match=r"unfinished run that differs in config"):
+    with pytest.raises(TrainingError, match=r"config\.lora_r"):
         trainer(tiny_llama, lora_r=8).train(RECORDS, output_dir=tmp_path / "a")
     assert sorted(path.name for path in (tmp_path / "a" / ".checkpoints").iterdir()) == before
 
 
-def test_a_loss_that_is_no_number_keeps_the_adapter_from_before(
+def test_a_loss_that_is_not_finite_keeps_the_adapter_from_before(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = engine.answer_loss
@@ -118,7 +138,7 @@ def test_a_loss_that_is_no_number_keeps_the_adapter_from_before(
         return real(*arguments) * (float("nan") if len(calls) > 8 else 1)
 
     monkeypatch.setattr(engine, "answer_loss", breaks)
-    with pytest.raises(TrainingError, match=r"the loss became nan in step \d+ .* kept in the last checkpoint"):
+    with pytest.raises(TrainingError, match=r"loss .*nan .*step \d+"):
         trainer(tiny_llama, save_steps=None).train(RECORDS, output_dir=tmp_path / "a")
     (checkpoint,) = (tmp_path / "a" / ".checkpoints").iterdir()
     assert all(tensor.isfinite().all() for tensor in load_file(checkpoint).values())
@@ -142,8 +162,8 @@ def wait_for_step(directory: Path, step: int, process: subprocess.Popen[bytes]) 
 
 
 @pytest.mark.parametrize("killer", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_goes_on(
-    whole: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, killer: signal.Signals
+def test_a_killed_process_resumes(
+    uninterrupted: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, killer: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "sqlquarry.training", str(job(tiny_llama, tmp_path))]
     process = subprocess.Popen(command)
@@ -152,11 +172,11 @@ def test_a_killed_process_goes_on(
     assert process.wait() == (143 if killer == signal.SIGTERM else -signal.SIGKILL)
     assert not (tmp_path / "adapter" / "manifest.json").exists()
     subprocess.run(command, check=True)
-    assert difference(whole.path, tmp_path / "adapter") == 0.0
+    assert difference(uninterrupted.path, tmp_path / "adapter") == 0.0
 
 
-def test_a_process_of_two_that_is_killed_ends_the_other_and_one_goes_on_alone(
-    whole: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path
+def test_if_one_of_two_processes_is_killed_the_other_ends_and_one_process_resumes(
+    uninterrupted: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path
 ) -> None:
     path = job(tiny_llama, tmp_path)
     process = subprocess.Popen(
@@ -170,4 +190,4 @@ def test_a_process_of_two_that_is_killed_ends_the_other_and_one_goes_on_alone(
     assert process.wait(timeout=60) != 0
     assert time.monotonic() - killed < 60
     subprocess.run([sys.executable, "-m", "sqlquarry.training", str(path)], check=True)
-    assert difference(whole.path, tmp_path / "adapter") < 1e-4  # two processes sum in another order
+    assert difference(uninterrupted.path, tmp_path / "adapter") < 1e-4  # two processes sum in another order

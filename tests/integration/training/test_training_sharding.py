@@ -1,4 +1,4 @@
-"""What FSDP2 gathers of a frozen base, and how often."""
+"""FSDP2 gathers only the weights of a frozen base that are used, and not more often than necessary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS = 4
 
 @pytest.fixture
 def alone() -> Iterator[World]:
-    """One process, in a group of its own."""
+    """Yield the world of one process in its own process group."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield World(0, 1, 1, torch.device("cpu"))
     torch.distributed.destroy_process_group()
@@ -38,7 +38,7 @@ def alone() -> Iterator[World]:
     ],
 )
 @pytest.mark.parametrize("tied", [False, True])
-def test_nothing_is_gathered_that_is_not_used(
+def test_only_weights_that_are_used_are_gathered(
     tmp_path: Path, alone: World, monkeypatch: pytest.MonkeyPatch, targets: Any, backward: int, *, tied: bool
 ) -> None:
     save_tiny_llama(tmp_path, num_hidden_layers=LAYERS, tie_word_embeddings=tied)
@@ -51,9 +51,9 @@ def test_nothing_is_gathered_that_is_not_used(
     for _ in range(2):
         gathered.clear()
         model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
-        ends = 1 if tied else 3  # the last norm with what is tied, or it, embeddings and head
+        ends = 1 if tied else 3  # the last norm with the tied matrix, or the last norm, embeddings and head
         assert len(gathered) == ends + LAYERS + backward
-    with torch.no_grad():  # an evaluation: no backward pass puts down what is whole
+    with torch.no_grad():  # in an evaluation, no backward pass frees the gathered weights
         model(input_ids=torch.arange(8)[None])
     release(model)
     assert all(isinstance(parameter, DTensor) for parameter in model.parameters() if not parameter.requires_grad)

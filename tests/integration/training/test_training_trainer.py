@@ -1,9 +1,10 @@
-"""Training end to end on a tiny 4-bit Llama: what is learnt, written, refused and taken up again."""
+"""Training end to end on a tiny 4-bit Llama: learning, saving, refusing and resuming."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_the_loss_falls_and_every_step_is_logged(trained: AdapterCheckpoint) -> 
     assert losses[-1] < losses[0]
 
 
-def test_the_adapter_says_what_it_was_trained_on(trained: AdapterCheckpoint, tiny_llama: Path) -> None:
+def test_the_manifest_has_base_prompt_and_quantization(trained: AdapterCheckpoint, tiny_llama: Path) -> None:
     provenance = AdapterCheckpoint.load(trained.path, verify=True).manifest.provenance
     assert provenance["base_model"]["path"] == str(tiny_llama)
     assert provenance["prompt_fingerprint"] == PromptFormatter.load(trained.path).fingerprint
@@ -63,7 +64,7 @@ def test_adapter_weights_are_float32_and_updated(trained: AdapterCheckpoint) -> 
 
 
 def test_training_with_evaluation_equals_training_without(tiny_llama: Path, tmp_path: Path) -> None:
-    # bitsandbytes' CPU path repacks weights in evaluation mode and then gives wrong gradients, silently.
+    # bitsandbytes' CPU path repacks weights in evaluation mode, and then silently gives wrong gradients.
     config = TrainingConfig(num_train_epochs=2, records_per_step=6, max_length=320, learning_rate=3e-3, device="cpu")
     runs = {}
     for name, evaluation in {"without": None, "with": RECORDS[:4]}.items():
@@ -73,14 +74,14 @@ def test_training_with_evaluation_equals_training_without(tiny_llama: Path, tmp_
     assert len([entry for entry in log_of(runs["with"]) if "eval_loss" in entry]) == 2
 
 
-def test_4_bit_layers_are_kept_off_the_path_that_ruins_gradients(tiny_llama: Path) -> None:
+def test_4_bit_layers_do_not_use_the_path_that_ruins_gradients(tiny_llama: Path) -> None:
     model = load_causal_lm(tiny_llama, "cpu", QuantizationRecipe(load_dtype="float32"))
     layers = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
     assert len(layers) == 14
-    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    assert all(layer.support_avx512bf16_for_cpu is False for layer in layers)
 
 
-def test_the_same_run_again_is_not_trained_again(
+def test_a_finished_run_is_not_repeated(
     trained: AdapterCheckpoint, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_: pytest.fail("loaded the model again"))
@@ -89,18 +90,19 @@ def test_the_same_run_again_is_not_trained_again(
 
 
 def test_another_run_does_not_overwrite_a_finished_one(trained: AdapterCheckpoint, tiny_llama: Path) -> None:
-    with pytest.raises(TrainingError, match="differs in data_sha256"):
+    with pytest.raises(TrainingError, match="data_sha256"):
         QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS[:8], output_dir=trained.path)
 
 
 def test_foreign_files_are_not_overwritten(tiny_llama: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(TrainingError, match="no training run wrote"):
+    with pytest.raises(TrainingError, match=re.escape(str(tmp_path))):
         QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["thesis.tex"]
     assert (tmp_path / "thesis.tex").read_text() == "important"
 
 
-def test_a_killed_run_is_never_taken_for_finished(
+def test_a_killed_run_does_not_count_as_finished(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrainingConfig(num_train_epochs=0.5, max_length=320, device="cpu")
@@ -126,7 +128,7 @@ def test_a_killed_run_is_never_taken_for_finished(
         ([*RECORDS[:2], Record("long " * 400, "CREATE TABLE t (a)", "SELECT 1", id="r-9")], "r-9"),
     ],
 )
-def test_records_that_cannot_be_learnt_stop_before_the_model_is_loaded(
+def test_records_that_cannot_be_learned_are_refused_before_the_model_is_loaded(
     records: list[Record], words: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_: pytest.fail("loaded the model"))
@@ -135,23 +137,23 @@ def test_records_that_cannot_be_learnt_stop_before_the_model_is_loaded(
     assert not (tmp_path / "adapter").exists()
 
 
-def test_cuda_where_there_is_none(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_gpu_is_refused(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="sees no CUDA device"):
+    with pytest.raises(DeviceError, match="device='cuda'"):
         QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(device="cuda")).train(RECORDS, output_dir=tmp_path / "a")
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB."), (DeviceError, "ran out.*gradient_checkpoint")),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB."), (DeviceError, "gradient_checkpointing=True")),
         (
-            torch._dynamo.exc.TorchDynamoException("no C compiler"),
+            torch._dynamo.exc.TorchDynamoException("no C compiler"),  # it has no public name
             (TrainingError, "no C compiler.*torch_compile=False"),
         ),
     ],
 )
-def test_what_only_the_device_finds_out_says_what_to_do(
+def test_errors_of_the_device_say_what_to_do(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: Any
 ) -> None:
     def fails(_: Any) -> None:
@@ -174,7 +176,7 @@ def test_experts_are_trained(tmp_path: Path) -> None:
     losses = [entry["loss"] for entry in log_of(run)]
     assert losses[-1] < losses[0] - 0.1
     assert any(".experts." in name for name in load_file(run.path / "adapter_model.safetensors"))
-    with pytest.raises(ConfigError, match="which PEFT does not apply to experts: set it to 0"):
+    with pytest.raises(ConfigError, match=r"lora_dropout .*0\.1.*experts"):
         QLoRAFSDPTrainer(tmp_path / "base", config=dataclasses.replace(CONFIG, lora_dropout=0.1)).train(
             RECORDS, output_dir=tmp_path / "other"
         )

@@ -1,4 +1,4 @@
-"""Every S3 request names the owner of its bucket, and no module makes a client that could forget it."""
+"""Clients, and the expected bucket owner in every S3 request. Only `sqlquarry.aws` creates clients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
@@ -27,18 +28,18 @@ PACKAGE = Path(sqlquarry.__file__).parent
 
 
 class Session:
-    """A boto3 session of one account, which counts how often it is asked for its account."""
+    """A boto3 session of one account that records its calls of GetCallerIdentity."""
 
     region_name = "us-east-1"
 
     def __init__(self, failing: Exception | None = None) -> None:
         self.real = boto3.session.Session("AKIDEXAMPLE", "secret", region_name=self.region_name)
-        self.failing, self.asked = failing, list[dict[str, Any]]()
+        self.failing, self.identity_calls = failing, list[dict[str, Any]]()
 
     def client(self, service: str, **options: Any) -> Any:
         if service != "sts":
             return self.real.client(service, **options)
-        self.asked.append(options)
+        self.identity_calls.append(options)
 
         def get_caller_identity() -> dict[str, str]:
             if self.failing:
@@ -49,7 +50,7 @@ class Session:
 
 
 def sent_by(client: Any, *, status: int = 200, body: bytes = b"<a/>") -> list[Any]:
-    """The requests that the client sends from now on; each is answered with `status`."""
+    """Return a list that collects the requests of a client, each of which is answered with `status`."""
     requests: list[Any] = []
 
     def answer(request: Any, **_: Any) -> AWSResponse:
@@ -64,7 +65,7 @@ _VALUES = {"integer": 1, "long": 1, "boolean": True, "timestamp": 0, "map": {}, 
 
 
 def example(shape: Any, name: str = "") -> Any:
-    """The smallest value of a botocore shape."""
+    """Return the smallest value of a botocore shape."""
     if name in ("Bucket", "CopySource"):
         return {"Bucket": "models", "CopySource": "source/key"}[name]
     if shape.type_name == "structure":
@@ -77,10 +78,14 @@ def example(shape: Any, name: str = "") -> Any:
     return _VALUES[shape.type_name]
 
 
-def operations() -> list[str]:
-    model = boto3.session.Session("x", "x", region_name="us-east-1").client("s3").meta.service_model
-    shapes = {name: model.operation_model(name).input_shape for name in model.operation_names}
-    return sorted(name for name, shape in shapes.items() if shape and "ExpectedBucketOwner" in shape.members)
+def operations() -> dict[str, str]:
+    """Return method -> operation for all operations that accept an expected owner."""
+    meta = boto3.session.Session("x", "x", region_name="us-east-1").client("s3").meta
+    shapes = {name: meta.service_model.operation_model(name).input_shape for name in meta.service_model.operation_names}
+    with_owner = {name for name, shape in shapes.items() if shape and "ExpectedBucketOwner" in shape.members}
+    methods = {method: name for method, name in meta.method_to_api_mapping.items() if name in with_owner}
+    assert set(methods.values()) == with_owner
+    return methods
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +93,17 @@ def client() -> Any:
     return aws_client("s3", Session())
 
 
-@pytest.mark.parametrize("operation", operations())
-def test_every_s3_operation_names_the_owner(client: Any, operation: str) -> None:
+@pytest.mark.parametrize(("method", "operation"), operations().items())
+def test_every_s3_operation_names_the_owner(client: Any, method: str, operation: str) -> None:
     shape = client.meta.service_model.operation_model(operation).input_shape
     requests = sent_by(client)
-    client._make_api_call(operation, example(shape))
+    getattr(client, method)(**example(shape))
     assert requests[0].headers[EXPECTED] == OURS.encode()
     if "ExpectedSourceBucketOwner" in shape.members:
         assert requests[0].headers["x-amz-source-expected-bucket-owner"] == OURS.encode()
 
 
-def test_transfers_pages_and_presigned_urls_name_it_too(client: Any, tmp_path: Path) -> None:
+def test_transfers_pages_and_presigned_urls_name_the_owner(client: Any, tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"w")
     requests = sent_by(client)
@@ -108,25 +113,25 @@ def test_transfers_pages_and_presigned_urls_name_it_too(client: Any, tmp_path: P
     assert f"{EXPECTED}={OURS}" in client.generate_presigned_url("get_object", {"Bucket": "models", "Key": "key"})
 
 
-def test_the_account_is_asked_for_once_in_a_session() -> None:
+def test_a_session_requests_its_account_once() -> None:
     session = Session()
     for _ in range(2):
         client = aws_client("s3", session)
         sent_by(client)
         client.head_bucket(Bucket="models")
         client.head_object(Bucket="models", Key="key")
-    assert len(session.asked) == 1
+    assert len(session.identity_calls) == 1
 
 
 @pytest.mark.parametrize(
-    ("variable", "asked"),
+    ("variable", "endpoint"),
     [
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),  # an emulator answers for every service
-        ("AWS_ENDPOINT_URL_S3", "https://sts.us-east-1.amazonaws.com"),  # S3 only, such as a VPC endpoint
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),  # all services, for example an emulator
+        ("AWS_ENDPOINT_URL_S3", "https://sts.us-east-1.amazonaws.com"),  # S3 only, for example a VPC endpoint
         ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"),
     ],
 )
-def test_sts_is_asked_where_it_answers(monkeypatch: pytest.MonkeyPatch, variable: str, asked: str) -> None:
+def test_sts_is_called_at_its_own_endpoint(monkeypatch: pytest.MonkeyPatch, variable: str, endpoint: str) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:1")
     session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")
     urls: list[str] = []
@@ -140,14 +145,16 @@ def test_sts_is_asked_where_it_answers(monkeypatch: pytest.MonkeyPatch, variable
     client = aws_client("s3", session)
     requests = sent_by(client)
     client.head_bucket(Bucket="models")
-    assert [url.rstrip("/") for url in urls] == [asked]
+    assert [url.rstrip("/") for url in urls] == [endpoint]
     assert requests[0].headers[EXPECTED] == OURS.encode()
 
 
-def test_what_is_not_given_is_the_sessions_own_default() -> None:
-    session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")
-    own = Config(read_timeout=300, max_pool_connections=30, s3={"addressing_style": "virtual"})
-    session._session.set_default_client_config(own)
+def test_options_that_are_not_given_are_the_defaults_of_the_session() -> None:
+    core = botocore.session.Session()
+    core.set_default_client_config(
+        Config(read_timeout=300, max_pool_connections=30, s3={"addressing_style": "virtual"})
+    )
+    session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1", botocore_session=core)
     kept = aws_client("s3", session).meta.config
     assert (kept.read_timeout, kept.max_pool_connections, kept.s3["addressing_style"]) == (300, 30, "virtual")
     assert (kept.connect_timeout, kept.retries["total_max_attempts"]) == (60, 2)
@@ -158,8 +165,8 @@ def test_what_is_not_given_is_the_sessions_own_default() -> None:
     assert aws_client("s3", session, sign_payloads=False).meta.config.s3["payload_signing_enabled"] is False
 
 
-def test_a_stated_owner_takes_the_place_of_the_account() -> None:
-    session = Session(failing=AssertionError("not asked"))
+def test_an_owner_that_was_set_replaces_the_account() -> None:
+    session = Session(failing=AssertionError("GetCallerIdentity was called"))
     client = aws_client("s3", session)
     requests = sent_by(client)
     expect_bucket_owners({"shared": THEIRS, "public": None}, session=session)
@@ -171,7 +178,7 @@ def test_a_stated_owner_takes_the_place_of_the_account() -> None:
     assert "x-amz-source-expected-bucket-owner" not in requests[2].headers
 
 
-def test_what_is_stated_for_one_session_leaves_the_others_alone() -> None:
+def test_owners_of_one_session_do_not_affect_other_sessions() -> None:
     mine, other = Session(), Session()
     expect_bucket_owners({"shared": THEIRS}, session=mine)
     client = aws_client("s3", other)
@@ -180,34 +187,34 @@ def test_what_is_stated_for_one_session_leaves_the_others_alone() -> None:
     assert requests[0].headers[EXPECTED] == OURS.encode()
 
 
-def test_the_caller_s_own_parameter_stays(client: Any) -> None:
+def test_an_owner_in_the_request_is_kept(client: Any) -> None:
     requests = sent_by(client)
     client.head_bucket(Bucket="models", ExpectedBucketOwner=THEIRS)
     assert requests[0].headers[EXPECTED] == THEIRS.encode()
 
 
 @pytest.mark.parametrize("owner", ["1", "12345678901a", "any", 123456789012, ""])
-def test_an_owner_that_is_no_account_is_refused(owner: Any) -> None:
+def test_an_owner_must_be_an_account_id(owner: Any) -> None:
     with pytest.raises(ConfigError, match="shared"):
         expect_bucket_owners({"shared": owner}, session=Session())
 
 
 @given(bucket=st.sampled_from(["", "s3://shared", "s3://shared/prefix", "shared/"]))
-def test_a_uri_in_the_place_of_a_bucket_is_refused(bucket: str) -> None:
+def test_a_uri_is_not_a_bucket_name(bucket: str) -> None:
     with pytest.raises(ConfigError):
         expect_bucket_owners({bucket: THEIRS}, session=Session())
 
 
-def test_a_refusal_names_bucket_account_and_the_way_out() -> None:
+def test_a_refusal_names_the_bucket_the_account_and_the_remedy() -> None:
     client = aws_client("s3", Session())
     sent_by(client, status=403, body=b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
     with pytest.raises(ClientError) as caught:
         client.get_object(Bucket="models", Key="key")
-    for words in ("bucket models is not owned by account 123456789012", "expect_bucket_owners({'models'"):
-        assert words in str(caught.value)
+    for value in ("bucket models ", OURS, "expect_bucket_owners({'models': "):
+        assert value in str(caught.value)
 
 
-def test_credentials_whose_account_is_not_known_send_nothing() -> None:
+def test_nothing_is_sent_if_the_account_is_unknown() -> None:
     client = aws_client("s3", Session(failing=EndpointConnectionError(endpoint_url="https://sts")))
     requests = sent_by(client)
     with pytest.raises(EndpointConnectionError, match="expect_bucket_owners"):
@@ -215,28 +222,31 @@ def test_credentials_whose_account_is_not_known_send_nothing() -> None:
     assert requests == []
 
 
-def calls(*, of: set[str], apart: tuple[str, ...] = ()) -> Iterator[tuple[str, ast.Call]]:
-    """Method calls in the package; the emulator is AWS itself, and `bootstrap` runs before the library is there."""
+def calls(names: set[str], *, skip: tuple[str, ...] = ()) -> Iterator[tuple[str, ast.Call]]:
+    """Yield the method calls in the package with their locations.
+
+    The emulator is skipped because it is AWS, and `bootstrap` because it runs before the library is installed.
+    """
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE).as_posix()
-        if name.startswith(("emulator/", *apart)) or name == "sagemaker/bootstrap.py":
+        if name.startswith(("emulator/", *skip)) or name == "sagemaker/bootstrap.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in of:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names:
                 yield f"{name}:{node.lineno}", node
 
 
-def test_only_aws_makes_sessions_and_clients() -> None:
-    makers = {"client", "resource", "create_client", "Session"}
-    assert [place for place, _ in calls(of=makers, apart=("aws/",))] == []
+def test_only_aws_creates_sessions_and_clients() -> None:
+    constructors = {"client", "resource", "create_client", "Session"}
+    assert [location for location, _ in calls(constructors, skip=("aws/",))] == []
 
 
-def test_every_transfer_is_made_by_the_client_itself() -> None:
-    transfers = list(calls(of={"upload_file", "download_file", "upload_fileobj", "download_fileobj"}))
-    assert {place.partition(":")[0] for place, _ in transfers} == {"aws/prefix.py"}
-    assert [place for place, call in transfers if "Config" not in {word.arg for word in call.keywords}] == []
+def test_every_transfer_uses_the_classic_client() -> None:
+    transfers = list(calls({"upload_file", "download_file", "upload_fileobj", "download_fileobj"}))
+    assert {location.partition(":")[0] for location, _ in transfers} == {"aws/prefix.py"}
+    assert [location for location, call in transfers if "Config" not in {word.arg for word in call.keywords}] == []
 
 
-def test_the_name_of_a_profile_is_no_session() -> None:
+def test_a_profile_name_is_not_a_session() -> None:
     with pytest.raises(ConfigError, match="profile_name"):
         aws_client("s3", "default")

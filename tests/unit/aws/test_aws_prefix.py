@@ -1,4 +1,4 @@
-"""A prefix of S3 on a fake client: broken connections, listings, and what is asked of S3."""
+"""An S3 prefix with a fake client: broken connections, listings and the requests that are sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTENT = bytes(range(250)) * 40
 
 
 class Client:
-    """One object, whose first responses break off after 1,000 bytes."""
+    """A bucket with one object. The connection breaks after 1,000 bytes in the first `breaks` responses."""
 
     def __init__(self, breaks: int = 0) -> None:
         self.breaks, self.spans, self.writes = breaks, list[str](), list[dict[str, Any]]()
@@ -56,7 +56,7 @@ def prefix(client: Client) -> S3Prefix:
 
 
 @pytest.mark.parametrize("breaks", [0, 1, 3])
-def test_whole_and_partial_reads_resume_where_the_connection_broke(breaks: int) -> None:
+def test_reads_resume_where_the_connection_broke(breaks: int) -> None:
     client = Client(breaks)
     assert prefix(client).read("file.json") == CONTENT
     end = len(CONTENT) - 1
@@ -71,14 +71,14 @@ def test_a_connection_that_breaks_four_times_is_an_error() -> None:
         prefix(Client(4)).read_range("file.json", 0, len(CONTENT))
 
 
-def test_a_range_beyond_the_end_gives_what_there_is_and_an_empty_one_asks_nothing() -> None:
+def test_a_range_beyond_the_end_is_cut_and_an_empty_range_sends_no_request() -> None:
     client = Client()
     assert prefix(client).read_range("file.json", len(CONTENT) - 3, 10) == CONTENT[-3:]
     assert prefix(client).read_range("file.json", 0, 0) == b""
     assert len(client.spans) == 1
 
 
-def test_a_large_object_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_refuses_large_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlquarry.files.metadata._LARGEST_BYTES", len(CONTENT) - 1)
     with pytest.raises(MetadataError):
         prefix(Client()).read("file.json")
@@ -90,7 +90,7 @@ def test_a_listing_has_no_folders_and_ends_at_its_limit() -> None:
     assert list(prefix(Client()).objects(deep=True, limit=2)) == ["a", "b"]
 
 
-def test_head_tells_a_missing_object_from_a_refusal() -> None:
+def test_head_distinguishes_a_missing_object_from_a_refusal() -> None:
     assert prefix(Client()).head("none") is None
     assert prefix(Client()).head("file.json", with_checksum=True) == {
         "ContentLength": len(CONTENT),
@@ -100,7 +100,7 @@ def test_head_tells_a_missing_object_from_a_refusal() -> None:
         prefix(Client()).head("secret")
 
 
-def test_writes_carry_the_options_of_the_prefix_and_replacements_their_condition() -> None:
+def test_write_sends_the_options_of_the_prefix_and_replace_its_condition() -> None:
     client = Client()
     encrypted = S3Prefix(client, S3Location("bucket", "p/"), {"SSEKMSKeyId": "key"})  # type: ignore[arg-type] # a fake
     encrypted.write("a", b"1")

@@ -1,6 +1,6 @@
-"""Transfers to an S3 in memory: killed at any request and run again, they end with the same bytes, none sent twice."""
+"""Transfers to an in-memory S3. After a kill at any request, the next run completes them and sends no part twice."""
 
-# ruff: noqa: N803 - the fake has the names of boto3's arguments
+# ruff: noqa: N803 - the fake uses the argument names of boto3
 from __future__ import annotations
 
 import base64
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.aws.multipart import MAX_PARTS
+from sqlquarry.aws.multipart import MAX_PARTS, MultipartUpload
 from sqlquarry.aws.parallel import parallel
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Outgoing, Transfer
@@ -27,11 +27,11 @@ from sqlquarry.files.locations import S3Location
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The process is killed here."""
 
 
 class MemoryS3:
-    """As much of S3 as a transfer asks for; `kill_at` counts requests that store something."""
+    """The part of S3 that a transfer uses. `kill_at` is the number of storing requests before the process is killed."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
@@ -60,7 +60,7 @@ class MemoryS3:
         self, *, Key: str, UploadId: str, PartNumber: int, Body: BinaryIO, ChecksumCRC32: str, **_: Any
     ) -> Any:
         data = b"".join(iter(lambda: Body.read(7), b""))  # in blocks, as botocore does
-        Body.seek(0)  # as botocore does to send it again
+        Body.seek(0)  # as botocore does for a retry
         assert Body.read() == data
         assert base64.b64decode(ChecksumCRC32) == zlib.crc32(data).to_bytes(4, "big")
         self._store(Key, PartNumber, data)
@@ -88,7 +88,9 @@ class _Pages:
         self._s3, self._operation = s3, operation
 
     def paginate(self, **options: Any) -> Iterator[dict[str, Any]]:
+        assert options["Bucket"] == "b"
         if self._operation == "list_multipart_uploads":
+            assert options["Prefix"] == "p/"
             for number, (upload_id, (key, *_)) in enumerate(self._s3.uploads.items()):
                 yield {"Uploads": [{"Key": key, "UploadId": upload_id, "Initiated": number}]}
         else:
@@ -132,7 +134,7 @@ def test_killed_at_any_request_and_run_again(
         except Killed:
             for thread in threading.enumerate():
                 if thread.name == "sqlquarry-parallel":
-                    thread.join(5)  # a killed process has none left
+                    thread.join(5)  # a killed process would have no threads left
             s3.kill_at = None
             missing = [file for file in files if f"p/{file.name}" not in s3.objects]
             Transfer(prefix(s3), part_bytes=part_bytes, requests_in_flight=threads).send(missing)
@@ -147,7 +149,7 @@ def test_killed_at_any_request_and_run_again(
         assert counted[0] == sum(map(len, contents))
 
 
-def test_parts_grow_where_there_would_be_too_many(tmp_path: Path) -> None:
+def test_parts_are_larger_if_there_would_be_too_many(tmp_path: Path) -> None:
     s3, content = MemoryS3(), bytes(MAX_PARTS + 1)
     Transfer(prefix(s3), part_bytes=1, requests_in_flight=1).send(outgoing(tmp_path, [content]))
     assert len(s3.sent) == MAX_PARTS // 2 + 1
@@ -155,20 +157,85 @@ def test_parts_grow_where_there_would_be_too_many(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 300])
-def test_a_file_of_another_hash_is_no_object(tmp_path: Path, size: int) -> None:
+def test_a_file_with_another_hash_is_not_completed(tmp_path: Path, size: int) -> None:
     s3, (file,) = MemoryS3(), outgoing(tmp_path, [bytes(size)])
     assert isinstance(file.content, Path)
     file.content.write_bytes(bytes(size - 1) + b"x")
-    with pytest.raises(CorruptArtifactError, match="was changed or damaged"):
+    with pytest.raises(CorruptArtifactError, match=rf"{file.content} .*{file.sha256}.* {file.name} "):
         Transfer(prefix(s3), part_bytes=64).send([file])
     assert s3.objects == {}
+
+
+class ListedParts:
+    """An S3 client with an unfinished upload whose listed parts have the given fields."""
+
+    def __init__(self, *parts: dict[str, Any]) -> None:
+        self.parts, self.sent = parts, list[int]()
+
+    def get_paginator(self, operation: str) -> ListedParts:
+        assert operation == "list_parts"
+        return self
+
+    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
+        yield {"Parts": self.parts[:1]}
+        yield {"Parts": self.parts[1:]}
+
+    def upload_part(self, *, PartNumber: int, Body: BinaryIO, **target: Any) -> dict[str, str]:
+        assert {name: target[name] for name in ("Bucket", "Key", "UploadId")} == {
+            "Bucket": "b",
+            "Key": "key",
+            "UploadId": "u1",
+        }
+        self.sent.append(PartNumber)
+        self.body = Body
+        return {"ETag": '"new"'}
+
+
+CONTENT = b"weights"
+CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
+MD5 = f'"{hashlib.md5(CONTENT).hexdigest()}"'
+KMS_ETAG = '"5f363e0e58a95f06cbe9bbc662c5dfb6"'  # with SSE-KMS, an ETag is not an MD5
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_sent"),
+    [
+        ({"ETag": KMS_ETAG, "ChecksumCRC32": CRC32}, False),
+        ({"ETag": KMS_ETAG, "ChecksumCRC32": "AAAAAA=="}, True),
+        ({"ETag": MD5, "ChecksumCRC32": "AAAAAA=="}, True),
+        ({"ETag": MD5}, False),
+        ({"ETag": KMS_ETAG}, True),
+        ({"ETag": KMS_ETAG, "ChecksumCRC32": CRC32, "Size": len(CONTENT) + 1}, True),
+        ({"ETag": MD5, "Size": len(CONTENT) + 1}, True),
+    ],
+)
+def test_a_listed_part_is_sent_again_only_if_it_differs(fields: dict[str, Any], is_sent: bool) -> None:
+    other = {"PartNumber": 1, "Size": 1, "ETag": '"other"', "ChecksumCRC32": "BBBBBB=="}
+    s3 = ListedParts(other, {"PartNumber": 2, "Size": len(CONTENT)} | fields)
+    upload = MultipartUpload.resume(s3, "b", "key", "u1")  # type: ignore[arg-type] # a fake
+    etag = '"new"' if is_sent else fields["ETag"]
+    assert upload.send(2, CONTENT) == {"PartNumber": 2, "ChecksumCRC32": CRC32, "ETag": etag}
+    assert s3.sent == [2] * is_sent
+
+
+def test_a_part_is_read_in_blocks_of_at_least_one_mebibyte() -> None:
+    s3, content = ListedParts(), bytes(range(256)) * 10_240  # 2.5 MiB
+    MultipartUpload.resume(s3, "b", "key", "u1").send(1, content)  # type: ignore[arg-type] # a fake
+    blocks = [bytes(block) for block in iter(lambda: s3.body.read(8192), b"")]
+    assert [len(block) for block in blocks] == [1 << 20, 1 << 20, 1 << 19]
+    assert b"".join(blocks) == content
+    s3.body.seek(0)
+    assert len(s3.body.read(2 << 20)) == 2 << 20
+    for size in (None, -1):
+        s3.body.seek(1)
+        assert s3.body.read(size) == content[1:]
 
 
 def test_a_file_that_cannot_be_read_leaves_no_thread_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file,) = outgoing(tmp_path, [bytes(300)])
 
     def fail(*_: Any, **__: Any) -> None:
-        time.sleep(0.1)  # by now the other threads wait for their turns
+        time.sleep(0.1)  # so that the other threads wait for their turns
         raise PermissionError
 
     monkeypatch.setattr(Path, "open", fail)
@@ -199,7 +266,7 @@ def test_parallel_takes_an_item_only_when_a_thread_is_free() -> None:
     assert sorted(result for _, result in parallel(work, items(), 3)) == list(range(50))
 
 
-def test_parallel_raises_what_making_an_item_raises() -> None:
+def test_parallel_raises_the_error_of_the_item_generator() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("no more")

@@ -1,4 +1,4 @@
-"""What importing the phase loads."""
+"""Importing the phase loads no heavy packages."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_good_model_has_no_findings(tmp_path: Path) -> None:
     assert report.ok
     assert str(report) == "no findings"
     report.raise_for_errors()
-    assert preflight(tmp_path).findings == ()  # by its directory alone
+    assert preflight(tmp_path).findings == ()  # given only the directory
 
 
 def test_good_sharded_models_have_no_findings(tmp_path: Path) -> None:
@@ -81,11 +81,11 @@ def test_good_sharded_models_have_no_findings(tmp_path: Path) -> None:
     assert _problems(write_checkpoint(tmp_path / "any", shards=TWO, index=INDEX)) == []
 
 
-def test_what_transformers_4_saved_has_no_findings(tmp_path: Path) -> None:
+def test_a_checkpoint_of_transformers_4_has_no_findings(tmp_path: Path) -> None:
     assert _codes(str(write_checkpoint(tmp_path, **old_dialect()))) == []
 
 
-def test_what_import_model_rewrites_is_a_note(tmp_path: Path) -> None:
+def test_everything_that_import_model_rewrites_is_a_note(tmp_path: Path) -> None:
     report = preflight(write_checkpoint(tmp_path))
     assert report.ok
     assert [f"{finding.severity}:{finding.code}" for finding in report.findings] == [
@@ -96,7 +96,7 @@ def test_what_import_model_rewrites_is_a_note(tmp_path: Path) -> None:
         "note:chat-template",
     ]
     assert "rope_theta 10000.0" in str(report)
-    assert all("import_model rewrites it" in finding.fix and finding.repairable for finding in report.findings)
+    assert all("import_model" in finding.fix and finding.repairable for finding in report.findings)
 
 
 BROKEN: list[tuple[dict[str, Any], list[str]]] = [
@@ -137,7 +137,7 @@ BROKEN: list[tuple[dict[str, Any], list[str]]] = [
     (_with(model__layers__0__mlp__up_proj__weight__absmax=("F32", [2])), ["error:quantized", "error:mixed-dtypes"]),
     (_with(model__layers__0__self_attn__q_proj__qweight=("BF16", [2])), ["error:quantized"]),
     (_with(lm_head__weight=("BF16", [6, 4])), ["warning:tied-head"]),
-    # A buffer that every server computes for itself, in float32 as old transformers saved it.
+    # A buffer that every server computes itself. Old versions of transformers saved it in float32.
     (_with(model__layers__0__self_attn__rotary_emb__inv_freq=("F32", [1])), []),
     (_without("model.layers.1.mlp.up_proj.weight"), ["error:missing-tensors"]),
     ({"shards": TWO}, ["error:index-missing"]),
@@ -166,7 +166,7 @@ def _id(value: object) -> str:
 @pytest.mark.parametrize(("changes", "expected"), BROKEN, ids=_id)
 def test_each_defect_has_its_finding(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
     assert _codes(write_merged(tmp_path / "merged", **changes)) == expected
-    # The same of any checkpoint, once what is only rewritten is left out.
+    # Any other checkpoint has the same findings, without those that are only rewritten.
     rewritten = [code for code in expected if not code.startswith("note:")]
     assert _problems(write_checkpoint(tmp_path / "any", **changes)) == rewritten
 
@@ -198,7 +198,7 @@ FOREIGN: list[tuple[dict[str, Any], list[str]]] = [
         {"template": CHATML.replace("add_generation_prompt", "false")},
         ["warning:generation-prompt"],
     ),
-    # Mistral's form needs no words before the answer.
+    # Mistral's format has no header before the answer.
     ({"template": "{% for m in messages %}{{ '[' + m['content'] + ']' }}{% endfor %}</s>"}, []),
     ({"template": CHATML.replace("eos_token", "'STOP'")}, ["warning:stop-token"]),
     ({"tokenizer_config": {"chat_template": [{"name": "default", "template": CHATML}]}}, []),
@@ -213,22 +213,22 @@ FOREIGN: list[tuple[dict[str, Any], list[str]]] = [
     ({"files": {"README.md": "words", ".cache/x.bin": b"x"}}, []),
     ({"files": {"manifest.json": "{}"}}, ["error:manifest"]),
     ({"config": GPT_OSS | {"eos_token_id": 2}}, ["error:eos"]),  # the vocabulary of the fake is too small for its ids
-    ({"config": {"text_config": "no object", "max_position_embeddings": [1]}}, []),
-    ({"config": {"quantization_config": "awq", "architectures": ["GptOssForCausalLM"]}}, ["error:malformed"]),
+    ({"config": {"text_config": "no object", "max_position_embeddings": [1]}}, ["error:config-value"]),
     (
+        {"config": {"quantization_config": "awq", "architectures": ["GptOssForCausalLM"]}},
+        ["error:model-type", "error:malformed", "error:eos"],
+    ),
+    (  # a template that accepts only a list of parts loses the question if the content is text
         {"config": {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl"}}
         | {"template": "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"},
-        [],
+        ["error:template"],
     ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "expected"), FOREIGN, ids=_id)
 def test_defects_of_any_checkpoint(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
-    found = _problems(write_checkpoint(tmp_path, **changes))
-    assert [code for code in found if code in expected] == expected
-    if not any("config" in change for change in changes):
-        assert found == expected
+    assert _problems(write_checkpoint(tmp_path, **changes)) == expected
 
 
 def test_gpt_oss_is_served_in_one_region_and_needs_its_stop_tokens(tmp_path: Path) -> None:
@@ -238,14 +238,14 @@ def test_gpt_oss_is_served_in_one_region_and_needs_its_stop_tokens(tmp_path: Pat
     codes = _codes(tmp_path, session=_session("us-west-2"))
     assert "error:region" in codes
     assert "note:quantized" in codes
-    assert "note:gpt-oss-eos" in codes  # rewritten at upload
+    assert "note:gpt-oss-eos" in codes  # rewritten during the upload
     assert "error:region" not in _codes(tmp_path, session=_session("us-east-1"))
 
 
 def test_defects_inside_a_nested_text_config_are_seen(tmp_path: Path) -> None:
     text = {"max_position_embeddings": 200_000, "vocab_size": 6, "dtype": "bfloat16"}
     config = {"architectures": ["MllamaForConditionalGeneration"], "model_type": "mllama", "text_config": text}
-    rows = {**TENSORS, EMBED: ("BF16", [14, 4])}  # 8 image tokens lie behind Mllama's vocabulary
+    rows = {**TENSORS, EMBED: ("BF16", [14, 4])}  # 8 image tokens follow Mllama's vocabulary
     assert _codes(write_merged(tmp_path, config=config, shards={"model.safetensors": rows})) == ["error:max-positions"]
 
 
@@ -272,15 +272,16 @@ def test_each_bad_file_has_its_finding(tmp_path: Path, break_it: Callable[[Path]
     assert _codes(merged) == expected
 
 
-def test_where_the_files_are_is_said(tmp_path: Path) -> None:
+def test_the_report_says_where_the_files_are(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "hf")
-    assert "Point at the folder 'hf'" in str(preflight(tmp_path))
+    report = preflight(tmp_path)
+    assert {finding.code for finding in report.findings} == {"file", "weights"}
+    assert all("'hf'" in finding.fix for finding in report.findings if finding.code == "file")
     (tmp_path / "model.tar.gz").write_bytes(b"x")
-    assert "Unpack model.tar.gz" in str(preflight(tmp_path))
-    with pytest.raises(ConfigError, match="does not exist"):
-        preflight(tmp_path / "none")
-    with pytest.raises(ConfigError, match="is a file; unpack it"):
-        preflight(tmp_path / "model.tar.gz")
+    assert all("model.tar.gz" in finding.fix for finding in preflight(tmp_path).findings if finding.code == "file")
+    for name in ("none", "model.tar.gz"):
+        with pytest.raises(ConfigError, match=re.escape(str(tmp_path / name))):
+            preflight(tmp_path / name)
 
 
 def test_sizes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +336,7 @@ def test_patterns_are_those_of_the_api() -> None:
     shape = get_session().get_service_model("bedrock").operation_model("CreateModelImportJob").input_shape
     assert shape is not None
     patterns = {name: member.metadata.get("pattern", "") for name, member in shape.members.items()}
+    # The patterns are private constants, and only comparing them shows that they equal those of the API.
     assert request._MODEL_NAME.pattern == patterns["importedModelName"]
     for name in ("a", "job-1.2+3", "a--b", "-a", "a_b", "", "é", "a.", "a" * 63):
         wanted = re.fullmatch(patterns["jobName"], name) is not None
@@ -350,17 +352,17 @@ def test_the_error_lists_every_finding_with_its_fix(tmp_path: Path) -> None:
     assert not report.ok
     with pytest.raises(PreflightError) as caught:
         report.raise_for_errors()
-    for part in ("[model-name]", "'no.dots'", "[architecture]", "'X'", "[max-positions]", "Set it to 131072"):
+    for part in ("[model-name]", "'no.dots'", "[architecture]", "'X'", "[max-positions]", "131072"):
         assert part in str(caught.value)
 
 
-def test_warnings_alone_do_not_stop(tmp_path: Path) -> None:
+def test_warnings_do_not_raise(tmp_path: Path) -> None:
     report = preflight(write_merged(tmp_path), session=_session("eu-west-3"))
     assert [finding.code for finding in report.warnings] == ["region"]
     report.raise_for_errors()
 
 
-def test_a_stop_text_that_ends_with_a_special_token_will_do(tmp_path: Path) -> None:
+def test_a_stop_text_may_end_with_a_special_token(tmp_path: Path) -> None:
     assert FORMATTER.tokens is not None
     formatter = dataclasses.replace(FORMATTER, tokens=dataclasses.replace(FORMATTER.tokens, stop="\n</s>"))
     assert _codes(write_merged(tmp_path, formatter=formatter)) == []
@@ -375,7 +377,7 @@ def test_shapes_of_mixtures_and_of_other_families() -> None:
     mixtral = expected_tensors("MixtralForCausalLM", _moe("MixtralForCausalLM", num_local_experts=3))
     assert mixtral is not None
     assert mixtral["model.layers.1.block_sparse_moe.experts.2.w2.weight"] == (4, 8)
-    assert mixtral["model.layers.0.self_attn.k_proj.weight"] == (16, 4)  # 8 heads of 2 where the key is missing
+    assert mixtral["model.layers.0.self_attn.k_proj.weight"] == (16, 4)  # 8 heads of size 2 if the key is missing
     sparse = _moe("Qwen3MoeForCausalLM", num_experts=2, moe_intermediate_size=5) | {"mlp_only_layers": [0]}
     qwen = expected_tensors("Qwen3MoeForCausalLM", sparse)
     assert qwen is not None
@@ -390,7 +392,7 @@ def test_shapes_of_mixtures_and_of_other_families() -> None:
 
 
 def test_16_gigabytes_are_checked_in_seconds(tmp_path: Path) -> None:
-    """Llama 3 8B in four shards, sparse files: only headers are read."""
+    """Llama 3 8B in four shards of sparse files, of which only headers are read."""
     config = {
         "hidden_size": 4096,
         "intermediate_size": 14336,
@@ -432,13 +434,15 @@ def test_16_gigabytes_are_checked_in_seconds(tmp_path: Path) -> None:
     report = preflight(tmp_path / "x")
     assert time.process_time() - started < 5
     assert {finding.severity for finding in report.findings} == {"note"}
-    # One byte short, and it is found as fast.
+    # A file that is one byte too short is found just as fast.
     shard = tmp_path / "x" / "model-00004-of-00004.safetensors"
     os.truncate(shard, shard.stat().st_size - 1)
     assert _problems(tmp_path / "x") == ["error:weights"]
 
 
-def test_the_command_prints_a_table_and_says_by_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_and_returns_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_checkpoint(tmp_path / "model")
     assert main([str(tmp_path / "model"), "--name", "no.dots"]) == 1
     out = capsys.readouterr().out
@@ -446,14 +450,14 @@ def test_the_command_prints_a_table_and_says_by_its_code(tmp_path: Path, capsys:
     assert "rope-parameters" in out
     assert main([str(tmp_path / "model"), "--fix", "--name", "fine"]) == 0
     out = capsys.readouterr().out
-    assert "config.json: rewritten" in out
-    assert "no findings" in out
+    assert "config.json: " in out
+    assert "model-name" not in out
     assert main([str(tmp_path / "none")]) == 2
-    assert "does not exist" in capsys.readouterr().err
+    assert str(tmp_path / "none") in capsys.readouterr().err.replace("\n", "")
     assert main(["s3://bucket/x", "--fix"]) == 2
     assert main([str(tmp_path / "model"), "--output-dir", str(tmp_path / "copy")]) == 0
 
 
-def test_an_empty_report_is_good() -> None:
+def test_an_empty_report_is_ok() -> None:
     assert PreflightReport(()).ok
-    assert TOKENIZER_CONFIG["tokenizer_class"] == "TokenizersBackend"  # what the notes above are about
+    assert TOKENIZER_CONFIG["tokenizer_class"] == "TokenizersBackend"  # the subject of the notes above

@@ -1,4 +1,4 @@
-"""load_records: every format and shape, and every way in which a file can be bad."""
+"""load_records: all formats and shapes, and many kinds of bad files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import gzip
 import json
+import re
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,11 @@ from hypothesis import strategies as st
 from sqlquarry import Record, Records, load_records
 from sqlquarry.data import formats, rows
 from sqlquarry.errors import ConfigError, DataError, RecordError
+from sqlquarry.files.metadata import MAX_DEPTH
 
 ROW = {"question": "How many users?", "schema": "CREATE TABLE users (id)", "sql": "SELECT COUNT(*) FROM users"}
 RECORD = Record(ROW["question"], ROW["schema"], ROW["sql"])
-# What breaks readers: line separators that are no line ends, quotes, escapes, BOM, control characters.
+# Characters that break readers: line separators that are not line ends, quotes, escapes, BOM, control characters.
 nasty = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("\u2028\u2029\x85\r\n\t\"'\\\ufeff\x00,")))
 filled = nasty.filter(str.strip)
 any_record = st.builds(
@@ -39,7 +42,7 @@ def jsonl(path: Path, *rows: object) -> Path:
 
 
 @given(rows=st.lists(any_record, min_size=1, max_size=5), suffix=st.sampled_from([".jsonl", ".jsonl.gz"]))
-def test_what_to_jsonl_writes_is_read_back_equal(tmp_path_factory, rows, suffix):
+def test_load_records_returns_the_records_that_to_jsonl_wrote(tmp_path_factory, rows, suffix):
     path = tmp_path_factory.mktemp("trip") / f"records{suffix}"
 
     Records(rows).to_jsonl(path)
@@ -60,7 +63,7 @@ def test_csv_keeps_any_text(tmp_path_factory, rows):
 
 
 @given(content=st.binary(max_size=200), suffix=st.sampled_from([".json", ".jsonl", ".csv", ".jsonl.gz", ".parquet"]))
-def test_no_bytes_give_anything_but_records_or_a_data_error(tmp_path_factory, content, suffix):
+def test_random_bytes_give_a_data_error(tmp_path_factory, content, suffix):
     path = tmp_path_factory.mktemp("noise") / f"records{suffix}"
     path.write_bytes(content)
 
@@ -156,20 +159,20 @@ def test_duplicates_are_kept(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "q", "gold": "x"}, r"line 2: the columns \(question, gold\) fit no known shape"),
-        ({"question": "q", "context": "c"}, r"line 2: the columns \(question, context\) fit no known shape"),
-        ({"question": "q", "schema": "s", "answer": "SELECT 1"}, r"\(question, schema, answer\) fit no known shape"),
-        ({"question": "q", "query": "SELECT 1", "db_id": "d"}, "'d' but holds no schema: add its CREATE TABLE"),
-        (ROW | {"question": "  "}, "line 2: 'question' is empty"),
-        (ROW | {"schema": ""}, "line 2: 'schema' is empty"),
-        (ROW | {"question": None}, "line 2: 'question' is empty"),
-        (ROW | {"sql": " "}, r"line 2: record a:2: sql is ' '"),
-        (ROW | {"sql": ["SELECT 1"]}, r"line 2: 'sql' is \['SELECT 1'\] \(list\), but must be text"),
-        (ROW | {"id": 1.5}, r"line 2: 'id' is 1.5 \(float\)"),
-        (ROW | {"schema": "x\ud800"}, "line 2: 'schema' holds half of a surrogate pair at character 2"),
-        ({"question": "q", "context": "c", "answer": "[SQL]  [/SQL]"}, "sql is ''"),
-        ({"question": "q", "context": "c", "answer": None}, "line 2: 'answer' is empty"),
-        ([1], "line 2: a list, but must be an object"),
+        ({"question": "q", "gold": "x"}, r"line 2: .*\(question, gold\)"),
+        ({"question": "q", "context": "c"}, r"line 2: .*\(question, context\)"),
+        ({"question": "q", "schema": "s", "answer": "SELECT 1"}, r"line 2: .*\(question, schema, answer\)"),
+        ({"question": "q", "query": "SELECT 1", "db_id": "d"}, "line 2: .*'d'.*CREATE TABLE.*'schema'"),
+        (ROW | {"question": "  "}, "line 2: 'question'"),
+        (ROW | {"schema": ""}, "line 2: 'schema'"),
+        (ROW | {"question": None}, "line 2: 'question'"),
+        (ROW | {"sql": " "}, r"line 2: .*a:2.*\bsql\b.*' '"),
+        (ROW | {"sql": ["SELECT 1"]}, r"line 2: 'sql'.*\['SELECT 1'\] \(list\)"),
+        (ROW | {"id": 1.5}, r"line 2: 'id'.* 1\.5 \(float\)"),
+        (ROW | {"schema": "x\ud800"}, r"line 2: 'schema'.*surrogate.*\b2\b"),
+        ({"question": "q", "context": "c", "answer": "[SQL]  [/SQL]"}, r"line 2: .*\bsql\b.*''"),
+        ({"question": "q", "context": "c", "answer": None}, "line 2: 'answer'"),
+        ([1], r"line 2: .*\blist\b"),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: object, message: str):
@@ -178,7 +181,7 @@ def test_bad_rows(tmp_path: Path, row: object, message: str):
     with pytest.raises(RecordError, match=message) as caught:
         load_records(path)
 
-    assert str(caught.value).startswith(f"{path}: 1 bad of 2 rows")
+    assert re.match(rf"{re.escape(str(path))}: 1\b.*\b2\b", str(caught.value))
     assert "question, context, answer[, database, dialect, id] (sql-create-context)" in str(caught.value)
 
 
@@ -187,31 +190,31 @@ def test_all_bad_rows_are_counted_and_ten_are_shown(tmp_path: Path):
         load_records(jsonl(tmp_path / "a.jsonl", ROW, *[{"x": 1}] * 25))
 
     message = str(caught.value)
-    assert "25 bad of 26 rows" in message
+    assert re.search(r"\b25\b.*\b26\b", message)
     assert "line 2:" in message
     assert "line 11:" in message
     assert "line 12:" not in message
-    assert "and 15 more" in message
+    assert re.search(r"\b15\b", message)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"question": \n', r"line 1: not a JSON object on one line \(Expecting value at column"),
-        ("a.jsonl", b"\n" + b"[" * 100_000, "line 2: not a JSON array"),
-        ("a.jsonl", b"\n\xff\n", r"line 2: not UTF-8 \(byte 0xff\)"),
-        ("a.jsonl", '{"question": "q"}'.encode("utf-16"), "line 1: not UTF-8"),
-        ("a.json", b'[{"question": 1},\n {]', r"line 2: not a JSON array \(Expecting .* at column"),
-        ("a.json", b'[\n"\xff"]', "line 2: not UTF-8"),
-        ("a.json", b"[3]", "element 1: a int, but must be an object"),
-        ("a.json", b'[{"question": "q", "schema": " "}]', "element 1: 'schema' is empty"),
-        ("a.csv", b"question,schema\nq\n", "line 2: 1 fields, where the header has 2"),
-        ("a.csv", b"question,schema\nq,s,x\n", "line 2: 3 fields, where the header has 2"),
-        ("a.csv", b'question,schema\n\n"two\nlines",s\n\n"three\n\nlines",\n', "line 6: 'schema' is empty"),
-        ("a.csv", b'question,schema\nq,s\n"q,s\nq,s\n', "line 3: not CSV from here on: unexpected end of data"),
-        ("a.csv", b"question,schema\nq,s\nq,\xff\n", "line 3: not CSV from here on: line 3 is not UTF-8"),
-        ("a.csv", b"question,schema,schema\nq,s,s\n", "line 1: the header names a column twice"),
-        ("a.csv", b"question:schema\nq:s\n", r"line 2: the columns \(question:schema\) fit no known shape"),
+        ("a.jsonl", b'{"question": \n', r"line 1: .*Expecting value at column"),
+        ("a.jsonl", b"\n" + b"[" * 100_000, r"line 2: .*\barray\b"),
+        ("a.jsonl", b"\n\xff\n", "line 2: .*UTF-8.*0xff"),
+        ("a.jsonl", '{"question": "q"}'.encode("utf-16"), "line 1: .*UTF-16"),
+        ("a.json", b'[{"question": 1},\n {]', r"line 2: .*\barray\b.*Expecting .* at column 3"),
+        ("a.json", b'[\n"\xff"]', "line 2: .*UTF-8.*0xff"),
+        ("a.json", b"[3]", r"element 1: .*\bint\b"),
+        ("a.json", b'[{"question": "q", "schema": " "}]', "element 1: 'schema'"),
+        ("a.csv", b"question,schema\nq\n", r"line 2: \D*\b1\b\D*\b2\b"),
+        ("a.csv", b"question,schema\nq,s,x\n", r"line 2: \D*\b3\b\D*\b2\b"),
+        ("a.csv", b'question,schema\n\n"two\nlines",s\n\n"three\n\nlines",\n', "line 6: 'schema'"),
+        ("a.csv", b'question,schema\nq,s\n"q,s\nq,s\n', "line 3: .*CSV.*unexpected end of data"),
+        ("a.csv", b"question,schema\nq,s\nq,\xff\n", "line 3: .*CSV.*line 3 .*UTF-8.*0xff"),
+        ("a.csv", b"question,schema,schema\nq,s,s\n", "line 1: .*question, schema, schema"),
+        ("a.csv", b"question:schema\nq:s\n", r"line 2: .*\(question:schema\)"),
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str):
@@ -235,8 +238,11 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str):
 def test_files_without_records(tmp_path: Path, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(DataError, match="holds no records"):
+    with pytest.raises(DataError, match=re.escape(name)) as caught:
         load_records(tmp_path / name)
+
+    assert type(caught.value) is DataError
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "corrupt", "plain"])
@@ -248,25 +254,43 @@ def test_damaged_gzip(tmp_path: Path, damage: str):
         {"cut": whole[:middle], "corrupt": whole[:middle] + b"\xff" * 40 + whole[middle + 40 :], "plain": b"{}"}[damage]
     )
 
-    with pytest.raises(DataError, match=r"a\.jsonl\.gz is cut off or is not gzip"):
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz") as caught:
         load_records(path)
 
+    causes = {"cut": EOFError, "corrupt": (zlib.error, gzip.BadGzipFile), "plain": gzip.BadGzipFile}
+    assert isinstance(caught.value.__cause__, causes[damage])
 
-def test_sources_that_are_not_there(tmp_path: Path):
+
+def test_sources_that_do_not_exist_or_have_an_unknown_format(tmp_path: Path):
     jsonl(tmp_path / "a.txt", ROW)
 
-    with pytest.raises(DataError, match=r"missing\.jsonl is not there"):
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
         load_records(tmp_path / "missing.jsonl")
-    with pytest.raises(DataError, match=r"data/missing\.jsonl is not there"):
+    with pytest.raises(DataError, match=r"data/missing\.jsonl"):
         load_records("data/missing.jsonl")
-    with pytest.raises(DataError, match="a directory: name one file"):
+    with pytest.raises(DataError, match=rf"{re.escape(str(tmp_path))} .*\.jsonl, .*\.parquet"):
         load_records(tmp_path)
-    with pytest.raises(DataError, match=r"a\.txt is not known.*\.jsonl"):
+    with pytest.raises(DataError, match=r"a\.txt .*\.jsonl, .*\.parquet"):
         load_records(tmp_path / "a.txt")
-    with pytest.raises(DataError, match="not of the form s3://bucket/key"):
+    with pytest.raises(DataError, match=r"s3://bucket .*s3://bucket/key"):
         load_records("s3://bucket")
-    with pytest.raises(DataError, match=r"the format of .* is not known"):
+    with pytest.raises(DataError, match=r"s3://bucket/key\.xlsx.*\.jsonl, .*\.parquet.*CSV UTF-8"):
         load_records("s3://bucket/key.xlsx")
+
+
+def test_files_and_directories_that_cannot_be_read_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = jsonl(tmp_path / "a.jsonl", ROW)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no access")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"a\.jsonl .*no access") as caught:
+        load_records(path)
+    assert isinstance(caught.value.__cause__, PermissionError)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=rf"{re.escape(str(tmp_path))} .*no access"):
+        load_records(tmp_path)
 
 
 def test_limit(tmp_path: Path):
@@ -276,11 +300,11 @@ def test_limit(tmp_path: Path):
     assert load_records(str(path), limit=1)[0].id == "a:1"
     with pytest.raises(RecordError, match="line 3"):
         load_records(path, limit=3)
-    with pytest.raises(ConfigError, match="limit is 0"):
+    with pytest.raises(ConfigError, match=r"limit\b.*\b0\b"):
         load_records(path, limit=0)
 
 
-def test_alternatives_come_back_from_json_lines_and_csv(tmp_path):
+def test_alternatives_are_read_from_json_lines_and_csv(tmp_path):
     records = Records([Record("q", "CREATE TABLE t (a)", "SELECT 1", alternatives=("SELECT 2", "SELECT 3"), id="x")])
     records.to_jsonl(tmp_path / "a.jsonl")
     assert load_records(tmp_path / "a.jsonl") == records
@@ -296,7 +320,7 @@ def test_alternatives_come_back_from_json_lines_and_csv(tmp_path):
             load_records(tmp_path / "bad.jsonl")
 
 
-def test_a_line_that_fills_the_memory_is_refused_before_it_does(tmp_path: Path) -> None:
+def test_a_line_that_would_exhaust_the_memory_is_refused_early(tmp_path: Path) -> None:
     path = tmp_path / "bomb.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(json.dumps(ROW).encode() + b'\n{"question": "')
@@ -304,7 +328,7 @@ def test_a_line_that_fills_the_memory_is_refused_before_it_does(tmp_path: Path) 
             file.write(b"x" * 2**18)
         file.write(b'"}\n')
     tracemalloc.start()
-    with pytest.raises(RecordError, match=r"line 2.*longer than"):
+    with pytest.raises(RecordError, match=f"line 2: .*{rows.MAX_LINE_BYTES:,}"):
         load_records(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -313,7 +337,7 @@ def test_a_line_that_fills_the_memory_is_refused_before_it_does(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".csv", ".json", ".jsonl.gz"])
-def test_long_lines_are_named_in_every_format_of_lines(
+def test_lines_that_are_too_long_are_refused_in_every_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr(rows, "MAX_LINE_BYTES", 200)
@@ -321,26 +345,26 @@ def test_long_lines_are_named_in_every_format_of_lines(
     text = "question,schema,sql\n" if suffix == ".csv" else json.dumps(ROW) + "\n"
     content = (text + "x" * 201 + "\n" + text).encode()
     path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
-    with pytest.raises(RecordError, match=r"line 2.*longer than 200 bytes"):
+    with pytest.raises(RecordError, match=r"line 2.*\b200\b"):
         load_records(path)
 
 
-def test_what_must_be_read_whole_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_must_be_read_completely_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MAX_WHOLE_BYTES", 300)
     path = tmp_path / "records.parquet.gz"
     path.write_bytes(gzip.compress(bytes(301)))
-    with pytest.raises(DataError, match="Unpack it"):
+    with pytest.raises(DataError, match=r"records\.parquet\.gz .*\b300\b"):
         load_records(path)
-    path = tmp_path / "records.json"  # an array is read in pieces
+    path = tmp_path / "records.json"  # An array is read in pieces, so it has no limit.
     path.write_text(json.dumps([ROW] * 4))
     assert len(load_records(path)) == 4
 
 
-def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_unpacks_to_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "_MAX_UNPACKED_BYTES", 0)
     path = tmp_path / "records.jsonl.gz"
     path.write_bytes(gzip.compress(b"\n".join([json.dumps(ROW).encode()] * 50_000)))
-    with pytest.raises(DataError, match="unpacks to more than"):
+    with pytest.raises(DataError, match=rf"records\.jsonl\.gz .*\b{200 * path.stat().st_size:,}\b"):
         load_records(path)
     path.write_bytes(gzip.compress(json.dumps(ROW).encode()))
     assert len(load_records(path)) == 1
@@ -348,9 +372,9 @@ def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("deep", ["[" * 100_000, "[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
-def test_deep_rows_are_bad_rows(tmp_path: Path, deep: str, suffix: str) -> None:
+def test_rows_that_are_nested_too_deeply_are_bad_rows(tmp_path: Path, deep: str, suffix: str) -> None:
     path = tmp_path / f"records{suffix}"
     row = f'{{"question": "q", "schema": "s", "sql": {deep}}}'
     path.write_text(f"[{row}]" if suffix == ".json" else f"{json.dumps(ROW)}\n{row}")
-    with pytest.raises(RecordError, match="nested deeper"):
+    with pytest.raises(RecordError, match=rf"line {1 if suffix == '.json' else 2}: .*\b{MAX_DEPTH}\b"):
         load_records(path)

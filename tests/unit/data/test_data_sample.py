@@ -1,4 +1,4 @@
-"""The sample data as it is installed: its content is pinned, its files are in the wheel, written files are kept."""
+"""The installed sample data: its content is fixed, its files are in the wheel, and written files are not changed."""
 
 import hashlib
 import sqlite3
@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from sqlquarry.data.sample import Part, sample_databases, sample_kind, sample_records
+from sqlquarry.data.sample import KINDS, Part, sample_databases, sample_kind, sample_records
 from sqlquarry.errors import ConfigError, DataError
 from sqlquarry.records import Record
 
@@ -28,11 +28,11 @@ DATABASES_DIGEST = "c16ae7cac7e0d8d3b653fe836e20db1d4aa77849d9e9ee468d6d99cc93d3
 
 
 @pytest.mark.parametrize("part", DIGESTS)
-def test_records_and_their_order_are_pinned(part: Part) -> None:
+def test_records_and_their_order_are_fixed(part: Part) -> None:
     assert sample_records(part).digest == DIGESTS[part]
 
 
-def test_rows_of_the_databases_are_pinned(tmp_path: Path) -> None:
+def test_the_rows_of_the_databases_are_fixed(tmp_path: Path) -> None:
     digest = hashlib.sha256()
     for name, path in sample_databases(tmp_path).items():
         with closing(sqlite3.connect(path)) as database:
@@ -53,20 +53,20 @@ def test_a_built_wheel_has_the_files(tmp_path: Path) -> None:
         assert not [name for name in archive.namelist() if name.startswith("tools/")]
 
 
-def test_parts_divide_the_records() -> None:
+def test_each_record_is_in_one_part() -> None:
     parts = [sample_records(part) for part in ("train", "test", "held_out")]
     assert sum(map(len, parts)) == len(ALL)
     assert set().union(*({r.id for r in part} for part in parts)) == {r.id for r in ALL}
 
 
-def test_one_file_for_each_database(tmp_path: Path) -> None:
+def test_there_is_one_file_per_database(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     paths = sample_databases(folder)
     assert set(paths) == {record.database for record in sample_records()}
     assert sorted(paths.values()) == sorted(folder.iterdir())
 
 
-def test_a_second_call_leaves_files_alone_and_completes_what_is_missing(tmp_path: Path) -> None:
+def test_a_second_call_keeps_files_and_adds_missing_ones(tmp_path: Path) -> None:
     first = sample_databases(tmp_path)
     kept, lost = first["gym"], first["bakery"]
     before = kept.stat().st_mtime_ns, hashlib.sha256(lost.read_bytes()).hexdigest()
@@ -78,7 +78,7 @@ def test_a_second_call_leaves_files_alone_and_completes_what_is_missing(tmp_path
 
 
 @pytest.mark.parametrize("stale", ["other rows", "no database"])
-def test_a_file_of_other_content_is_refused(tmp_path: Path, stale: str) -> None:
+def test_an_existing_file_with_other_content_is_an_error(tmp_path: Path, stale: str) -> None:
     path = sample_databases(tmp_path)["gym"]
     if stale == "other rows":
         with closing(sqlite3.connect(path)) as database:
@@ -86,8 +86,17 @@ def test_a_file_of_other_content_is_refused(tmp_path: Path, stale: str) -> None:
             database.commit()
     else:
         path.write_text("not a database")
-    with pytest.raises(DataError, match=r"gym\.sqlite is not the sample database of this version: delete it"):
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"gym\.sqlite"):
         sample_databases(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_every_kind_has_records_and_the_kind_fits_the_query() -> None:
+    kinds = {record: sample_kind(record) for record in ALL}
+    assert set(kinds.values()) == set(KINDS)
+    for kind, word in {"count": "COUNT(", "having": "HAVING", "join": "JOIN", "order_limit": "ORDER BY"}.items():
+        assert all(word in str(record.sql) for record, found in kinds.items() if found == kind)
 
 
 def test_an_unknown_part_is_refused() -> None:
@@ -95,6 +104,6 @@ def test_an_unknown_part_is_refused() -> None:
         sample_records(cast("Part", "dev"))
 
 
-def test_kind_of_a_foreign_record_is_refused() -> None:
+def test_a_record_that_is_not_from_the_sample_has_no_kind() -> None:
     with pytest.raises(DataError, match="'mine'"):
         sample_kind(Record("q", "CREATE TABLE t (a)", "SELECT a FROM t", id="mine"))

@@ -1,4 +1,4 @@
-"""What an import accepts, on files made by hand."""
+"""The checks of an import on handmade files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from sqlquarry.emulator.bedrock.admission import ARCHITECTURES, INDEX, ImportFailedError, admit, as_transformers_4_51
+from sqlquarry.errors import ConfigError, UnsupportedModelError
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 64}
 
@@ -38,7 +39,7 @@ def shard(model):
     (model / INDEX).write_text(json.dumps({"weight_map": weight_map}))
 
 
-def test_a_sound_model_is_admitted(model):
+def test_a_valid_model_is_admitted(model):
     size = (model / "model.safetensors").stat().st_size
     assert admit(model) == ("llama", size, 64, False)
 
@@ -58,7 +59,7 @@ def test_a_sound_model_is_admitted(model):
         ("Qwen3MoeForCausalLM", "{{ messages }}", False),
     ],
 )
-def test_converse_is_for_the_families_that_aws_documents_and_needs_a_template(model, architecture, template, converses):
+def test_converse_needs_a_documented_family_and_a_template(model, architecture, template, converses):
     edit("config.json", architectures=[architecture], model_type=ARCHITECTURES[architecture])(model)
     edit("tokenizer_config.json", chat_template=template)(model)
     assert admit(model).converses == converses
@@ -104,35 +105,35 @@ def shard_then(change):
         (without("tokenizer_config.json"), "could not find the expected file tokenizer_config.json"),
         (without("tokenizer.json"), "could not find the expected file tokenizer.json"),
         (without("model.safetensors"), "could not find the expected file model.safetensors"),
-        (lambda model: (model / "config.json").write_text("{"), "config.json is not valid JSON"),
-        (lambda model: (model / "config.json").write_text("[]"), "config.json holds a JSON list"),
-        (edit("config.json", architectures=["GemmaForCausalLM"]), "unsupported model architecture GemmaForCausalLM"),
-        (edit("config.json", architectures=None), "unsupported model architecture none"),
-        (edit("config.json", quantization_config={"load_in_4bit": True}), "quantized weights cannot be imported"),
+        (lambda model: (model / "config.json").write_text("{"), r"^config\.json .*JSON"),
+        (lambda model: (model / "config.json").write_text("[]"), r"^config\.json .*\blist\b"),
+        (edit("config.json", architectures=["GemmaForCausalLM"]), "architecture GemmaForCausalLM"),
+        (edit("config.json", architectures=None), "architecture none"),
+        (edit("config.json", quantization_config={"load_in_4bit": True}), r"config\.json .*\bquantization_config\b"),
         (edit("tokenizer_config.json", tokenizer_class="TokenizersBackend"), "tokenizer class TokenizersBackend"),
         (edit("tokenizer_config.json", tokenizer_class=None), "tokenizer class None"),
         (edit("tokenizer_config.json", extra_special_tokens=["<x>"]), "'list' object has no attribute 'keys'"),
-        (lambda model: (model / "adapter_config.json").write_text("{}"), "adapter_config.json belongs to an adapter"),
-        (cut(4), "model.safetensors is not a safetensors file"),
-        (cut(20), "model.safetensors is truncated: its header"),
-        (cut(-1), "model.safetensors is truncated: it has"),
-        (lambda model: safetensors(model / "model.safetensors", ["a"], "U8"), "holds U8 tensors"),
+        (lambda model: (model / "adapter_config.json").write_text("{}"), r"^adapter_config\.json "),
+        (cut(4), r"^model\.safetensors .*\b4\b"),  # the size of the file
+        (cut(20), r"^model\.safetensors .*\b158\b"),  # the size of its header
+        (cut(-1), r"^model\.safetensors .*\b169\b.*\b170\b"),  # the sizes of the file and of its content
+        (lambda model: safetensors(model / "model.safetensors", ["a"], "U8"), r"^model\.safetensors .*\bU8\b"),
         (shard_then(without(INDEX)), f"could not find the expected file {INDEX}"),
         (shard_then(without("model-00002-of-00002.safetensors")), "expected file model-00002-of-00002.safetensors"),
         (
             shard_then(lambda model: safetensors(model / "model-00002-of-00002.safetensors", ["c"])),
-            "names the tensor b, which no file holds",
+            rf"^{INDEX} .*\bb\b",
         ),
-        (shard_then(lambda model: (model / INDEX).write_text("{}")), "has no weight_map"),
+        (shard_then(lambda model: (model / INDEX).write_text("{}")), rf"^{INDEX} .*\bweight_map\b"),
     ],
 )
-def test_each_fault_fails_the_import_with_its_reason(model, change, message):
+def test_each_problem_in_the_files_fails_the_import(model, change, message):
     change(model)
     with pytest.raises(ImportFailedError, match=message):
         admit(model)
 
 
-def test_only_what_transformers_4_51_reads_is_left(model):
+def test_files_are_rewritten_to_what_transformers_4_51_reads(model):
     edit("config.json", rope_parameters={"rope_theta": 5e5, "rope_type": "default"}, dtype="bfloat16")(model)
     (model / "chat_template.jinja").write_text("{{ messages }}")
     admit(model)
@@ -141,7 +142,7 @@ def test_only_what_transformers_4_51_reads_is_left(model):
 
 
 @pytest.mark.parametrize(
-    ("config", "seen"),
+    ("config", "expected"),
     [
         ({"rope_theta": 5e5}, {"rope_theta": 5e5}),
         ({"rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e6}}, {"rope_theta": 5e5}),
@@ -157,8 +158,8 @@ def test_only_what_transformers_4_51_reads_is_left(model):
         ),
     ],
 )
-def test_rope_as_transformers_4_51_reads_it(config, seen):
-    assert as_transformers_4_51(config) == seen
+def test_rope_settings_as_transformers_4_51_reads_them(config, expected):
+    assert as_transformers_4_51(config) == expected
 
 
 def test_bedrock_overrides_llama3_scaling():
@@ -167,22 +168,31 @@ def test_bedrock_overrides_llama3_scaling():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "kind", "value"),
     [
-        edit("config.json", auto_map={"AutoConfig": "m.C"}),
-        edit("config.json", num_hidden_layers=10**8),
-        edit("config.json", model_type="qwen2"),
-        edit("tokenizer_config.json", auto_map={"AutoTokenizer": "t.T"}),
-        edit("tokenizer_config.json", chat_template="{{ 10 ** (10 ** 8) }}"),
-        edit(
-            "tokenizer_config.json",
-            bos_token={"content": "<s>"},
-            chat_template="{% if bos_token == '<s>' and strftime_now('%d') %}{{ 'a' * 10**9 }}{% endif %}",
+        (edit("config.json", auto_map={"AutoConfig": "m.C"}), UnsupportedModelError, "auto_map"),
+        (edit("config.json", num_hidden_layers=10**8), UnsupportedModelError, "num_hidden_layers"),
+        (edit("config.json", model_type="qwen2"), UnsupportedModelError, "qwen2"),
+        (edit("tokenizer_config.json", auto_map={"AutoTokenizer": "t.T"}), UnsupportedModelError, "auto_map"),
+        (edit("tokenizer_config.json", chat_template="{{ 10 ** (10 ** 8) }}"), ConfigError, "template"),
+        (
+            edit(
+                "tokenizer_config.json",
+                bos_token={"content": "<s>"},
+                chat_template="{% if bos_token == '<s>' and strftime_now('%d') %}{{ 'a' * 10**9 }}{% endif %}",
+            ),
+            ConfigError,
+            "template",
         ),
-        edit("tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "{{ 'a' * 10**9 }}"}]),
+        (
+            edit("tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "{{ 'a' * 10**9 }}"}]),
+            ConfigError,
+            "template",
+        ),
     ],
 )
-def test_code_and_endless_work_are_not_admitted(model, change):
+def test_code_and_templates_without_limits_are_not_admitted(model, change, kind, value):
     change(model)
-    with pytest.raises(ImportFailedError, match=r"is refused|was stopped"):
+    with pytest.raises(ImportFailedError, match=rf"\b{value}\b") as caught:
         admit(model)
+    assert type(caught.value.__cause__) is kind

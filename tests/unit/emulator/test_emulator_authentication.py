@@ -1,4 +1,4 @@
-"""Authentication in front of a stub: only what a key of the emulator signed passes, and every answer is an answer."""
+"""Authentication in front of a stub. Only signed requests pass, and all others get a valid error answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TARGET = "SageMaker.CreateTrainingJob"
 
 
 class Stub:
-    """An application that remembers the bodies of the requests that reach it."""
+    """An application that records the requests that reach it, and their bodies."""
 
     def __init__(self, *, status="200 OK", reads=True, raises=None):
         self.bodies, self.seen = [], []
@@ -46,7 +46,7 @@ class Stub:
 
 
 def environ_of(method, target, headers=(), body=b""):
-    """What a WSGI server makes of a request."""
+    """Return the WSGI environment of a request."""
     path, _, query = target.partition("?")
     made = {
         "REQUEST_METHOD": method,
@@ -64,9 +64,9 @@ def environ_of(method, target, headers=(), body=b""):
 
 
 def answer(environ, stub=None, *, now=None, hosts=(HOST, "localhost:5000")):
-    """Status, headers and body of the answer."""
+    """Return the status, headers and body of the answer."""
     stub = stub or Stub()
-    said = []
+    started = []
     application = authenticate(
         stub,
         hosts=hosts,
@@ -74,14 +74,14 @@ def answer(environ, stub=None, *, now=None, hosts=(HOST, "localhost:5000")):
         account="111122223333",
         now=lambda: now or datetime.now(UTC),
     )
-    content = b"".join(application(environ, lambda status, headers: said.append((status, headers))))
-    ((status, headers),) = said
+    content = b"".join(application(environ, lambda status, headers: started.append((status, headers))))
+    ((status, headers),) = started
     assert not any(name.lower().startswith("access-control") for name, _ in headers)
     return int(status[:3]), dict(headers), content
 
 
 def signed(method, target, *, service="sagemaker", body=b"", headers=(), key=KEY):
-    """A request that botocore has signed."""
+    """Return the environment of a request that botocore has signed."""
     request = AWSRequest(method, f"http://{HOST}{target}", headers=dict(headers), data=body)
     signer = S3SigV4Auth if service == "s3" else SigV4Auth
     signer(Credentials(key.id, key.secret, key.token), service, "us-east-1").add_auth(request)
@@ -100,7 +100,7 @@ def code(answered):
     return json.loads(content)["__type"]
 
 
-def test_a_signed_request_passes_whole_and_in_one_account():
+def test_a_signed_request_passes_unchanged_and_in_the_emulators_account():
     stub = Stub()
     environ = create_job(HTTP_X_MOTO_ACCOUNT_ID="999999999999")
     assert answer(environ, stub) == (200, {"Content-Type": "application/json"}, b"{}")
@@ -139,7 +139,7 @@ def test_a_signed_request_passes_whole_and_in_one_account():
     ],
     ids=lambda changes: "-".join(changes) + "=" + ",".join(v for v in changes.values() if isinstance(v, str))[:40],
 )
-def test_what_a_browser_or_another_sender_makes_of_it_is_refused(changes):
+def test_requests_of_browsers_and_changed_requests_are_refused(changes):
     stub = Stub()
     status, headers, content = answer(create_job(**changes), stub)
     assert (status, stub.seen) == (403, [])
@@ -171,7 +171,7 @@ def test_another_key_secret_or_token_is_refused(key, expected):
 
 
 @pytest.mark.parametrize(("minutes", "status"), [(-16, 403), (-14, 200), (0, 200), (14, 200), (16, 403)])
-def test_a_signature_is_good_for_fifteen_minutes(minutes, status):
+def test_a_signature_is_valid_for_fifteen_minutes(minutes, status):
     assert answer(create_job(), now=datetime.now(UTC) + timedelta(minutes=minutes))[0] == status
 
 
@@ -184,15 +184,15 @@ def test_a_signature_is_good_for_fifteen_minutes(minutes, status):
         ("sagemaker", "application/x-amz-json-1.1", "AccessDeniedException"),
     ],
 )
-def test_an_error_is_in_the_words_of_its_service(service, content_type, expected):
+def test_an_error_has_the_code_of_its_service(service, content_type, expected):
     headers = {"Content-Type": content_type} if content_type else {}
     environ = signed("GET", "/b", service=service, headers=headers) | {"HTTP_ORIGIN": "null"}
     assert code(answer(environ)) == expected
     assert answer(environ | {"REQUEST_METHOD": "HEAD"})[2] == b""
 
 
-# The examples of "Authenticating Requests: Using the Authorization Header" and "Using Query Parameters" (Amazon S3),
-# "Signature Calculations … Multiple Chunks" (there) and "Create a signed AWS API request" (IAM), all of this key.
+# Examples of "Authenticating Requests: Using the Authorization Header", "Using Query Parameters" and "Signature
+# Calculations … Multiple Chunks" (Amazon S3), and of "Create a signed AWS API request" (IAM). All use this key.
 SHA256_EMPTY = hashlib.sha256().hexdigest()
 
 
@@ -246,8 +246,8 @@ def published(method, target, *, host, signature, headers, body=b""):
     ],
     ids=["get", "put", "chunks"],
 )
-def test_published_signatures_verify_and_no_others(environ, now):
-    # WSGI names this header without the prefix.
+def test_published_signatures_are_valid_and_others_are_not(environ, now):
+    # WSGI uses this header without the prefix HTTP_.
     environ["CONTENT_ENCODING"] = environ["HTTP_CONTENT_ENCODING"] = environ.get("CONTENT_ENCODING", "")
     body = environ["wsgi.input"].getvalue()
     hosts = [environ["HTTP_HOST"]]
@@ -257,7 +257,7 @@ def test_published_signatures_verify_and_no_others(environ, now):
     assert code(answer(fresh, now=now, hosts=hosts)) == "SignatureDoesNotMatch"
 
 
-def test_the_published_presigned_url_is_good_for_its_day():
+def test_the_published_presigned_url_is_valid_for_its_day_only():
     query = (
         "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
         "&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host"
@@ -289,15 +289,15 @@ def test_the_published_presigned_url_is_good_for_its_day():
         ("&x-amz-acl=public-read", 403),
     ],
 )
-def test_a_url_of_version_2_leads_to_no_other_operation(more, status):
-    """Its signature does not cover every field of the query."""
+def test_a_url_of_version_2_cannot_be_used_for_another_operation(more, status):
+    """The signature of Version 2 does not cover every field of the query."""
     request = AWSRequest("PUT", f"http://{HOST}/bucket/key")
     HmacV1QueryAuth(Credentials(KEY.id, KEY.secret)).add_auth(request)
     assert answer(environ_of("PUT", request.url.removeprefix(f"http://{HOST}") + more, {}))[0] == status
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": ""}])
-def test_a_request_to_moto_is_marked_as_what_it_was_signed_for(headers):
+def test_moto_gets_the_service_that_a_presigned_url_was_signed_for(headers):
     request = AWSRequest("PUT", f"http://{HOST}/us_east/Action=AssumeRoleWithSAML")
     S3SigV4QueryAuth(Credentials(KEY.id, KEY.secret), "s3", "us-east-1", expires=60).add_auth(request)
     stub = Stub()
@@ -306,14 +306,14 @@ def test_a_request_to_moto_is_marked_as_what_it_was_signed_for(headers):
     assert "/us-east-1/s3/aws4_request" in stub.seen[0]["HTTP_AUTHORIZATION"]
 
 
-def upload(body=b"weights", *, said=b"weights", **changes):
-    headers = {"X-Amz-Content-Sha256": hashlib.sha256(said).hexdigest()}
-    environ = signed("PUT", "/bucket/key", service="s3", body=said, headers=headers)
+def upload(body=b"weights", *, signed_body=b"weights", **changes):
+    headers = {"X-Amz-Content-Sha256": hashlib.sha256(signed_body).hexdigest()}
+    environ = signed("PUT", "/bucket/key", service="s3", body=signed_body, headers=headers)
     return environ | {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)} | changes
 
 
 class Chunked(io.BytesIO):
-    """A chunked body whose third read finds no chunk."""
+    """A chunked body whose third read finds an invalid chunk."""
 
     def read(self, size=-1):
         if self.tell() > 2 << 20:
@@ -330,7 +330,7 @@ class Chunked(io.BytesIO):
         (upload(CONTENT_LENGTH="0x7"), "InvalidRequest"),
         (upload(CONTENT_LENGTH="9" * 5000), "InvalidRequest"),
         (upload(CONTENT_LENGTH=str(MAX_UPLOAD_BYTES + 1)), "EntityTooLarge"),
-        (upload(HTTP_TRANSFER_ENCODING="chunked"), "InvalidRequest"),  # with Content-Length
+        (upload(HTTP_TRANSFER_ENCODING="chunked"), "InvalidRequest"),  # also has a Content-Length
         (upload(HTTP_TRANSFER_ENCODING="gzip, chunked", CONTENT_LENGTH=""), "InvalidRequest"),
         (upload(b"w" * 7, HTTP_TRANSFER_ENCODING="chunked", CONTENT_LENGTH=""), "XAmzContentSHA256Mismatch"),
         (
@@ -339,7 +339,7 @@ class Chunked(io.BytesIO):
         ),
     ],
 )
-def test_a_body_that_is_not_the_signed_one_is_never_whole(environ, expected):
+def test_a_body_that_differs_from_the_signed_one_is_never_complete(environ, expected):
     stub = Stub()
     answered = answer(environ, stub)
     assert answered[0] in (400, 413)
@@ -347,7 +347,7 @@ def test_a_body_that_is_not_the_signed_one_is_never_whole(environ, expected):
     assert stub.bodies == []
 
 
-def test_an_application_that_hides_the_error_of_a_body_does_not_hide_it():
+def test_the_error_of_a_body_is_answered_even_if_the_application_catches_it():
     class Hiding(Stub):
         def __call__(self, environ, start_response):
             with pytest.raises(OSError):
@@ -361,13 +361,13 @@ def test_an_application_that_hides_the_error_of_a_body_does_not_hide_it():
 @pytest.mark.parametrize("content", [b"", b"w", b"w" * (3 << 20)])
 def test_an_upload_is_streamed(content):
     stub = Stub()
-    assert answer(upload(content, said=content), stub)[0] == 200
-    chunked = upload(content, said=content) | {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+    assert answer(upload(content, signed_body=content), stub)[0] == 200
+    chunked = upload(content, signed_body=content) | {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
     assert answer(chunked, stub)[0] == 200
     assert stub.bodies == [content, content]
 
 
-def test_other_bodies_are_bounded():
+def test_the_size_of_other_bodies_is_limited():
     endless = create_job(CONTENT_LENGTH="") | {"HTTP_TRANSFER_ENCODING": "chunked"}
     endless["wsgi.input"] = io.BytesIO(bytes(MAX_BODY_BYTES + 1))
     for environ in (create_job(CONTENT_LENGTH=str(MAX_BODY_BYTES + 1)), endless):
@@ -385,7 +385,7 @@ def test_other_bodies_are_bounded():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_moto_cannot_read_is_the_clients_error_and_logged(error, status, expected, caplog):
+def test_a_request_that_moto_cannot_parse_is_a_client_error_and_is_logged(error, status, expected, caplog):
     answered = answer(create_job(), Stub(raises=error))
     assert (answered[0], code(answered)) == (status, expected)
     assert (caplog.records != []) == (expected == "SerializationException")
@@ -393,12 +393,12 @@ def test_what_moto_cannot_read_is_the_clients_error_and_logged(error, status, ex
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("a fault"), OSError("no space left on device")])
-def test_what_is_not_the_clients_fault_is_not_blamed_on_it(error):
+def test_errors_that_the_client_did_not_cause_are_raised(error):
     with pytest.raises(type(error)):
         answer(create_job(), Stub(raises=error))
 
 
-def test_a_page_of_the_framework_becomes_an_error_of_the_service():
+def test_an_html_error_of_the_framework_becomes_an_error_of_the_service():
     class Lost(Stub):
         def __call__(self, _, start_response):
             start_response("405 METHOD NOT ALLOWED", [("Content-Type", "text/html; charset=utf-8")])
@@ -408,7 +408,7 @@ def test_a_page_of_the_framework_becomes_an_error_of_the_service():
     assert (answered[0], code(answered)) == (405, "UnknownOperationException")
 
 
-def test_a_secret_is_in_no_text(caplog):
+def test_no_text_contains_the_secret(caplog):
     with caplog.at_level(logging.DEBUG):
         answer(create_job())
         answer(create_job(REQUEST_METHOD="PUT"))
@@ -478,7 +478,7 @@ QUERIES = st.one_of(
 )
 @example(method="POST", path="/moto-api/reset", query="", headers={}, content_type="", length=None, body=b"")
 @settings(max_examples=300)
-def test_nothing_passes_unsigned_whatever_it_looks_like(*, method, path, query, headers, content_type, length, body):
+def test_no_unsigned_request_passes(*, method, path, query, headers, content_type, length, body):
     environ = environ_of(method, f"{path}?{query}", body=body) | {"CONTENT_TYPE": content_type}
     environ |= {f"HTTP_{name}": value for name, value in headers.items()}
     if length is not None:
@@ -498,7 +498,7 @@ def test_nothing_passes_unsigned_whatever_it_looks_like(*, method, path, query, 
     data=st.data(),
 )
 @settings(max_examples=200)
-def test_what_botocore_signs_passes_and_one_character_more_does_not(*, service, path, query, value, body, data):
+def test_requests_signed_by_botocore_pass_and_changed_ones_do_not(*, service, path, query, value, body, data):
     target = f"/{quote(path, safe='/~%+=&')}?{query}"
     headers = HTTPHeaders()
     headers["X-Amz-Meta-A"] = value.strip()

@@ -1,4 +1,4 @@
-"""The control plane without a server: what an import does while it copies, and when it breaks."""
+"""The control plane without a server: imports during their copy, and imports that fail."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_other_calls_are_answered_while_files_are_copied(tmp_path):
     assert imports.get_model_import_job({"jobIdentifier": "slow"})["status"] == "Failed"  # nothing was copied
 
 
-def test_whatever_breaks_ends_the_job_and_frees_the_slot(tmp_path):
+def test_any_error_ends_the_job_and_allows_the_next_one(tmp_path):
     def full(*_):
         raise OSError("No space left on device")
 
@@ -73,13 +73,13 @@ def status(imports, name):
     return imports.get_model_import_job({"jobIdentifier": name})["status"]
 
 
-def test_a_job_ends_after_so_many_looks_at_it(tmp_path):
+def test_a_job_ends_after_the_given_number_of_polls(tmp_path):
     imports = control(tmp_path, timing=ImportTiming(import_polls=2))
     imports.create_model_import_job(request("first"))
     assert [status(imports, "first") for _ in range(3)] == ["InProgress", "InProgress", "Failed"]
 
 
-def test_a_job_that_nobody_asks_for_does_not_keep_the_slot(tmp_path):
+def test_a_job_without_polls_does_not_block_new_jobs_forever(tmp_path):
     imports = control(tmp_path, timing=ImportTiming(import_polls=2))
     imports.create_model_import_job(request("abandoned"))
     for _ in range(2):
@@ -88,7 +88,7 @@ def test_a_job_that_nobody_asks_for_does_not_keep_the_slot(tmp_path):
     imports.create_model_import_job(request("second"))
 
 
-def test_a_job_takes_its_time_by_the_clock(tmp_path):
+def test_the_duration_of_a_job_is_measured_by_the_clock(tmp_path):
     clock = ManualClock(50)
     imports = control(tmp_path, timing=ImportTiming(import_s=600), clock=clock)
     imports.create_model_import_job(request("first"))
@@ -100,7 +100,7 @@ def test_a_job_takes_its_time_by_the_clock(tmp_path):
     assert (job["endTime"] - job["creationTime"]).total_seconds() == 600
 
 
-def test_a_job_fails_or_hangs_where_a_fault_says_so(tmp_path):
+def test_faults_make_a_job_fail_or_hang(tmp_path):
     clock = ManualClock()
     faults = Faults(clock)
     faults.add(JobFails(message="KMS says no"), JobHangs())
@@ -120,7 +120,9 @@ def test_a_role_that_may_not_read_fails_the_job(tmp_path):
     imports = control(tmp_path, faults=faults)
     imports.create_model_import_job(request("denied"))
     message = imports.get_model_import_job({"jobIdentifier": "denied"})["failureMessage"]
-    assert "Could not validate GetObject permissions" in message
+    assert message.startswith(
+        "Could not validate GetObject permissions to access Amazon S3 bucket: models at key one: "
+    )
     assert "kms:Decrypt" in message
 
 

@@ -1,4 +1,4 @@
-"""Batching, error routing and the pool of loaded models, with a stand-in for the model."""
+"""Batching, delivery of errors and the pool of loaded models, with a fake model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tokenizer:
 
 
 class Echo:
-    """Answers with the prompt, remembers each batch, and may be held back until a test lets it go."""
+    """Answers with the prompt in upper case and records each batch. With `held`, it waits for `gate`."""
 
     def __init__(self, *, held=False):
         self.tokenizer = Tokenizer()
@@ -60,7 +60,7 @@ def engine_of():
 
 
 def submit_behind_a_held_batch(engine, model, requests):
-    """Futures of requests that all waited while another batch was decoded."""
+    """Return the futures of requests that all waited while another batch was decoded."""
     first = engine.submit(CompletionRequest("first", GREEDY))
     assert model.started.wait(10)
     futures = [engine.submit(request) for request in requests]
@@ -69,7 +69,7 @@ def submit_behind_a_held_batch(engine, model, requests):
     return futures
 
 
-def test_what_waits_is_decoded_together_and_answered_in_order(engine_of):
+def test_waiting_requests_are_decoded_together_and_answered_in_order(engine_of):
     model = Echo(held=True)
     futures = submit_behind_a_held_batch(
         engine_of(model), model, [CompletionRequest(f"p{i}", GREEDY) for i in range(8)]
@@ -87,7 +87,7 @@ def test_a_batch_is_never_larger_than_allowed(engine_of):
     assert [len(prompts) for prompts, _ in model.batches] == [1, 3, 3, 1]
 
 
-def test_requests_of_other_options_do_not_share_a_batch(engine_of):
+def test_requests_with_different_options_do_not_share_a_batch(engine_of):
     model = Echo(held=True)
     other = Decoding(max_tokens=9, sampling=Sampling(temperature=0.5), stop=(";",))
     requests = [CompletionRequest("a", GREEDY), CompletionRequest("b", other), CompletionRequest("c", GREEDY)]
@@ -117,7 +117,7 @@ def test_seeded_samples_are_decoded_alone(engine_of):
     assert [prompts for prompts, _ in model.batches[1:]] == [["a"], ["b"]]
 
 
-def test_one_bad_prompt_does_not_fail_its_neighbours(engine_of):
+def test_one_bad_prompt_does_not_make_other_requests_fail(engine_of):
     model = Echo(held=True)
     requests = [CompletionRequest(text, GREEDY) for text in ("good", "poison", "fine")]
     good, poisoned, fine = submit_behind_a_held_batch(engine_of(model), model, requests)
@@ -129,7 +129,7 @@ def test_one_bad_prompt_does_not_fail_its_neighbours(engine_of):
 def test_the_context_limit_counts_prompt_special_tokens_and_answer(engine_of):
     engine = engine_of(Echo())
     assert engine.submit(CompletionRequest("one two three", GREEDY, context_tokens=8)).result(10)
-    with pytest.raises(ApiError, match="maximum context length is 7 tokens") as caught:
+    with pytest.raises(ApiError, match=r"\b7 tokens.*\b4 prompt.*\b4\b") as caught:
         engine.submit(CompletionRequest("one two three", GREEDY, context_tokens=7)).result(10)
     assert caught.value.code == "ValidationException"
 
@@ -144,11 +144,11 @@ def test_without_a_limit_the_answer_may_fill_the_context(engine_of, context_toke
 
 
 def test_messages_need_a_chat_template(engine_of):
-    with pytest.raises(ApiError, match="no chat_template"):
+    with pytest.raises(ApiError, match="chat_template"):
         engine_of(Echo()).submit(CompletionRequest([{"role": "user", "content": "x"}], GREEDY)).result(10)
 
 
-def test_a_model_that_cannot_load_tells_every_requester_and_loads_once():
+def test_every_request_gets_the_error_of_a_model_that_cannot_load():
     loads = []
 
     def load(directory):
@@ -163,7 +163,7 @@ def test_a_model_that_cannot_load_tells_every_requester_and_loads_once():
     assert loads == [Path("a")]
 
 
-def test_the_pool_keeps_the_models_used_last_and_never_more():
+def test_the_pool_keeps_only_the_most_recently_used_models():
     alive, most, loads = set(), [0], []
 
     class Tracked(Echo):
@@ -189,7 +189,7 @@ def test_the_pool_keeps_the_models_used_last_and_never_more():
     assert not alive
 
 
-def test_closing_answers_what_is_queued():
+def test_closing_answers_queued_requests():
     model = Echo(held=True)
     pool = EnginePool(lambda _: model, max_batch=2, max_loaded=1)
     futures = [pool.submit(Path("a"), CompletionRequest(f"p{i}", GREEDY)) for i in range(5)]
@@ -200,11 +200,11 @@ def test_closing_answers_what_is_queued():
     assert [future.result(0).text for future in futures] == [f"P{i}" for i in range(5)]
 
 
-def test_more_tokens_than_the_answer_may_have_are_refused(engine_of):
+def test_min_tokens_must_not_exceed_the_default_limit(engine_of):
     engine = engine_of(Echo())
     for context_tokens in (None, 4096):
         request = CompletionRequest(
             "a", replace(GREEDY, max_tokens=None, min_tokens=600), context_tokens=context_tokens
         )
-        with pytest.raises(ApiError, match="min_tokens is 600"):
+        with pytest.raises(ApiError, match=rf"min_tokens.*\b600\b.*\b{DEFAULT_MAX_TOKENS}\b"):
             engine.submit(request).result(10)

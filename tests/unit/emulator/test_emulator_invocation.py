@@ -1,4 +1,4 @@
-"""Which keys a body may hold, with which values; every other is refused by its name."""
+"""The allowed keys and values of a body. All other keys are refused by name."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def refused(body, *names):
         ({"messages": [USER], "max_completion_tokens": 3}, OpenAIChatCompletion, Decoding(3)),
     ],
 )
-def test_the_keys_of_a_request_choose_its_shape(body, shape, decoding):
+def test_the_keys_of_a_request_select_its_format(body, shape, decoding):
     found, request = parse_invocation(json.dumps(body))
     assert type(found) is shape
     assert request.prompt == body.get("messages", "p")
     assert request.decoding == decoding
 
 
-# Key -> values that it must not have; null is as good as leaving a key out.
+# Key -> invalid values. null is always valid and means that the key is not set.
 WRONG = {
     "temperature": [-1, "hot", True, [], 1e400],
     "top_p": [0, 1.5, -0.1, "1", True],
@@ -105,13 +105,13 @@ WRONG = {
 
 
 def test_every_key_has_a_type():
-    keys = allowed_keys._EVERY_FORMAT.keys() | {key for own in allowed_keys._OWN_KEYS.values() for key in own}
+    keys = allowed_keys.EVERY_FORMAT.keys() | {key for own in allowed_keys.OWN_KEYS.values() for key in own}
     assert keys == allowed_keys.InvocationOptions.__annotations__.keys()
 
 
 @pytest.mark.parametrize("shape", BODIES)
 def test_every_key_refuses_what_it_cannot_mean(shape):
-    keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys()
+    keys = allowed_keys.EVERY_FORMAT.keys() | allowed_keys.OWN_KEYS[shape].keys()
     assert keys <= WRONG.keys()
     for key in keys:
         for value in WRONG[key]:
@@ -123,16 +123,16 @@ def test_every_key_refuses_what_it_cannot_mean(shape):
 @pytest.mark.parametrize("shape", BODIES)
 @given(key=st.text(min_size=1), value=st.one_of(st.none(), st.booleans(), st.integers(), st.text()))
 def test_no_unknown_key_is_passed_over(shape, key, value):
-    known = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys() | BODIES[shape].keys()
-    if key not in known | allowed_keys._WITHOUT_EFFECT.keys() | {"messages", "prompt"}:
+    known = allowed_keys.EVERY_FORMAT.keys() | allowed_keys.OWN_KEYS[shape].keys() | BODIES[shape].keys()
+    if key not in known | allowed_keys.WITHOUT_EFFECT.keys() | {"messages", "prompt"}:
         with pytest.raises(ApiError) as caught:
             parse_invocation(json.dumps({**BODIES[shape], key: value}))
         assert caught.value.code == "ValidationException"
         assert key in caught.value.message
 
 
-# Other keys of vLLM and OpenAI, and old names of keys.
-NOT_DONE = {
+# Other keys of vLLM and OpenAI, and old names of keys, with values that have an effect.
+UNSUPPORTED = {
     "n": 2,
     "best_of": 2,
     "stream": True,
@@ -160,19 +160,19 @@ NOT_DONE = {
 
 
 @pytest.mark.parametrize("shape", BODIES)
-def test_what_is_known_and_not_done_is_refused_unless_it_changes_nothing(shape):
-    for key, value in NOT_DONE.items():
+def test_unsupported_keys_are_refused_unless_they_have_no_effect(shape):
+    for key, value in UNSUPPORTED.items():
         refused({**BODIES[shape], key: value}, key)
-    assert allowed_keys._WITHOUT_EFFECT.keys() <= NOT_DONE.keys()
-    assert parse_invocation(json.dumps({**BODIES[shape], **allowed_keys._WITHOUT_EFFECT}))
+    assert allowed_keys.WITHOUT_EFFECT.keys() <= UNSUPPORTED.keys()
+    assert parse_invocation(json.dumps({**BODIES[shape], **allowed_keys.WITHOUT_EFFECT}))
     refused({**BODIES[shape], "n": True}, "n")
 
 
 @pytest.mark.parametrize(
     ("body", "names"),
     [
-        ("", ["not valid JSON"]),
-        ("[]", ["JSON object"]),
+        ("", ["the body"]),
+        ("[]", ["the body"]),
         ({}, ["prompt", "messages"]),
         ({"prompt": ["p"], "max_tokens": 1}, ["prompt"]),
         ({"prompt": "p", "max_gen_len": 5, "max_tokens": 6}, ["max_tokens"]),
@@ -184,7 +184,7 @@ def test_what_is_known_and_not_done_is_refused_unless_it_changes_nothing(shape):
         ({"messages": [USER], "max_gen_len": 5}, ["max_gen_len"]),
         ({"messages": [USER], "max_tokens": 5, "max_completion_tokens": 5}, ["max_tokens", "max_completion_tokens"]),
         ({"messages": []}, ["messages"]),
-        ({"messages": ["hi"]}, ["role and content"]),
+        ({"messages": ["hi"]}, ["message", "'hi'"]),
         ({"messages": [{"role": "user"}]}, ["content"]),
         ({"messages": [USER | {"name": "me"}]}, ["name"]),
         ({"messages": [USER | {"made_up": None}]}, ["made_up"]),
@@ -193,11 +193,11 @@ def test_what_is_known_and_not_done_is_refused_unless_it_changes_nothing(shape):
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "made_up": 1}]}]}, ["made_up"]),
     ],
 )
-def test_a_bad_body_is_refused_with_its_reason(body, names):
+def test_an_invalid_body_is_refused_with_the_names_of_its_keys(body, names):
     refused(body, *names)
 
 
-def test_null_is_as_good_as_leaving_a_key_out():
+def test_null_means_that_a_key_is_not_set():
     without = {"prompt": "p", "max_tokens": 5}
     for null in ({"messages": None}, {"max_gen_len": None}):
         assert type(parse_invocation(json.dumps(without | null))[0]) is OpenAICompletion
@@ -226,13 +226,13 @@ BARE_SCHEMA = {"type": "json_schema", "json_schema": SCHEMA}
         ),
     ],
 )
-def test_constraints_as_each_shape_has_them(shape, key, value, form):
+def test_constraints_of_each_format(shape, key, value, form):
     assert parse_invocation(json.dumps({**BODIES[shape], key: value}))[1].decoding.constraint == AnswerForm.of(*form)
     for other in ({"min_tokens": 1}, {"ignore_eos": True}):
         refused({**BODIES[shape], key: value, **other}, next(iter(other)))
 
 
-def test_constraints_in_the_form_of_another_shape_are_refused():
+def test_constraints_of_another_format_are_refused():
     refused(BODIES[BedrockCompletion] | {"response_format": OPENAI_SCHEMA}, "json_schema")
     refused(BODIES[OpenAICompletion] | {"response_format": BARE_SCHEMA}, "json_schema")
     extra = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "made_up": 1}}

@@ -1,7 +1,8 @@
-"""The parts of emulated training jobs without a server: files, the job's record, an instance, a request."""
+"""The parts of emulated training jobs without a server: files, records, instances and checks of requests."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -19,7 +20,7 @@ from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.emulator.sagemaker.checkpoint_sync import CheckpointSync
 from sqlquarry.emulator.sagemaker.container import Cluster, Container
 from sqlquarry.emulator.sagemaker.job_record import TrainingJobRecord
-from sqlquarry.emulator.sagemaker.job_run import _reserved_port
+from sqlquarry.emulator.sagemaker.job_run import reserved_port
 from sqlquarry.emulator.sagemaker.request_checks import check_request
 from sqlquarry.emulator.sagemaker.s3_files import S3Files
 from sqlquarry.emulator.session import environment, loopback_session
@@ -30,7 +31,7 @@ AWS = environment("http://127.0.0.1:1", "us-east-1", KEY)
 
 
 class FakeS3:
-    """Objects in a dict of (bucket, key)."""
+    """An S3 client that stores objects in a dict with keys (bucket, key)."""
 
     def __init__(self, **objects):
         self.objects = {("b", key): text.encode() for key, text in objects.items()}
@@ -68,7 +69,7 @@ def test_names_below_a_prefix(uri, names):
     assert list(S3Files(s3).names(uri).values()) == names
 
 
-def test_hosts_share_the_objects_out(tmp_path):
+def test_each_host_gets_its_share_of_the_objects(tmp_path):
     files = S3Files(FakeS3(**{f"d/{number}": str(number) for number in range(5)}))
     for host in range(2):
         files.download("s3://b/d", tmp_path / str(host), host=host, hosts=2)
@@ -76,7 +77,7 @@ def test_hosts_share_the_objects_out(tmp_path):
     assert found == [["0", "2", "4"], ["1", "3"]]
 
 
-def test_only_what_changed_is_copied(tmp_path):
+def test_only_changed_files_are_copied(tmp_path):
     s3 = FakeS3(**{"run/old": "1"})
     sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run/")
     sync.restore()
@@ -93,20 +94,36 @@ def test_only_what_changed_is_copied(tmp_path):
     assert s3.objects["b", "run/new"] == b"2"
 
 
-def test_a_file_that_goes_away_while_it_is_copied_is_passed_over(tmp_path):
-    class Vanishing(FakeS3):
+def test_a_file_that_disappears_while_it_is_copied_is_skipped(tmp_path):
+    class Pruning(FakeS3):
         def upload_file(self, path, bucket, key):
-            Path(path).unlink()
+            (tmp_path / "deep/pruned").unlink(missing_ok=True)
             super().upload_file(path, bucket, key)
 
-    (tmp_path / "pruned").write_text("x")
-    sync = CheckpointSync(S3Files(Vanishing()), tmp_path, "s3://b/run")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/pruned").write_text("x")
+    (tmp_path / "kept").write_text("y")
+    s3 = Pruning()
+    sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run")
     sync.push()
+    assert s3.objects == {("b", "run/kept"): b"y"}
+    (tmp_path / "deep/new").write_text("z")
     sync.push()
+    assert s3.uploads == ["run/kept", "run/deep/new"]
 
 
-def test_a_file_may_also_go_away_after_boto3_has_its_size(tmp_path):
-    # boto3 opens a file when it sends it, and reports one that is gone by then as a stream that cannot be rewound.
+def test_an_upload_error_for_a_file_that_exists_is_raised(tmp_path):
+    class Failing(FakeS3):
+        def upload_file(self, path, bucket, key):  # noqa: ARG002 - the interface of boto3
+            raise OSError(errno.EIO, path)
+
+    (tmp_path / "kept").write_text("y")
+    with pytest.raises(OSError, match=str(tmp_path / "kept")):
+        CheckpointSync(S3Files(Failing()), tmp_path, "s3://b/run").push()
+
+
+def test_a_file_that_disappears_after_boto3_has_its_size_is_skipped(tmp_path):
+    # boto3 opens a file when it sends the file, and reports a missing file as a stream that cannot be rewound.
     nowhere = "http://127.0.0.1:1"
     client = loopback_session(nowhere, "us-east-1", KEY).client("s3", config=Config(retries={"total_max_attempts": 2}))
     sync = CheckpointSync(S3Files(client), tmp_path, "s3://b/run")
@@ -118,7 +135,7 @@ def test_a_file_may_also_go_away_after_boto3_has_its_size(tmp_path):
         sync.push()
 
 
-def test_a_folder_that_goes_away_while_it_is_looked_at_is_passed_over(tmp_path, monkeypatch):
+def test_a_folder_that_disappears_while_it_is_listed_is_skipped(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "whole").write_text("x")
     real = os.scandir
@@ -134,18 +151,19 @@ def test_a_folder_that_goes_away_while_it_is_looked_at_is_passed_over(tmp_path, 
     assert s3.uploads == ["run/whole"]
 
 
-def test_the_port_of_the_hosts_is_kept_for_the_one_that_knows_its_number():
-    with _reserved_port() as port:
-        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
-            stranger.bind(("127.0.0.1", port))
-        with socket.socket() as host:  # as torch's store binds
+def test_a_reserved_port_can_be_used_by_its_number_only():
+    with reserved_port() as port:
+        with socket.socket() as other, pytest.raises(OSError) as caught:
+            other.bind(("127.0.0.1", port))
+        assert caught.value.errno == errno.EADDRINUSE
+        with socket.socket() as host:  # binds like torch's store
             host.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             host.bind(("127.0.0.1", port))
             host.listen()
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
-def test_glances_are_rare(tmp_path):
+def test_push_if_due_waits_for_the_interval(tmp_path):
     s3 = FakeS3()
     sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run", interval_s=3600)
     sync.push_if_due()
@@ -171,7 +189,7 @@ def parameters(**changes):
     } | changes
 
 
-def test_a_job_shows_its_stages():
+def test_a_job_record_shows_its_stages():
     job = TrainingJobRecord("arn", parameters(EnableManagedSpotTraining=True), START)
     job.enter("Starting", START)
     shown = job.details()
@@ -214,7 +232,7 @@ def test_an_instance_runs_this_interpreter_in_its_own_directory(tmp_path):
 
 
 @pytest.mark.parametrize(("here", "there"), [(None, "passive"), ("active", "active")])
-def test_threads_of_an_instance_do_not_spin_unless_they_do_here(tmp_path, monkeypatch, here, there):
+def test_an_instance_inherits_the_openmp_wait_policy_or_waits_passively(tmp_path, monkeypatch, here, there):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if here:
         monkeypatch.setenv("OMP_WAIT_POLICY", here)
@@ -224,7 +242,7 @@ def test_threads_of_an_instance_do_not_spin_unless_they_do_here(tmp_path, monkey
     assert instance.new_lines() == [there]
 
 
-def test_log_lines_come_whole(tmp_path):
+def test_new_lines_returns_complete_lines(tmp_path):
     script = "import sys\nprint('one\\n\\ntwo\\r\\nthr', end='', flush=True)\nsys.stdin.read()\nprint('ee')"
     instance = container(tmp_path / "one", script)
     instance.start()
@@ -237,7 +255,7 @@ def test_log_lines_come_whole(tmp_path):
     assert instance.new_lines() == []
 
 
-def test_signals_show_as_a_shell_says_them(tmp_path):
+def test_the_exit_status_after_a_signal_is_that_of_a_shell(tmp_path):
     instance = container(tmp_path / "one", "import time; print('up'); time.sleep(60)")
     instance.start()
     while not instance.new_lines():
@@ -245,10 +263,10 @@ def test_signals_show_as_a_shell_says_them(tmp_path):
     instance.terminate()
     wait(instance)
     assert instance.exit_status == 143
-    instance.terminate()  # nothing to end any more
+    instance.terminate()  # has no effect after the end
 
 
-def test_killing_reaches_children_in_sessions_of_their_own(tmp_path):
+def test_kill_reaches_children_in_their_own_sessions(tmp_path):
     script = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
@@ -261,14 +279,14 @@ print(child.pid)
     os.kill(child, 0)
     instance.kill()
     state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"  # ended, and nobody has waited for it yet
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # a zombie, because nobody has waited for it yet
 
 
 def test_an_instance_that_never_started_can_be_killed(tmp_path):
     container(tmp_path / "one", "pass").kill()
 
 
-def test_an_environment_for_another_process_leads_nowhere_else(monkeypatch):
+def test_the_environment_for_another_process_contains_nothing_of_this_one(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-real-key")
     shown = environment("http://127.0.0.1:5", "us-east-1", KEY)
     assert "a-real-key" not in shown.values()
@@ -280,7 +298,7 @@ def check(request, *, trusted=True, there=True):
     check_request(request, region="us-east-1", role_is_trusted=lambda _: trusted, has_objects=lambda _: there)
 
 
-def test_a_request_that_the_service_takes_passes():
+def test_valid_requests_pass():
     check(parameters())
     spot = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}
     check(parameters(EnableManagedSpotTraining=True, StoppingCondition=spot))
@@ -295,7 +313,7 @@ def channel(name, **options):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"InputDataConfig": [channel("a"), channel("a")]}, "ChannelName must be unique"),
+        ({"InputDataConfig": [channel("a"), channel("a")]}, "ChannelName .*a, a$"),
         ({"InputDataConfig": [channel("a", CompressionType="Gzip")]}, "a is S3Prefix, File, Gzip"),
         ({"InputDataConfig": [channel("a", DataSource={})]}, "a is None, File, None"),
         (
@@ -304,21 +322,25 @@ def channel(name, **options):
                 "StoppingCondition": {"MaxRuntimeInSeconds": 9, "MaxWaitTimeInSeconds": 9},
                 "ResourceConfig": parameters()["ResourceConfig"] | {"KeepAlivePeriodInSeconds": 60},
             },
-            "KeepAlivePeriodInSeconds is not supported",
+            "KeepAlivePeriodInSeconds",
         ),
-        ({"ResourceConfig": parameters()["ResourceConfig"] | {"InstanceType": "ml.g5.huge"}}, "must be one of"),
-        ({"TrainingJobName": "-" * 63}, "must match the pattern"),
-        ({"TrainingJobName": "a" + "-" * 62}, "must match the pattern"),
+        (
+            {"ResourceConfig": parameters()["ResourceConfig"] | {"InstanceType": "ml.g5.huge"}},
+            "ResourceConfig.InstanceType = 'ml.g5.huge'",
+        ),
+        ({"TrainingJobName": "-" * 63}, "TrainingJobName = '-{63}'"),
+        ({"TrainingJobName": "a" + "-" * 62}, "TrainingJobName = 'a-{62}'"),
+        ({"TrainingJobName": "a" * 64}, r"TrainingJobName = 'a{64}' .*\b63$"),
     ],
 )
-def test_requests_that_cannot_run_are_refused(changes, message):
+def test_invalid_requests_are_refused(changes, message):
     with pytest.raises(ApiError, match=message) as caught:
         check(parameters(**changes))
     assert caught.value.code == "ValidationException"
 
 
 @pytest.mark.parametrize("name", ["a" + "-" * 40 + "!", "a-" * 30 + "!"])
-def test_names_are_checked_in_no_time(name):
+def test_the_check_of_a_name_does_not_backtrack(name):
     began = time.monotonic()
     with pytest.raises(ApiError):
         validate("GetModelImportJob", {"jobIdentifier": name})

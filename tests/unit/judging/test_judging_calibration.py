@@ -1,4 +1,4 @@
-"""How far a judge errs, and whether the corrected accuracy keeps its promise."""
+"""Calibration: measured errors of a judge, the corrected accuracy and the coverage of its interval."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.answers import Judgement
+from sqlquarry.answers import Judgement, Verdict
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.report import Report, ReportEntry, calibrate, calibration
-from sqlquarry.judging.report.calibration import MINIMUM_PER_CLASS
+from sqlquarry.judging.report import Report, ReportEntry, calibrate
+from sqlquarry.judging.report.calibration import MINIMUM_PER_CLASS, calibrate_verdicts
 from sqlquarry.records import Record
 
 RECORD = Record("q", "CREATE TABLE t (a)", "SELECT a FROM t")
 
 
 def report(*pairs: tuple[str, str, int]) -> Report:
-    """(judge's verdict, reference's verdict, how often)."""
+    """Return a report of (judge's verdict, reference's verdict, number of records)."""
     entries = []
     for mine, theirs, count in pairs:
         judgements: Any = (Judgement("llm", mine), Judgement("execution", theirs))  # type: ignore[arg-type] - texts
@@ -46,10 +46,10 @@ def test_figures_of_a_table_done_by_hand() -> None:
     assert (found.corrected.n, found.corrected.unjudged) == (200, 7)
     assert found.corrected.low < 0.42
     assert found.corrected.high > 0.58
-    assert "kappa 0.70" in str(found)
+    assert "0.70" in str(found)
 
 
-def test_where_the_reference_saw_everything_its_own_accuracy_is_the_answer() -> None:
+def test_if_the_reference_judged_every_record_its_accuracy_is_the_result() -> None:
     whole = report(
         ("correct", "correct", 70), ("wrong", "correct", 10), ("correct", "wrong", 8), ("wrong", "wrong", 12)
     )
@@ -62,7 +62,7 @@ def test_where_the_reference_saw_everything_its_own_accuracy_is_the_answer() -> 
     table=st.tuples(*[st.integers(0, 60)] * 4).filter(lambda t: min(t[0] + t[1], t[2] + t[3]) >= MINIMUM_PER_CLASS),
     only=st.tuples(st.integers(0, 60), st.integers(0, 60)),
 )
-def test_the_interval_is_within_0_to_1_and_holds_the_value(table: Any, only: Any) -> None:
+def test_the_interval_is_within_0_to_1_and_contains_the_value(table: Any, only: Any) -> None:
     tp, fn, fp, tn = table
     entries = report(
         ("correct", "correct", tp), ("wrong", "correct", fn), ("correct", "wrong", fp), ("wrong", "wrong", tn),
@@ -81,7 +81,7 @@ def test_the_interval_is_within_0_to_1_and_holds_the_value(table: Any, only: Any
         assert corrected.n == sum(table) + sum(only)
 
 
-def test_a_reference_that_saw_less_leaves_a_wider_interval() -> None:
+def test_a_reference_with_fewer_records_gives_a_wider_interval() -> None:
     def width(known: int) -> float:
         found = calibrate(
             report(
@@ -98,7 +98,7 @@ def test_a_reference_that_saw_less_leaves_a_wider_interval() -> None:
     assert width(4) > width(10) > width(40)
 
 
-def test_a_judge_no_better_than_chance_cannot_be_corrected() -> None:
+def test_a_judge_that_is_not_better_than_chance_cannot_be_corrected() -> None:
     found = calibrate(
         report(
             ("correct", "correct", 10), ("wrong", "correct", 10), ("correct", "wrong", 10), ("wrong", "wrong", 10),
@@ -110,52 +110,51 @@ def test_a_judge_no_better_than_chance_cannot_be_corrected() -> None:
     assert found is not None
     assert math.isnan(found.corrected.value)
     assert found.kappa == 0
-    assert "no better than chance" in found.note
-    assert "no better than chance" in str(found)
+    assert "1.00" in found.note, "the sum of sensitivity and specificity"
+    assert found.note in str(found)
 
 
 @pytest.mark.parametrize("wrong", [0, MINIMUM_PER_CLASS - 1])
-def test_too_few_of_a_class_are_no_calibration(wrong: int) -> None:
+def test_too_few_records_of_a_class_give_no_calibration(wrong: int) -> None:
     assert calibrate(report(("correct", "correct", 90), ("wrong", "wrong", wrong)), "llm", "execution") is None
 
 
 def test_unknown_graders_and_a_judge_against_itself_are_refused() -> None:
     some = report(("correct", "correct", 5), ("wrong", "wrong", 5))
-    with pytest.raises(JudgingError, match="no grader 'exact', only llm, execution"):
+    with pytest.raises(JudgingError, match=r"'exact'.*llm, execution"):
         calibrate(some, "llm", "exact")
-    with pytest.raises(JudgingError, match="against itself"):
+    with pytest.raises(JudgingError, match="'llm'"):
         calibrate(some, "llm", "llm")
 
 
 @pytest.mark.parametrize(
-    "setting",  # accuracy, sensitivity, specificity, records with both verdicts, records with the judge's only
+    "setting",  # accuracy, sensitivity, specificity, records with both verdicts, records with only the judge's
     [(0.8, 0.9, 0.85, 100, 400), (0.6, 0.95, 0.7, 60, 500), (0.9, 0.98, 0.5, 200, 1000), (0.7, 0.75, 0.6, 80, 300)],
 )
-def test_95_percent_intervals_hold_the_truth_in_at_least_93_percent_of_runs(
+def test_95_percent_intervals_contain_the_truth_in_at_least_93_percent_of_runs(
     monkeypatch: pytest.MonkeyPatch, setting: tuple[float, float, float, int, int]
 ) -> None:
     import numpy as np
 
     accuracy, sensitivity, specificity, known, unknown = setting
+    verdicts: tuple[Verdict, Verdict] = ("wrong", "correct")
 
-    monkeypatch.setattr(calibration, "_DRAWS", 2000)
+    # Fewer draws than usual, because 2,400 calibrations with all of them would take minutes.
+    monkeypatch.setattr("sqlquarry.judging.report.calibration._DRAWS", 2000)
     draw, hits, runs = np.random.default_rng(1), 0, 600
     for _ in range(runs):
         true = draw.random(known + unknown) < accuracy
         called = draw.random(known + unknown) < np.where(true, sensitivity, 1 - specificity)
-        mine, theirs = called[:known], true[:known]
-        table = calibration._Table(
-            *(int(count.sum()) for count in (mine & theirs, ~mine & theirs, mine & ~theirs, ~mine & ~theirs)),
-            int(called[known:].sum()),
-            int((~called[known:]).sum()),
-        )
-        corrected, _ = calibration._corrected(table)
-        hits += corrected.low <= accuracy <= corrected.high
+        truth: list[Verdict] = [verdicts[is_correct] for is_correct in true[:known].tolist()]
+        truth += ["unjudged"] * unknown
+        found = calibrate_verdicts("llm", "execution", zip((verdicts[c] for c in called.tolist()), truth, strict=True))
+        assert found is not None
+        hits += found.corrected.low <= accuracy <= found.corrected.high
     assert hits / runs >= 0.93
 
 
-def test_the_raw_rate_of_a_lenient_judge_misses_what_the_corrected_one_finds() -> None:
-    # 70 % correct, but the judge passes half of the wrong ones.
+def test_the_corrected_accuracy_is_right_although_a_lenient_judge_is_too_high() -> None:
+    # 70 % are correct, but the judge also passes half of the wrong ones.
     lenient = report(
         ("correct", "correct", 70), ("correct", "wrong", 15), ("wrong", "wrong", 15),
         ("correct", "unjudged", 340), ("wrong", "unjudged", 60),

@@ -1,4 +1,4 @@
-"""Some of the gold's rows as an answer, and numbers beyond what floats hold."""
+"""Answers that are a choice among the gold's rows, and numbers beyond the range of floats."""
 
 import math
 import random
@@ -16,7 +16,7 @@ CELLS = [0, 1, 1.0, 1 + 9e-10, 1 + 2e-9, None, "1", b"1", Decimal("1.5"), 2**53 
 
 
 def by_trying_everything(candidates, places, predicted, comparison):
-    """The definition itself: some choice of the columns and some choice of the rows make all cells equal."""
+    """Apply the definition: some choice of the columns and some choice of the rows make all cells equal."""
     width = len(candidates[0][1])
     if len(predicted[0]) != width and not comparison.extra_columns:
         return False

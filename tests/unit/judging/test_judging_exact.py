@@ -1,4 +1,4 @@
-"""Text equality: what is made uniform, and what is not."""
+"""ExactGrader: the differences that it ignores, and those that count."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from sqlquarry.judging import ExactGrader
 
 def verdict(gold: str | None, predicted: str, dialect: str = "sqlite") -> str:
     record = Record("q", "CREATE TABLE t (a)", gold)
-    object.__setattr__(record, "dialect", dialect)  # also one that an older sqlglot does not know
+    object.__setattr__(record, "dialect", dialect)  # Record would refuse a dialect that sqlglot does not support
     return ExactGrader().grade(record, predicted).verdict
 
 
@@ -30,7 +30,7 @@ def verdict(gold: str | None, predicted: str, dialect: str = "sqlite") -> str:
         ('SELECT a FROM t WHERE b = "1987"', "SELECT a FROM t WHERE b = 1987", "wrong"),
         ("SELECT a FROM t WHERE b = 'X'", 'SELECT a FROM t WHERE b = "X"', "wrong"),
         ("SELECT a FROM t WHERE b = '1.0'", "SELECT a FROM t WHERE b = '1'", "wrong"),
-        # A parser that writes its tree back makes these equal; the right ones are no SQLite, or mean something else.
+        # A parser that writes its tree back makes these equal. The right sides are not SQLite or mean something else.
         ("SELECT length(a) FROM t", "SELECT len(a) FROM t", "wrong"),
         ("SELECT random()", "SELECT rand()", "wrong"),
         ("SELECT a FROM t", "SELECT a FROM t FOR UPDATE", "wrong"),
@@ -38,7 +38,7 @@ def verdict(gold: str | None, predicted: str, dialect: str = "sqlite") -> str:
         ("SELECT a FROM t LIMIT 3", "SELECT a FROM t FETCH FIRST 3 ROWS ONLY", "wrong"),
         ("SELECT a FROM t WHERE b = 1", "SELECT a FROM t WHERE +b = 1", "wrong"),
         ("SELECT a FROM t", "SELECT a FROM t t", "wrong"),
-        # No SQL, but the same words.
+        # Not SQL, but the same words.
         ("SELECT FROM WHERE (x  = 'A'", "select from\nwhere (x = 'A';", "correct"),
         ("SELECT FROM WHERE (x = 'A'", "SELECT FROM WHERE (x = 'a'", "wrong"),
         ("SELECT 'open", "SELECT  'open", "correct"),

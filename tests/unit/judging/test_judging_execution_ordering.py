@@ -1,4 +1,4 @@
-"""When does the order of rows count, in which dialect, and which rows tie?"""
+"""Order of rows: queries for which it counts, rows that tie, and rows that a LIMIT cuts off."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_only_a_top_level_order_by_counts(sql, dialect, want):
             "sqlite",
             "SELECT count(*) n, {}(ORDER BY (count(*))) FROM t ORDER BY n",
         ),
-        # The key's own text, which sqlglot would write in another way.
+        # The text of the key is kept, although sqlglot would spell it differently.
         (
             "SELECT a FROM t ORDER BY CAST(b AS DATE)",
             "sqlite",
@@ -69,6 +69,14 @@ def test_only_a_top_level_order_by_counts(sql, dialect, want):
             "SELECT DISTINCT a, {}(ORDER BY a) FROM t ORDER BY a LIMIT 1",
         ),
         ("SELECT * FROM t ORDER BY b", "sqlite", "SELECT *, {}(ORDER BY b) FROM t ORDER BY b"),
+        ("SELECT (a)FROM t ORDER BY b", "sqlite", "SELECT (a), {}(ORDER BY b)FROM t ORDER BY b"),
+        ("SELECT ALL a FROM t ORDER BY b", "sqlite", "SELECT ALL a, {}(ORDER BY b) FROM t ORDER BY b"),
+        ("SELECT a, b FROM t ORDER BY 2", "sqlite", "SELECT a, b, {}(ORDER BY (b)) FROM t ORDER BY 2"),
+        ("SELECT a, * FROM t ORDER BY 1", "sqlite", "SELECT a, *, {}(ORDER BY (a)) FROM t ORDER BY 1"),
+        # The number of a column behind a star, and numbers without a column.
+        ("SELECT a, * FROM t ORDER BY 2", "sqlite", None),
+        ("SELECT a FROM t ORDER BY 2", "sqlite", None),
+        ("SELECT a FROM t ORDER BY 0", "sqlite", None),
         ("SELECT * FROM t ORDER BY 1", "sqlite", None),
         ("SELECT DISTINCT a FROM t ORDER BY b LIMIT 1", "sqlite", None),
         ("SELECT DISTINCT ON (a) a, b FROM t ORDER BY a, b", "postgres", None),
@@ -77,7 +85,7 @@ def test_only_a_top_level_order_by_counts(sql, dialect, want):
         ("SELECT a FROM t", "sqlite", None),
     ],
 )
-def test_the_rank_is_appended_where_that_is_simple(sql, dialect, want):
+def test_the_rank_is_appended_to_a_plain_select(sql, dialect, want):
     found = with_order_keys(sql, dialect)
     assert found == (want and (want.format("DENSE_RANK() OVER "), 1))
 
@@ -120,7 +128,7 @@ def test_keys_are_found_among_the_columns_of_the_result(sql, names, want):
         ("SELECT a FROM t ORDER BY b", None),
     ],
 )
-def test_where_a_limit_cuts(sql, want):
+def test_a_limit_is_cut_off_and_its_offset_is_read(sql, want):
     assert limit_of(sql) == want
 
 
@@ -144,12 +152,12 @@ def test_brackets_and_comments_do_not_hide_an_order(sql, dialect, want):
 @pytest.mark.parametrize(
     ("sql", "dialect", "key"),
     [
-        # What SQLite reads as a column's number or alias (resolve.c): brackets and a collation change nothing.
+        # SQLite reads these as a column's number or alias, also in brackets and with a collation (resolve.c).
         ("SELECT a, b AS c FROM t ORDER BY (2) DESC", "sqlite", "(b) DESC"),
         ("SELECT a, b AS c FROM t ORDER BY 2 COLLATE NOCASE", "sqlite", "(b) COLLATE NOCASE"),
         ("SELECT a, b AS c FROM t ORDER BY ((c) COLLATE RTRIM) ASC", "sqlite", "(b) COLLATE RTRIM ASC"),
         ("SELECT a, b AS c FROM t ORDER BY (c) NULLS LAST", "postgres", "(b) NULLS LAST"),
-        # Columns that are called like a direction or a clause.
+        # Columns that have the name of a direction or a clause.
         ("SELECT a FROM t ORDER BY t.last", "sqlite", "t.last"),
         ("SELECT a FROM t ORDER BY t.first DESC NULLS LAST, b", "sqlite", "t.first DESC NULLS LAST, b"),
         ('SELECT a FROM t ORDER BY t."desc"', "sqlite", 't."desc"'),
@@ -157,7 +165,7 @@ def test_brackets_and_comments_do_not_hide_an_order(sql, dialect, want):
         ("(SELECT a FROM t ORDER BY b)", "duckdb", "b"),
     ],
 )
-def test_keys_mean_what_the_database_takes_them_for(sql, dialect, key):
+def test_keys_have_the_same_meaning_as_in_the_database(sql, dialect, key):
     found = with_order_keys(sql, dialect)
     assert found is not None
     assert f", DENSE_RANK() OVER (ORDER BY {key}) FROM" in found.sql
@@ -168,7 +176,7 @@ def test_keys_without_a_name_are_not_ranked(key):
     assert with_order_keys(f"SELECT a, b FROM t ORDER BY {key}") is None
 
 
-def test_rows_that_fetch_first_keeps_are_a_cut():
+def test_fetch_first_is_cut_off_like_a_limit():
     query = "SELECT a FROM t ORDER BY b"
     assert limit_of(f"{query} OFFSET 2 ROWS FETCH FIRST 3 ROWS ONLY", "postgres") == (query, 2)
     assert limit_of(f"({query} LIMIT 3)", "postgres") == (query, 0)

@@ -1,4 +1,4 @@
-"""SQL out of chatty answers."""
+"""Extraction of SQL from answers with markup and prose."""
 
 import pytest
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Features of gold queries, by which reports are sliced."""
+
 import pytest
 
 from sqlquarry.judging.sql.features import features, query_features
@@ -5,7 +7,7 @@ from sqlquarry.records import Record
 
 SCHEMA = "".join(f"CREATE TABLE t{i} (id INT, a INT);\n" for i in range(5))
 
-# Levels that the Spider paper and its evaluation script give to these (or queries of the same shape).
+# Levels of the Spider paper and its evaluation script for these queries, or for queries of the same shape.
 HARDNESS = [
     ("SELECT count(*) FROM singer", "easy"),
     ("SELECT DISTINCT country FROM singer WHERE age > 20", "easy"),
@@ -51,7 +53,7 @@ def test_nesting_and_set_operations():
 
 
 @pytest.mark.parametrize("sql", [None, "SELECT FROM WHERE", "DROP TABLE t", "SELECT 1; SELECT 2"])
-def test_no_slices_where_the_query_is_unknown(sql):
+def test_no_slices_if_the_query_is_unknown(sql):
     assert features(Record("q", SCHEMA, sql)) == {}
 
 

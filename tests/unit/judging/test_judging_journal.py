@@ -1,7 +1,8 @@
-"""Journal and judge: nothing judged or asked twice, nothing lost, stopped at a budget."""
+"""Judge with a journal: nothing is answered or judged twice, nothing is lost, and a budget stops it."""
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ RECORDS = [Record(f"question {i}", "CREATE TABLE t (a)", f"SELECT {i}", id=f"r{i
 
 
 class Counting:
-    """Right where the texts are equal; remembers what it was asked."""
+    """A grader that compares texts and remembers what it was asked."""
 
     name = "counting"
     cost_usd = 0.0
@@ -76,11 +77,11 @@ def test_verdicts_are_reused_but_unjudged_records_are_tried_again(tmp_path, kind
     assert repeated.entries == report.entries
     renamed = [Record(r.question, r.schema, r.sql, id="other") for r in RECORDS]
     SQLJudge([again], journal=tmp_path / "a" / "j.jsonl").judge(renamed, predictions)
-    assert len(again.seen) == 2  # an id is only a place in a file
+    assert len(again.seen) == 2  # an id only locates a record in its file
 
 
 @pytest.mark.parametrize("version", ["2", None])
-def test_another_grader_or_one_without_a_fingerprint_judges_anew(tmp_path, version):
+def test_a_changed_grader_or_one_without_a_fingerprint_judges_again(tmp_path, version):
     SQLJudge([Counting()], journal=tmp_path / "j").judge(RECORDS, ["SELECT 0"] * 10)
     other = Counting(version)
     SQLJudge([other], journal=tmp_path / "j").judge(RECORDS, ["SELECT 0"] * 10)
@@ -88,12 +89,12 @@ def test_another_grader_or_one_without_a_fingerprint_judges_anew(tmp_path, versi
 
 
 def test_answers_before_an_error_are_kept_and_not_asked_again(tmp_path):
-    failing, whole = Answering(fail_at=5), Answering()
+    failing, working = Answering(fail_at=5), Answering()
     judge = SQLJudge([Counting()], journal=tmp_path / "j", batch_size=4)
     with pytest.raises(BedrockError, match="gone"):
         judge.evaluate(RECORDS, failing)
-    report = judge.evaluate(RECORDS, whole)
-    assert failing.asked + whole.asked == [record.id for record in RECORDS]
+    report = judge.evaluate(RECORDS, working)
+    assert failing.asked + working.asked == [record.id for record in RECORDS]
     assert [entry.answer for entry in report.entries] == [record.sql for record in RECORDS]
     assert report.info.records_left == 0
 
@@ -104,8 +105,8 @@ def test_a_budget_stops_before_the_next_batch(tmp_path):
     assert len(report.entries) == 6
     assert report.info.records_left == 4
     assert report.info.cost_usd == 1.5
-    assert "1.50 USD spent of a budget of 1.00 USD" in report.info.stopped
-    assert judge.judge(RECORDS[:6], ["SELECT 1"] * 6).info.stopped == ""  # what is noted costs nothing
+    assert re.findall(r"[\d.]+", report.info.stopped) == ["1.50", "1.00"], "spent, and the budget"
+    assert judge.judge(RECORDS[:6], ["SELECT 1"] * 6).info.stopped == ""  # verdicts in the journal cost nothing
 
 
 def test_graders_run_at_the_same_time():
@@ -129,16 +130,16 @@ def test_options_out_of_range_are_named(options):
         SQLJudge([Counting()], **options)
 
 
-def test_a_generator_with_another_number_of_answers_is_refused():
+def test_a_generator_with_a_different_number_of_answers_is_refused():
     class Short:
         def generate(self, _):
             return []
 
-    with pytest.raises(JudgingError, match="0 answers to 10 records"):
+    with pytest.raises(JudgingError, match=r"\b0\b.*\b10\b"):
         SQLJudge([Counting()]).evaluate(RECORDS, Short())
 
 
-def test_a_torn_line_is_dropped_and_a_foreign_file_refused(tmp_path):
+def test_a_partial_line_is_dropped_and_a_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "j.jsonl"
     journal = Journal(path)
     journal.add("a", {"x": 1})
@@ -150,10 +151,11 @@ def test_a_torn_line_is_dropped_and_a_foreign_file_refused(tmp_path):
     journal.close()
     assert Journal(path).get("b") == {"x": 2}
     path.write_text("question,sql\n")
-    with pytest.raises(JudgingError, match="line 1 is not a journal line"):
+    with pytest.raises(JudgingError, match=r"j\.jsonl, line 1\b"):
         Journal(path)
-    with pytest.raises(JudgingError, match="cannot be opened"):
+    with pytest.raises(JudgingError) as caught:
         Journal(tmp_path)
+    assert isinstance(caught.value.__cause__, IsADirectoryError)
 
 
 def test_keys_depend_on_every_part():
@@ -161,7 +163,7 @@ def test_keys_depend_on_every_part():
     assert len({content_key("a"), content_key("b"), content_key("a", None), content_key(["a"])}) == 4
 
 
-def test_a_killed_run_continues_where_it_was(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent(
@@ -200,5 +202,5 @@ def test_a_killed_run_continues_where_it_was(tmp_path):
     assert before < 60
     finished = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
     assert finished.stdout == "60\n"
-    # At most the one that was being judged at the kill is judged again.
+    # At most the prediction that was being judged at the kill is judged again.
     assert len(seen.read_text().splitlines()) in (60, 61)

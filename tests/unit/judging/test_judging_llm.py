@@ -1,8 +1,9 @@
-"""LLMGrader with scripted judges: verdicts, votes, failures, usage."""
+"""LLMGrader with scripted judges: verdicts, votes, failures and usage."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candid
 from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
+from sqlquarry.judging.llm.judge_model import UNREADABLE
+from sqlquarry.judging.llm.votes import INCONSISTENT
 
 
 def test_scores_become_verdicts_by_the_passing_score_and_say_why() -> None:
@@ -26,12 +29,13 @@ def test_scores_become_verdicts_by_the_passing_score_and_say_why() -> None:
     assert LLMGrader(judge, passing_score=20).grade(RECORD, WRONG).verdict == "correct"
 
 
-def test_many_records_are_one_batch_and_what_needs_no_judge_is_not_asked() -> None:
+def test_many_records_are_one_batch_without_those_that_need_no_judge() -> None:
     judge = Scripted()
     records = [RECORD, RECORD.asked, RECORD, RECORD]
     verdicts = LLMGrader(judge).grade_all(records, [RIGHT, RIGHT, "", WRONG])
     assert [one.verdict for one in verdicts] == ["correct", "unjudged", "wrong", "wrong"]
-    assert [one.reason for one in verdicts[1:3]] == ["the record has no gold SQL", "no SQL in the answer"]
+    assert "gold SQL" in verdicts[1].reason
+    assert "gold" not in verdicts[2].reason
     assert all(one.details["kind"] == "llm" for one in verdicts)
     assert [len(batch) for batch in judge.batches] == [2]
     assert LLMGrader(judge).grade_all([RECORD], [""])[0].verdict == "wrong"
@@ -39,7 +43,7 @@ def test_many_records_are_one_batch_and_what_needs_no_judge_is_not_asked() -> No
     assert len(judge.batches) == 1
 
 
-def test_structured_judges_get_schema_and_constant_rubric_apart() -> None:
+def test_structured_judges_get_schema_and_rubric_separately() -> None:
     judge = Structured(lambda prompt: {"reason": "r", "verdict": 95 if "COUNT" in candidate_in(prompt) else 0})
     generator: StructuredGenerator = judge
     assert [one.verdict for one in LLMGrader(generator).grade_all([RECORD] * 2, [RIGHT, WRONG])] == ["correct", "wrong"]
@@ -51,14 +55,14 @@ def test_structured_judges_get_schema_and_constant_rubric_apart() -> None:
     assert not any("0 to 100" in prompt for prompt in prompts)
 
 
-def test_the_strict_rubric_names_the_mistake() -> None:
+def test_the_strict_rubric_reports_the_mistake() -> None:
     judge = Structured(lambda _: {"reason": "no filter", "mistake": "wrong filter", "verdict": "wrong"})
     verdict = LLMGrader(judge, rubric="strict").grade(RECORD, WRONG)
     assert (verdict.verdict, verdict.reason, verdict.details["mistake"]) == ("wrong", "no filter", "wrong filter")
     assert judge.asked[0][1]["properties"]["mistake"]["enum"] == ["none", *STRICT.mistakes]
 
 
-def test_a_rubric_of_ones_own() -> None:
+def test_a_rubric_of_the_user() -> None:
     rubric = Rubric("german", "Richtig oder falsch?", {"richtig": 100, "falsch": 0}, passing_score=100)
     judge = Scripted(lambda prompt: tags(prompt, "richtig"))
     assert LLMGrader(judge, rubric=rubric).grade(RECORD, RIGHT).verdict == "correct"
@@ -66,12 +70,12 @@ def test_a_rubric_of_ones_own() -> None:
     assert "richtig | falsch" in judge.prompts[0]
 
 
-def test_what_cannot_be_read_is_asked_once_more_and_then_unjudged() -> None:
+def test_a_question_with_an_unreadable_reply_is_asked_once_more_and_then_unjudged() -> None:
     replies = iter(["no idea", "still none"])
     judge = Scripted(lambda prompt: next(replies, honest(prompt)))
     grader = LLMGrader(judge)
     verdict = grader.grade(RECORD, RIGHT)
-    assert (verdict.verdict, verdict.reason, verdict.details["score"]) == ("unjudged", "unreadable reply", None)
+    assert (verdict.verdict, verdict.reason, verdict.details["score"]) == ("unjudged", UNREADABLE, None)
     assert grader.usage == JudgeUsage(2, 200, 20)
     replies = iter(["no idea"])
     assert grader.grade(RECORD, RIGHT).verdict == "correct"
@@ -86,26 +90,27 @@ def test_a_panel_votes_and_the_median_counts() -> None:
     ]  # fmt: skip
     assert verdict.details["model"] == "m95, m40, m100"
     split = LLMGrader(judges[:2]).grade(RECORD, RIGHT)
-    assert (split.verdict, split.reason) == ("unjudged", "no majority among the votes")
+    assert split.verdict == "unjudged"
+    assert [vote["verdict"] for vote in split.details["votes"]] == ["correct", "wrong"]
 
 
 def test_repeats_are_votes_of_one_judge() -> None:
     scores = iter([100, 0, 100])
     verdict = LLMGrader(Scripted(lambda prompt: tags(prompt, next(scores))), repeats=3).grade(RECORD, RIGHT)
     assert (verdict.verdict, len(verdict.details["votes"])) == ("correct", 3)
-    # An unreadable vote is no vote for either side: 1 of 2 is no majority.
+    # An unreadable vote counts for neither side, and 1 of 2 is not a majority.
     replies = iter([100, "?", "?"])
     verdict = LLMGrader(Scripted(lambda prompt: tags(prompt, next(replies))), repeats=2).grade(RECORD, RIGHT)
-    assert (verdict.verdict, verdict.reason) == ("unjudged", "unreadable reply")
+    assert (verdict.verdict, verdict.reason) == ("unjudged", UNREADABLE)
 
 
-def test_with_swap_only_votes_that_hold_in_both_orders_count() -> None:
+def test_with_swap_only_votes_that_are_the_same_in_both_orders_count() -> None:
     def first_is_best(prompt: str) -> str:
         return tags(prompt, 100 if prompt.index("<candidate-") < prompt.index("<reference-") else 0)
 
     biased, fair = Scripted(first_is_best), Scripted()
     verdict = LLMGrader(biased, swap=True).grade(RECORD, RIGHT)
-    assert (verdict.verdict, verdict.reason) == ("unjudged", "another verdict in the other order")
+    assert (verdict.verdict, verdict.reason) == ("unjudged", INCONSISTENT)
     assert verdict.details["votes"][0]["scores"] == [0, 100]
     assert len(biased.prompts) == 2
     verdicts = LLMGrader(fair, swap=True, repeats=2).grade_all([RECORD] * 2, [RIGHT, WRONG])
@@ -123,20 +128,20 @@ def test_a_request_that_fails_leaves_only_its_record_unjudged() -> None:
     assert [one.verdict for one in verdicts] == [
         "correct", "wrong", "unjudged", "correct", "wrong", "correct", "correct",
     ]  # fmt: skip
-    assert verdicts[2].reason == "the judge failed: RuntimeError"
+    assert verdicts[2].reason.endswith(": RuntimeError")
     assert "secret" not in str(verdicts)
 
 
-def test_the_code_of_an_aws_error_is_named() -> None:
+def test_the_code_of_an_aws_error_is_reported() -> None:
     from botocore.exceptions import ClientError
 
     error = BedrockError("secret")
     error.__cause__ = ClientError({"Error": {"Code": "ThrottlingException", "Message": "secret"}}, "Converse")
     verdict = LLMGrader(Scripted(lambda _: error)).grade(RECORD, RIGHT)
-    assert verdict.reason == "the judge failed: BedrockError (ThrottlingException)"
+    assert verdict.reason.endswith(": BedrockError (ThrottlingException)")
 
 
-def test_answers_that_an_error_carries_are_not_asked_for_again() -> None:
+def test_partial_answers_of_an_error_are_not_requested_again() -> None:
     calls: list[int] = []
 
     class Partial:
@@ -154,12 +159,10 @@ def test_answers_that_an_error_carries_are_not_asked_for_again() -> None:
     assert calls == [3]
 
 
-def test_after_five_failures_in_a_row_it_stops_and_keeps_what_is_done() -> None:
+def test_after_five_failures_in_a_row_it_stops_and_keeps_finished_judgements() -> None:
     judge = Scripted(lambda prompt: honest(prompt) if "FROM t" in candidate_in(prompt) else ConnectionError("down"))
     grader = LLMGrader(judge)
-    with pytest.raises(
-        JudgeFailedError, match=r"scripted failed 5 times in a row, last with ConnectionError"
-    ) as caught:
+    with pytest.raises(JudgeFailedError, match=r"scripted\b.*\b5\b.*\bConnectionError") as caught:
         grader.grade_all([RECORD] * 22, [RIGHT, WRONG, *["SELECT 1"] * 20])
     assert isinstance(caught.value, JudgingError)
     partial = caught.value.partial
@@ -172,17 +175,17 @@ def test_configuration_errors_and_wrong_numbers_of_answers_end_the_run() -> None
         def generate(self, inputs: Any, /) -> list[Generation]:  # noqa: ARG002 - the protocol's
             return []
 
-    with pytest.raises(ConfigError, match="minimum"):
-        LLMGrader(Scripted(lambda _: ConfigError("minimum"))).grade(RECORD, RIGHT)
-    with pytest.raises(JudgingError, match="0 answers to 1 prompts"):
+    with pytest.raises(ConfigError, match="min_records"):
+        LLMGrader(Scripted(lambda _: ConfigError("min_records"))).grade(RECORD, RIGHT)
+    with pytest.raises(JudgingError, match=r"\b0\b.*\b1\b"):
         LLMGrader(Short()).grade(RECORD, RIGHT)
-    with pytest.raises(JudgingError, match="1 records, but 2 predictions"):
+    with pytest.raises(JudgingError, match=r"\b1\b.*\b2\b"):
         LLMGrader(Scripted()).grade_all([RECORD], [RIGHT, RIGHT])
-    with pytest.raises(ConfigError, match=r"judge is 3, .* generate"):
+    with pytest.raises(ConfigError, match=r"judge\b.*\b3\b.*generate"):
         LLMGrader(3)  # type: ignore[arg-type] - what the test is about
 
 
-def test_a_batch_judge_is_asked_once_whatever_comes() -> None:
+def test_a_batch_judge_is_asked_only_once() -> None:
     class Batch:
         min_records = 2
 
@@ -198,7 +201,8 @@ def test_a_batch_judge_is_asked_once_whatever_comes() -> None:
     judge = Batch()
     verdicts = LLMGrader(judge).grade_all([RECORD] * 3, [RIGHT] * 3)
     assert [one.verdict for one in verdicts] == ["correct", "unjudged", "unjudged"]
-    assert [one.reason for one in verdicts[1:]] == ["the judge failed: BedrockError", "unreadable reply"]
+    assert verdicts[1].reason.endswith(": BedrockError")
+    assert verdicts[2].reason == UNREADABLE
     assert judge.calls == 1
 
 
@@ -231,7 +235,7 @@ def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
     assert LLMGrader(Scripted()).fingerprint(RECORD) is None
 
 
-def test_a_model_id_has_to_be_made_a_model() -> None:
+def test_a_model_id_is_not_a_judge() -> None:
     for judge in ("global.a", ["global.a", "global.b"]):
         with pytest.raises((ConfigError, JudgingError), match="generate"):
             LLMGrader(judge)  # type: ignore[arg-type] - the mistake under test
@@ -239,14 +243,14 @@ def test_a_model_id_has_to_be_made_a_model() -> None:
     assert named.grade(RECORD, RIGHT).details["model"] == "global.a, global.b"
 
 
-def test_bad_options_are_named_all_at_once() -> None:
+def test_all_bad_options_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         LLMGrader(Scripted(), rubric="lenient", repeats=0, usd_per_million_tokens=[(1, 2), (3, 4)])
-    for part in ("rubric is 'lenient'", "repeats is 0", "usd_per_million_tokens is"):
-        assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="there is no judge"):
+    for pattern in (r"rubric\b.*'lenient'", r"repeats\b.*\b0\b", r"usd_per_million_tokens\b.*\[\(1, 2\), \(3, 4\)\]"):
+        assert re.search(pattern, str(caught.value))
+    with pytest.raises(ConfigError, match=r"\bjudge\b"):
         LLMGrader([])
-    with pytest.raises(JudgingError, match="passing_score 101 leaves only one"):
+    with pytest.raises(JudgingError, match=r"passing_score\b.*\b101\b"):
         LLMGrader(Scripted(), passing_score=101)
-    with pytest.raises(JudgingError, match="instructions are empty"):
+    with pytest.raises(JudgingError, match=r"'x'.*\binstructions\b"):
         Rubric("x", " ", {"a": 100, "b": 0}, 50)

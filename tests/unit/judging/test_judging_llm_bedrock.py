@@ -1,4 +1,4 @@
-"""LLMGrader over FoundationModel, whatever the model can do: the two meet only in a protocol."""
+"""LLMGrader with FoundationModel, for models with and without structured output and tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlquarry.judging.llm import LLMGrader
 
 
 class Bedrock:
-    """A boto3 session and client whose model lacks some features, and grades honestly."""
+    """A boto3 session and client whose model lacks some features and grades honestly."""
 
     def __init__(self, *lacks: str) -> None:
         self.lacks, self.requests = lacks, list[dict[str, Any]]()
@@ -56,7 +56,7 @@ def test_verdicts_are_the_same_with_structured_output_with_a_tool_and_with_tags(
     assert "global.judge" in str(grader.fingerprint(RECORD))
 
 
-def test_a_model_without_access_ends_the_run_with_the_services_words_as_its_cause() -> None:
+def test_a_model_without_access_ends_the_run_with_the_error_of_the_service_as_cause() -> None:
     class Closed(Bedrock):
         def converse(self, **request: Any) -> dict[str, Any]:
             self.requests.append(request)
@@ -64,7 +64,7 @@ def test_a_model_without_access_ends_the_run_with_the_services_words_as_its_caus
 
     bedrock = Closed()
     grader = LLMGrader(sq.FoundationModel("global.judge", session=bedrock, concurrency=1, show_progress=False))
-    with pytest.raises(JudgeFailedError, match=r"last with BedrockError \(AccessDeniedException\)") as caught:
+    with pytest.raises(JudgeFailedError, match=r"BedrockError \(AccessDeniedException\)") as caught:
         grader.grade_all([RECORD] * 100, [RIGHT] * 100)
     assert isinstance(caught.value.__cause__, BedrockError)
     assert len(bedrock.requests) < 20

@@ -1,3 +1,5 @@
+"""Classes of mistakes in wrong predictions."""
+
 import pytest
 
 from sqlquarry.answers import Judgement
@@ -27,7 +29,7 @@ def judged(verdict="wrong", error=None):
         ("other", "other"),
     ],
 )
-def test_what_the_database_said(error, word):
+def test_an_error_of_the_database_decides(error, word):
     assert mistake(RECORD, "SELECT 1", judged(error=error), truncated=False) == word
 
 
@@ -50,22 +52,22 @@ def test_what_the_database_said(error, word):
         (("ORDER BY 2 DESC", ""), "wrong order"),
         (("ORDER BY 2 DESC", "ORDER BY 2 DESC LIMIT 1"), "wrong order"),
         (("SELECT T1.name", "SELECT T1.nick"), "wrong column"),
-        (("T1.x > 5", "5 < T1.x"), "other"),  # the same, so nothing says why it is wrong
+        (("T1.x > 5", "5 < T1.x"), "other"),  # no part differs, so nothing explains the verdict
     ],
 )
-def test_the_part_that_differs(change, word):
+def test_the_part_that_differs_decides(change, word):
     predicted = GOLD.replace(*change)
     assert predicted != GOLD
     assert mistake(RECORD, predicted, judged(), truncated=False) == word
     assert word in MISTAKES
 
 
-def test_the_first_part_in_a_fixed_order_counts():
+def test_the_first_part_that_differs_decides():
     predicted = GOLD.replace("T1.x > 5", "T1.x > 6").replace("JOIN b", "JOIN c").replace("DESC", "ASC")
     assert mistake(RECORD, predicted, judged(), truncated=False) == "wrong join"
 
 
-def test_names_of_tables_and_quotes_make_no_difference():
+def test_names_of_tables_and_quotes_are_ignored():
     record = Record("q", "s", "SELECT name FROM a WHERE b = 'Bob'")
     assert (
         mistake(record, 'SELECT T.NAME FROM a AS T WHERE T.b = "Bob" AND c = 1', judged(), truncated=False)
@@ -74,12 +76,12 @@ def test_names_of_tables_and_quotes_make_no_difference():
     assert mistake(record, 'SELECT T.nick FROM a AS T WHERE T.b = "Bob"', judged(), truncated=False) == "wrong column"
 
 
-def test_the_nearest_of_several_golds_counts():
+def test_the_nearest_of_several_golds_is_compared():
     record = Record("q", "s", "SELECT a FROM t JOIN u WHERE c = 2", alternatives=("SELECT a FROM t WHERE c = 1",))
     assert mistake(record, "SELECT a FROM t WHERE c = 3", judged(), truncated=False) == "wrong filter"
 
 
-def test_no_comparison_needed():
+def test_cases_that_need_no_comparison():
     assert mistake(RECORD, GOLD, judged("correct"), truncated=False) is None
     assert mistake(RECORD, GOLD, judged("correct"), truncated=True) is None
     assert mistake(RECORD, GOLD, judged("unjudged"), truncated=True) == "unjudged"

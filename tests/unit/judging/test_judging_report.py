@@ -1,4 +1,4 @@
-"""The judge and its report: counting, refusing bad input, comparing, JSON."""
+"""The judge and its report: counts, bad input, comparisons and JSON."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def _analysis(monkeypatch):
 
 
 class KeyGrader:
-    """Correct if the answer is the gold SQL; "SELECT 4" cannot be judged."""
+    """A grader that accepts the gold SQL and cannot judge "SELECT 4"."""
 
     def __init__(self, name="key"):
         self.name = name
@@ -52,7 +52,7 @@ class KeyGrader:
 
 
 class Scripted:
-    """A generator that knows all answers but two, and remembers what it was shown."""
+    """A generator that answers all but two records correctly and remembers what it was shown."""
 
     def __init__(self):
         self.shown = []
@@ -67,7 +67,7 @@ def report() -> sq.Report:
     return sq.SQLJudge([KeyGrader()]).judge(RECORDS, [f"SELECT {i if i != 2 else 9};" for i in range(6)])
 
 
-def test_unjudged_records_are_counted_apart():
+def test_unjudged_records_are_counted_separately():
     share = report().accuracy()
     assert (share.value, share.n, share.unjudged) == (4 / 5, 5, 1)
     assert share.low < 0.8 < share.high
@@ -83,10 +83,10 @@ def test_groups_keep_their_order_and_add_up():
 def test_summary_shows_interval_and_unjudged():
     text = report().summary()
     assert re.search(r"key +80\.0% +37\.6% – +96\.4% +5 +1", text)
-    assert "unjudged by key: no database (1: #5)" in text
+    assert "key: no database (1: #5)" in text
 
 
-def test_summary_names_the_records_of_each_reason_and_counts_the_rest():
+def test_the_summary_lists_records_of_each_reason_and_counts_the_rest():
     entries = []
     for reason in range(14):
         for i in range(20 - reason):
@@ -95,8 +95,8 @@ def test_summary_names_the_records_of_each_reason_and_counts_the_rest():
                 ReportEntry(record, "", "", False, (Judgement("execution", "unjudged", f"reason {reason}"),))
             )
     lines = Report(("execution",), tuple(entries)).summary().splitlines()
-    assert "unjudged by execution: reason 0 (20: 0-0, 0-1, 0-2, 0-3, 0-4, …)" in lines
-    assert "unjudged for 4 other reasons (34)" in lines
+    assert lines[2].endswith("execution: reason 0 (20: 0-0, 0-1, 0-2, 0-3, 0-4, …)")
+    assert re.findall(r"\d+", lines[-1]) == ["4", "34"], "other reasons, and their records"
     assert len(lines) == 2 + 10 + 1
 
 
@@ -109,11 +109,11 @@ def test_reports_are_compared_by_a_grader_that_both_have():
     )
     assert compare_reports(turned, after).fixed == compare_reports(before, after).fixed == 2
     assert compare_reports(after, turned).broken == 2
-    with pytest.raises(JudgingError, match="share no grader"):
+    with pytest.raises(JudgingError, match=r"\bllm\b.*\bexecution\b"):
         compare_reports(renamed, after)
 
 
-def test_a_large_report_is_written_a_record_at_a_time(tmp_path):
+def test_a_report_has_one_line_per_record(tmp_path):
     some = report()
     some.to_json(tmp_path / "r.json")
     assert len((tmp_path / "r.json").read_text().splitlines()) == len(RECORDS) + 2
@@ -125,7 +125,7 @@ def test_json_round_trip(tmp_path):
     assert sq.Report.from_json(tmp_path / "r.json") == some
 
 
-def test_lists_are_taken_for_tuples(tmp_path):
+def test_lists_are_accepted_for_tuples(tmp_path):
     some = report()
     entries = [dataclasses.replace(one, judgements=list(one.judgements)) for one in some.entries]
     assert Report(list(some.graders), entries, some.info) == some
@@ -133,7 +133,7 @@ def test_lists_are_taken_for_tuples(tmp_path):
     assert sq.Report.from_json(tmp_path / "r.json") == some
 
 
-def test_json_holds_what_utf8_cannot(tmp_path):
+def test_json_stores_text_that_utf8_cannot_encode(tmp_path):
     # A service may cut an answer in the middle of an emoji.
     cut = sq.SQLJudge([KeyGrader()]).judge(RECORDS[:1], ["SELECT '\ud83d"])
     cut.to_json(tmp_path / "new folder" / "r.json")
@@ -141,18 +141,17 @@ def test_json_holds_what_utf8_cannot(tmp_path):
     assert sq.Report.from_json(tmp_path / "new folder" / "r.json") == cut
 
 
-def test_a_verdict_that_nothing_would_count_is_refused():
-    with pytest.raises(
-        JudgingError, match="'mine' gave the verdict 'right'; it must be one of correct, wrong, unjudged"
-    ):
+def test_an_unknown_verdict_is_refused():
+    with pytest.raises(JudgingError, match=r"'mine'.*'right'.*correct, wrong, unjudged"):
         Judgement("mine", "right")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 3, "graders": ["a"], "entries": [{}]}'])
 def test_from_json_refuses_other_files(tmp_path, content):
     (tmp_path / "r.json").write_text(content)
-    with pytest.raises(JudgingError, match=r"r\.json is not a report"):
+    with pytest.raises(JudgingError, match=r"r\.json") as caught:
         sq.Report.from_json(tmp_path / "r.json")
+    assert caught.value.__cause__ is not None, "it is not taken for another format"
 
 
 @pytest.mark.parametrize(
@@ -163,37 +162,38 @@ def test_from_json_refuses_another_info(tmp_path, wrong):
     content = json.loads((tmp_path / "r.json").read_text())
     content["info"] |= wrong
     (tmp_path / "r.json").write_text(json.dumps(content))
-    with pytest.raises(JudgingError, match=r"r\.json is not a report"):
+    with pytest.raises(JudgingError, match=r"r\.json") as caught:
         sq.Report.from_json(tmp_path / "r.json")
+    assert caught.value.__cause__ is not None, "it is not taken for another format"
 
 
 def test_from_json_refuses_another_version(tmp_path):
     report().to_json(tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text()) | {"version": 99}
     (tmp_path / "r.json").write_text(json.dumps(content))
-    with pytest.raises(JudgingError, match="format 99"):
+    with pytest.raises(JudgingError, match=r"r\.json\b.*\b99\b"):
         sq.Report.from_json(tmp_path / "r.json")
 
 
 def test_bad_input_is_refused_before_any_grading():
     grader = KeyGrader()
-    with pytest.raises(JudgingError, match="at least one grader"):
+    with pytest.raises(JudgingError, match=r"\bgraders\b"):
         sq.SQLJudge([])
-    with pytest.raises(JudgingError, match="several graders are named key"):
+    with pytest.raises(JudgingError, match=r"\bkey\b.*name="):
         sq.SQLJudge([grader, KeyGrader()])
     judge = sq.SQLJudge([grader, KeyGrader("other")])
-    with pytest.raises(JudgingError, match="6 records, but 1 predictions"):
+    with pytest.raises(JudgingError, match=r"\b6\b.*\b1\b"):
         judge.judge(RECORDS, ["SELECT 1"])
-    with pytest.raises(JudgingError, match="prediction 5 is a NoneType"):
+    with pytest.raises(JudgingError, match=r"\b5\b.*\bNoneType\b"):
         judge.judge(RECORDS, ["SELECT 1"] * 5 + [None])
-    with pytest.raises(JudgingError, match="no records"):
+    with pytest.raises(JudgingError, match=r"^records\b"):
         judge.judge([], [])
     assert grader.seen == []
-    with pytest.raises(JudgingError, match="no grader 'x', only key"):
+    with pytest.raises(JudgingError, match=r"'x'.*\bkey\b"):
         report().accuracy("x")
 
 
-def test_evaluate_hides_the_gold_and_flags_what_was_cut():
+def test_evaluate_hides_the_gold_and_flags_answers_that_were_cut():
     generator = Scripted()
     result = sq.SQLJudge([KeyGrader()]).evaluate(RECORDS, generator)
     assert [record.sql for record in generator.shown] == [None] * 6
@@ -213,18 +213,18 @@ def test_slices_by_the_gold_sql_and_by_database():
     assert [share.n + share.unjudged for share in found["database"].values()] == [4, 4, 4]
     own = slices(some, by={"parity": lambda record: str(int(record.id[1:]) % 2)})
     assert list(own["parity"]) == ["0", "1"]
-    with pytest.raises(JudgingError, match="no grader 'x'"):
+    with pytest.raises(JudgingError, match="'x'"):
         slices(some, grader="x")
 
 
-def test_buckets_come_in_the_order_of_counting():
+def test_buckets_are_in_a_natural_order():
     labels = ["10", "2", "none", "hard", "4-6 tables", "1-3 tables", "easy", "other"]
     some = Report(("execution",), tuple(entry(i, {"execution": "correct"}) for i in range(len(labels))))
     found = slice_places(some, {"label": lambda record: labels[int(record.id[1:])]})["label"]
     assert list(found) == ["none", "easy", "hard", "1-3 tables", "2", "4-6 tables", "10", "other"]
 
 
-def test_too_many_databases_are_no_slice():
+def test_too_many_databases_are_not_a_slice():
     entries = tuple(
         dataclasses.replace(
             entry(i, {"execution": "correct"}), record=Record("q", "CREATE TABLE t (a)", "SELECT 1", f"d{i}")
@@ -256,9 +256,9 @@ def test_compare_counts_records_with_two_verdicts():
     clustered = compare_reports(made("-+-+++" * 5), made("+++-?+" * 5), cluster_by=lambda record: record.database)
     assert clustered.difference == pytest.approx(1 / 5)
     assert clustered.low < clustered.difference < clustered.high
-    with pytest.raises(JudgingError, match="different records"):
+    with pytest.raises(JudgingError, match=r"\brecords\b"):
         compare_reports(made("+++"), made("++"))
-    with pytest.raises(JudgingError, match="no grader 'exact'"):
+    with pytest.raises(JudgingError, match="'exact'"):
         compare_reports(made("++"), made("++", exact="++"), grader="exact")
 
 
@@ -269,49 +269,50 @@ def test_slices_are_compared_with_holms_correction_worst_first():
     assert [c.comparison.difference for c in changes] == sorted(c.comparison.difference for c in changes)
 
 
-def test_accuracy_by_clusters_is_less_sure():
-    some = made("++-" * 30)  # every database is right or wrong as a whole
+def test_accuracy_by_clusters_has_a_wider_interval():
+    some = made("++-" * 30)  # all answers on one database are right or all are wrong
     assert some.accuracy(cluster_by=lambda record: record.database).low < some.accuracy().low
-    with pytest.raises(JudgingError, match="at least 2 clusters"):
+    with pytest.raises(JudgingError, match=r"\b1 clusters\b"):
         some.accuracy(cluster_by=lambda _: "one")
 
 
-def test_an_llm_is_corrected_where_queries_ran_and_else_called_uncalibrated():
-    pattern, said = "+" * 30 + "-" * 10 + "?" * 10, "+" * 28 + "-" * 2 + "+" * 4 + "-" * 6 + "+" * 10
-    calibrated = made(pattern, llm=said, exact="-" * 50)
+def test_an_llm_is_corrected_if_queries_ran_and_uncalibrated_otherwise():
+    pattern, judged = "+" * 30 + "-" * 10 + "?" * 10, "+" * 28 + "-" * 2 + "+" * 4 + "-" * 6 + "+" * 10
+    calibrated = made(pattern, llm=judged, exact="-" * 50)
     head = calibrated.headline("llm")
     assert head.label == "llm (corrected)"
     assert head.estimate == calibrate(calibrated, "llm", "execution").corrected
     assert head.estimate.value != calibrated.accuracy("llm").value
-    assert "as execution shows them on 40 records" in head.note
+    assert re.search(r"\b40\b.*\bexecution\b", head.note)
     assert re.search(r"^llm \(corrected\) ", calibrated.summary(), re.MULTILINE)
     alone = Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(9)))
     assert alone.headline().label == "llm (uncalibrated)"
     assert alone.headline().estimate == alone.accuracy()
-    assert "add an ExecutionGrader" in alone.summary()
-    assert made("+++", llm="+++").headline("llm").label == "llm (uncalibrated)", "too few to calibrate"
+    assert "ExecutionGrader" in alone.summary()
+    assert made("+++", llm="+++").headline("llm").label == "llm (uncalibrated)", "too few records to calibrate"
     assert calibrated.headline("exact").note == ""
 
 
-def test_a_judge_no_better_than_chance_is_not_corrected():
+def test_a_judge_that_is_not_better_than_chance_is_not_corrected():
     half = made("+" * 10 + "-" * 10 + "?" * 5, llm="+-" * 10 + "+" * 5)
     head = half.headline("llm")
     assert head.label == "llm (uncalibrated)"
-    assert "calibration by execution is not possible" in head.note
+    assert head.calibration is not None
+    assert f"execution is {head.calibration.note}" in head.note
     assert head.estimate == half.accuracy("llm")
 
 
-def test_a_stopped_run_says_so():
+def test_the_summary_shows_why_a_run_stopped():
     some = dataclasses.replace(made("++"), info=ReportInfo(stopped="2 USD spent", records_left=40))
-    assert "stopped: 2 USD spent; 40 records are not judged" in some.summary()
+    assert re.search(r"\b2 USD spent\b.*\b40\b", some.summary())
 
 
-def test_reports_of_an_older_format_are_named_as_such(tmp_path):
+def test_reports_of_an_older_format_are_refused(tmp_path):
     made("+-").to_json(tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text()) | {"version": 2}
     content["about"] = content.pop("info")
     (tmp_path / "r.json").write_text(json.dumps(content))
-    with pytest.raises(JudgingError, match="format 2, not 3"):
+    with pytest.raises(JudgingError, match=r"\b2, not 3\b"):
         sq.Report.from_json(tmp_path / "r.json")
 
 

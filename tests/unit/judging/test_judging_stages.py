@@ -1,6 +1,7 @@
-"""Where a pipeline loses accuracy, stage by stage."""
+"""Comparison of stages: the stage at which a pipeline loses accuracy."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -10,7 +11,7 @@ from sqlquarry.judging.report import Report
 from sqlquarry.judging.report.stages import compare_stages
 
 
-def test_the_loss_is_put_where_it_occurs():
+def test_the_loss_is_attributed_to_its_stage():
     adapter, merged = report("+" * 36 + "-" * 4), report("+" * 37 + "-" * 3)
     imported = report("-" * 14 + "+" * 26)
     found = compare_stages({"adapter": adapter, "merged": merged, "imported": imported})
@@ -20,30 +21,31 @@ def test_the_loss_is_put_where_it_occurs():
     assert [step.after for step in found.losses] == ["imported"]
     assert second.adjusted_p == pytest.approx(2 * second.comparison.p_value)
     assert found.whole.difference == pytest.approx(26 / 40 - 36 / 40)
-    assert "accuracy is lost from merged to imported (-27.5 points)" in str(found)
+    assert re.search(r"\bmerged\b.*\bimported\b.*-27\.5", found.verdict)
+    assert found.verdict in str(found)
     assert str(found).count("\n") == 5
 
 
-def test_no_loss_is_said_with_what_would_have_been_found():
+def test_without_a_loss_the_detectable_loss_is_reported():
     found = compare_stages({"a": report("+-" * 50), "b": report("+-" * 50)})
     assert found.losses == ()
-    assert found.verdict.startswith("no step loses accuracy beyond chance; a loss of ")
+    assert f"{100 * found.whole.detectable:.1f} " in found.verdict
 
 
-def test_other_text_with_the_same_verdict_is_counted():
+def test_records_with_a_different_text_but_the_same_verdict_are_counted():
     before = report("++--")
     entries = [
         dataclasses.replace(e, sql=e.sql.replace(" ", "  ") if i else e.sql + " LIMIT 9")
         for i, e in enumerate(before.entries)
     ]
     (step,) = compare_stages({"a": before, "b": Report(before.graders, tuple(entries))}).steps
-    assert step.other_text == 1, "white space is no other text"
+    assert step.other_text == 1, "white space does not count"
 
 
 def test_stages_must_be_two_of_the_same_records():
-    with pytest.raises(JudgingError, match="at least two stages"):
+    with pytest.raises(JudgingError, match=r"\['a'\]"):
         compare_stages({"a": report("+")})
-    with pytest.raises(JudgingError, match="'b' is of other records"):
+    with pytest.raises(JudgingError, match=r"'a'.*'b'"):
         compare_stages({"a": report("+"), "b": report("++")})
-    with pytest.raises(JudgingError, match="no grader 'x'"):
+    with pytest.raises(JudgingError, match="'x'"):
         compare_stages({"a": report("+"), "b": report("+")}, grader="x")

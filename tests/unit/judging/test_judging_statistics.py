@@ -1,8 +1,9 @@
-"""Intervals and tests against scipy's."""
+"""Intervals and tests, compared with scipy and with simulations."""
 
 import functools
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -31,18 +32,18 @@ def test_wilson_interval_is_scipys(pair, confidence):
     assert 0 <= low <= correct / n <= high <= 1
 
 
-def test_nothing_judged_says_nothing():
+def test_an_estimate_without_judged_records():
     nothing = estimate(0, 0, unjudged=3)
     assert math.isnan(nothing.value)
     assert (nothing.low, nothing.high, nothing.n) == (0, 1, 0)
-    assert str(nothing) == "no verdict (0 judged, 3 unjudged)"
+    assert re.findall(r"\w+", str(nothing))[2:] == ["0", "judged", "3", "unjudged"]
     assert str(estimate(3, 4)) == "75.0% [30.1%, 95.4%] (n=4)"
 
 
 @pytest.mark.parametrize("bad", [(2, 1, 0.95), (-1, 1, 0.95), (1, 1, 1.0)])
 def test_impossible_counts_are_refused(bad):
     correct, n, confidence = bad
-    with pytest.raises(JudgingError, match="needs 0 <= correct <= n"):
+    with pytest.raises(JudgingError, match=re.escape(f"({correct}, {n}, {confidence})")):
         wilson_interval(correct, n, confidence=confidence)
 
 
@@ -61,7 +62,7 @@ def test_bootstrap_interval_covers_the_truth():
     assert 0.90 <= hits / 150 <= 0.99
 
 
-def test_only_the_clustered_interval_covers_where_records_of_a_cluster_fall_together():
+def test_only_the_clustered_interval_covers_the_truth_if_records_depend_on_their_cluster():
     draw = random.Random(2)
     hits = {"clustered": 0, "independent": 0}
     for _ in range(100):
@@ -87,10 +88,10 @@ def test_copies_of_a_record_in_its_own_cluster_add_nothing(values, copies):
     assert bootstrap_interval(values) == want, "the same input gives the same interval"
 
 
-def test_bootstrap_refuses_what_has_no_spread_to_show():
-    with pytest.raises(JudgingError, match="at least 2 clusters"):
+def test_the_bootstrap_refuses_a_single_cluster_and_missing_names():
+    with pytest.raises(JudgingError, match=r"\b1 clusters, 2 names and 2 values\b"):
         bootstrap_interval([1.0, 0.0], ["a", "a"])
-    with pytest.raises(JudgingError, match="one for each value"):
+    with pytest.raises(JudgingError, match=r"\b2 clusters, 2 names and 3 values\b"):
         bootstrap_interval([1.0, 0.0, 1.0], ["a", "b"])
 
 
@@ -110,7 +111,7 @@ def test_a_comparison_backwards_is_its_mirror_image(pairs):
     assert (forth.fixed, forth.broken, forth.p_value) == (back.broken, back.fixed, back.p_value)
     assert forth.difference == pytest.approx(forth.after.value - forth.before.value)
     assert forth.low <= forth.difference <= forth.high
-    assert forth.low < forth.high, "no sample is certain"
+    assert forth.low < forth.high, "no sample gives certainty"
 
 
 def test_the_interval_of_a_difference_covers_the_truth():
@@ -123,15 +124,15 @@ def test_the_interval_of_a_difference_covers_the_truth():
     assert 0.90 <= hits / 120 <= 0.99
 
 
-def test_comparisons_without_changes_or_records_still_tell_how_sure_they_are():
+def test_comparisons_without_changes_or_records_still_have_an_interval():
     same = paired_comparison([True] * 50, [True] * 50)
     assert (same.difference, same.p_value) == (0, 1)
     assert same.low == pytest.approx(-same.high)
     assert 0.02 < same.high < 0.1
     nothing = paired_comparison([], [], unjudged=3)
     assert math.isnan(nothing.difference)
-    assert str(nothing) == "no record has two verdicts (3 unjudged)"
-    assert "+10.0 points" in str(paired_comparison([False] * 2 + [True] * 18, [True] * 20))
+    assert re.findall(r"\d+", str(nothing)) == ["3"]
+    assert "+10.0 " in str(paired_comparison([False] * 2 + [True] * 18, [True] * 20))
 
 
 @pytest.mark.parametrize(("n", "discordant"), [(40, 0.5), (200, 0.3), (629, 0.12), (600, 0.2), (2000, 0.1)])
@@ -143,7 +144,7 @@ def test_the_detectable_difference_is_found_four_times_in_five(n, discordant):
     p_value = functools.cache(sign_test)
     counts = draw.multinomial(n, [better, worse, both, both], size=20_000).tolist()
     found = sum(p_value(fixed, broken) <= 0.05 for fixed, broken, *_ in counts) / len(counts)
-    assert 0.79 < found < 0.825, "the exact test moves in steps, so the power may be a little more than 0.8"
+    assert 0.79 < found < 0.825, "the exact test has steps, so the power may be a little more than 0.8"
 
 
 @settings(max_examples=25, deadline=None)
@@ -152,24 +153,24 @@ def test_more_records_detect_less(n, discordant):
     difference = detectable_difference(n, discordant)
     assert 0 < difference <= 1
     assert detectable_difference(4 * n, discordant) <= difference + 2e-4
-    if n >= 200 and 0.1 <= discordant <= 0.9:  # Connor's normal form is near it, and a little too hopeful
+    if n >= 200 and 0.1 <= discordant <= 0.9:  # Connor's normal approximation is close and a little too optimistic
         needed = (1.959964 * discordant**0.5 + 0.841621 * (discordant - difference**2) ** 0.5) ** 2 / difference**2
         assert 0.75 * n < needed < 1.02 * n
 
 
 def test_detectable_difference_refuses_impossible_shares():
     assert detectable_difference(0, 0) == 1
-    with pytest.raises(JudgingError, match="out of range"):
+    with pytest.raises(JudgingError, match=r"\(10, 1\.2\)"):
         detectable_difference(10, 1.2)
 
 
-def test_holm_on_his_kind_of_example():
+def test_holm_on_an_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
-def test_holm_lies_between_no_correction_and_bonferronis(p_values):
+def test_holm_is_between_no_correction_and_bonferroni(p_values):
     adjusted = holm(p_values)
     for p, q in zip(p_values, adjusted, strict=True):
         assert p <= q <= min(1, len(p_values) * p)
@@ -177,5 +178,5 @@ def test_holm_lies_between_no_correction_and_bonferronis(p_values):
     assert [adjusted[i] for i in order] == sorted(adjusted)
 
 
-def test_p_values_for_readers():
+def test_p_values_as_text():
     assert (p_text(0.0004), p_text(0.0312)) == ("p < 0.001", "p = 0.031")

@@ -1,4 +1,4 @@
-"""BatchFoundationModel: jobs by content, answers by record id, and every way in which a job can end."""
+"""BatchFoundationModel: jobs are found by content, answers by record id, and a job can end in several ways."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from sqlquarry.answers import Generation
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.foundation.batch_inference import BatchFoundationModel
+from sqlquarry.prompt import PromptFormatter
 
 ROLE = "arn:aws:iam::123456789012:role/batch"
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
@@ -37,7 +39,7 @@ def shout(line: dict[str, Any]) -> dict[str, Any]:
 
 
 class FakeAWS:
-    """Bedrock's batch jobs and their bucket; a job goes one status further each time somebody looks."""
+    """Bedrock's batch jobs and their bucket. A job advances by one status each time it is described."""
 
     meta = SimpleNamespace(events=HierarchicalEmitter())
 
@@ -83,10 +85,10 @@ class FakeAWS:
     def list_model_invocation_jobs(self, **request: Any) -> dict[str, Any]:
         check_request("bedrock", "ListModelInvocationJobs", request)
         found = [job for job in reversed(self.jobs.values()) if request["nameContains"] in job["jobName"]]
-        place = int(request.get("nextToken", "0"))
-        more = {"nextToken": str(place + 1)} if place + 1 < len(found) else {}
+        page = int(request.get("nextToken", "0"))
+        more = {"nextToken": str(page + 1)} if page + 1 < len(found) else {}
         keys = ("jobArn", "jobName", "status", "modelId", "roleArn", "inputDataConfig", "outputDataConfig")
-        summaries = [{key: job[key] for key in keys} | {"submitTime": 0} for job in found[place : place + 1]]
+        summaries = [{key: job[key] for key in keys} | {"submitTime": 0} for job in found[page : page + 1]]
         return {"invocationJobSummaries": summaries, **more}
 
     def get_model_invocation_job(self, *, jobIdentifier: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
@@ -97,10 +99,10 @@ class FakeAWS:
         after = {"Submitted": "Validating", "Validating": "InProgress", "InProgress": self.end}
         job["status"] = after.get(job["status"], job["status"])
         if job["status"] in ("Completed", "PartiallyCompleted"):
-            self._finish(job)
+            self.finish(job)
         return job | ({"message": "not enough quota."} if job["status"] == "Failed" else {})
 
-    def _finish(self, job: dict[str, Any]) -> None:
+    def finish(self, job: dict[str, Any]) -> None:
         uri = job["inputDataConfig"]["s3InputDataConfig"]["s3Uri"].removeprefix("s3://")
         lines = [json.loads(line) for line in self.objects[uri].splitlines()]
         outputs = [{**line, **self.answer(line)} for line in lines]
@@ -147,7 +149,7 @@ def test_structured_output_goes_into_each_record() -> None:
         assert line["modelInput"]["system"][0] == {"text": "Grade."}
 
 
-def test_claude_records_are_of_invoke_model() -> None:
+def test_claude_records_use_the_body_of_invoke_model() -> None:
     def claude(line: dict[str, Any]) -> dict[str, Any]:
         assert line["modelInput"]["output_config"]["format"]["schema"] == SCHEMA
         return {"modelOutput": {"content": [{"type": "text", "text": "{}"}], "stop_reason": "end_turn"}}
@@ -157,10 +159,10 @@ def test_claude_records_are_of_invoke_model() -> None:
     assert aws.created[0]["modelInvocationType"] == "InvokeModel"
 
 
-def test_the_same_prompts_find_their_job_again_and_others_make_a_new_one() -> None:
+def test_the_same_prompts_find_their_job_again_and_other_prompts_create_a_new_one() -> None:
     aws = FakeAWS()
     impatient = Polling(timeout_s=0.1, clock=itertools.count(0.0, 0.2).__next__)
-    with pytest.raises(BedrockError, match=r"still Validating after 0 s.*same call waits"):
+    with pytest.raises(BedrockError, match=r"model-invocation-job/0+ .*Validating"):
         batch(aws, polling=impatient).generate(PROMPTS)
     assert batch(aws).generate(PROMPTS) == batch(aws).generate(PROMPTS)
     assert len(aws.created) == 1
@@ -170,10 +172,12 @@ def test_the_same_prompts_find_their_job_again_and_others_make_a_new_one() -> No
 
 
 @pytest.mark.parametrize("end", ["Failed", "Stopped", "Expired"])
-def test_a_job_that_is_over_says_why_and_the_same_call_makes_another(end: str) -> None:
+def test_the_error_for_a_failed_job_has_the_reason_and_the_same_call_creates_another_job(end: str) -> None:
     aws = FakeAWS(end=end)
-    with pytest.raises(BedrockError, match=f"ended {end}: {'not enough quota' if end == 'Failed' else 'the service'}"):
+    with pytest.raises(BedrockError, match=rf"model-invocation-job/0+ .*{end}: (.+)\. ") as caught:
         batch(aws).generate(PROMPTS)
+    assert ("not enough quota" in str(caught.value)) == (end == "Failed")
+    assert "None" not in str(caught.value)
     aws.end = "Completed"
     assert len(batch(aws).generate(PROMPTS)) == 5
     assert [request["jobName"][-2:] for request in aws.created] == ["-1", "-2"]
@@ -181,19 +185,19 @@ def test_a_job_that_is_over_says_why_and_the_same_call_makes_another(end: str) -
 
 def test_records_that_failed_leave_the_others_in_partial() -> None:
     def some_fail(line: dict[str, Any]) -> dict[str, Any]:
-        place = int(line["recordId"][1:])
-        if place == 1:
+        index = int(line["recordId"][1:])
+        if index == 1:
             return {"error": {"errorCode": 400, "errorMessage": "secret text"}}
-        return {"recordId": None} if place == 3 else shout(line)
+        return {"recordId": None} if index == 3 else shout(line)
 
-    with pytest.raises(BedrockError, match=r"2 of 5 records .* \(1 × 400, 1 × missing\)") as caught:
+    with pytest.raises(BedrockError, match=r"\b2 of 5\b.*1 × 400, 1 × missing.*`partial`") as caught:
         batch(FakeAWS(some_fail, end="PartiallyCompleted")).generate(PROMPTS)
     texts = [answer and answer.text for answer in caught.value.partial]
     assert texts == ["PROMPT 0", None, "PROMPT 2", None, "PROMPT 4"]
     assert "secret" not in str(caught.value)
 
 
-def test_a_broken_connection_is_waited_out_and_a_refusal_is_not() -> None:
+def test_transient_errors_do_not_end_the_wait_but_a_refusal_does() -> None:
     aws = FakeAWS()
     aws.looks = [refusal("ThrottlingException"), refusal("InternalServerException")]
     assert len(batch(aws).generate(PROMPTS)) == 5
@@ -203,38 +207,67 @@ def test_a_broken_connection_is_waited_out_and_a_refusal_is_not() -> None:
         batch(aws).generate(PROMPTS)
 
 
-def test_a_job_whose_answers_are_gone_says_so() -> None:
+def test_missing_answers_of_a_finished_job_are_an_error_with_their_location() -> None:
     aws = FakeAWS()
     batch(aws).generate(PROMPTS)
-    aws._finish = lambda _: None  # type: ignore[method-assign] - the answers stay away
+    aws.finish = lambda _: None  # type: ignore[method-assign] - no answers are written again
     aws.objects = {key: text for key, text in aws.objects.items() if not key.endswith(".out")}
-    with pytest.raises(BedrockError, match="holds no answers of it"):
+    with pytest.raises(BedrockError, match=r"model-invocation-job/0+ .*s3://bucket/judging/\w+/output"):
         batch(aws).generate(PROMPTS)
+
+
+def test_a_damaged_line_of_answers_is_an_error_with_its_file() -> None:
+    aws = FakeAWS()
+    batch(aws).generate(PROMPTS)
+    (key,) = (key for key in aws.objects if key.endswith(".jsonl.out"))
+    intact = aws.objects[key]
+    aws.objects[key] = intact + b"\n  \n"
+    aws.finish = lambda _: None  # type: ignore[method-assign] - the answers are not written again
+    assert len(batch(aws).generate(PROMPTS)) == 5
+    aws.objects[key] = intact + b"{\n"
+    with pytest.raises(BedrockError, match=re.escape(f"s3://{key}")):
+        batch(aws).generate(PROMPTS)
+
+
+def test_the_fingerprint_depends_on_the_model_and_its_options() -> None:
+    model = batch(FakeAWS())
+    options = {
+        "system": "s",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "formatter": PromptFormatter(user="{schema}{question}"),
+    }
+    changed = [batch(FakeAWS(), **{name: value}).fingerprint for name, value in options.items()]
+    assert len({model.fingerprint, *changed}) == 5
+    assert batch(FakeAWS()).fingerprint == model.fingerprint
+    assert repr(model) == "BatchFoundationModel('global.some.judge-v1:0')"
 
 
 def test_too_few_prompts_are_refused_before_anything_is_sent() -> None:
     aws = FakeAWS()
-    with pytest.raises(ConfigError, match=r"2 prompts are too few for a batch job .* takes at least 3"):
+    with pytest.raises(ConfigError, match=r"\b2\b.*global\.some\.judge-v1:0.*\b3\b.*min_records"):
         batch(aws).generate(PROMPTS[:2])
     assert not aws.objects
     assert batch(aws).min_records == 3
-    with pytest.raises(ConfigError, match="Put it in a list"):
+    with pytest.raises(ConfigError, match="'one'"):
         batch(aws).generate("one")
 
 
-def test_bad_options_are_named_all_at_once() -> None:
+def test_all_bad_options_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         batch(FakeAWS(), s3_uri="/tmp/x", timeout_hours=1, min_records=0)
-    for part in ("s3_uri is '/tmp/x'", "timeout_hours is 1", "min_records is 0"):
-        assert part in str(caught.value)
+    for option in (r"s3_uri\b.*'/tmp/x'", r"timeout_hours\b\D*\b1\b", r"min_records\b\D*\b0\b"):
+        assert re.search(option, str(caught.value))
+    with pytest.raises(ConfigError, match="model_id"):
+        BatchFoundationModel(" ", role_arn=ROLE, s3_uri="s3://bucket/judging/", session=FakeAWS())
     with pytest.raises(ConfigError) as caught:
         batch(FakeAWS(), structure="xml", api="soap")
-    for part in ("structure is 'xml'", "api is 'soap'"):
-        assert part in str(caught.value)
+    for option in (r"structure\b.*'xml'", r"api\b.*'soap'"):
+        assert re.search(option, str(caught.value))
 
 
 @pytest.mark.parametrize("show", [True, False])
-def test_waiting_for_a_job_is_shown(show: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_bar_shows_the_status_of_the_job(show: bool, capsys: pytest.CaptureFixture[str]) -> None:
     batch(FakeAWS(), show_progress=show).generate(PROMPTS)
     lines = [line.partition(",") for line in capsys.readouterr().err.splitlines()]
     assert [name for name, *_ in lines] == [f"batch job of global.some.judge-v1:0: {done}/5" for done in (0, 5)] * show

@@ -1,7 +1,8 @@
-"""FoundationModel through Converse: requests, answers, what models refuse."""
+"""FoundationModel through Converse: requests, answers and refusals."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -48,23 +49,57 @@ def test_reasoning_blocks_are_left_out() -> None:
     assert foundation(session).generate(["x"]) == [Generation("ab", "stop", None, None, 0.0)]
 
 
+def test_an_answer_without_a_stop_reason_or_usage_is_complete() -> None:
+    session = FakeSession(lambda _: {"output": {"message": {"content": [{"text": "a"}]}}})
+    assert foundation(session).generate(["x"]) == [Generation("a", "stop", None, None, 0.0)]
+
+
 def test_cut_answers_are_warned_about() -> None:
     session = FakeSession(lambda request: converse(request) | {"stopReason": "max_tokens"})
-    with pytest.warns(UserWarning, match="1 of 1 answers were cut at 1024 tokens") as caught:
+    with pytest.warns(UserWarning, match=r"\b1 of 1\b.*\b1024\b.*max_tokens") as caught:
         assert foundation(session).generate(["x"])[0].stop_reason == "length"
-    assert caught[0].filename == __file__  # the line that asked
+    assert caught[0].filename == __file__  # the line that called `generate`
 
 
-def test_an_answer_without_text_is_an_error_without_its_content() -> None:
+def test_the_error_for_an_answer_without_text_does_not_show_its_content() -> None:
     session = FakeSession(
         lambda _: {"output": {"message": {"content": [{"toolUse": "secret"}]}}, "stopReason": "tool_use"}
     )
-    with pytest.raises(GenerationError, match=r"without text.*'tool_use'.*toolUse") as caught:
+    with pytest.raises(GenerationError, match=r"'tool_use'.*\['toolUse'\]") as caught:
         foundation(session).generate(["x"])
     assert "secret" not in str(caught.value)
 
 
-def test_a_refused_temperature_is_dropped_for_good(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"output": []},
+        {"output": {"message": "secret"}},
+        {"output": {"message": {"content": "secret"}}},
+        {"output": {"message": {"content": ["secret"]}}},
+        {"output": {"message": {"content": [{"text": 3}]}}},
+        converse({"messages": [{"content": [{"text": "secret"}]}]}) | {"usage": {"inputTokens": "3"}},
+        converse({"messages": [{"content": [{"text": "secret"}]}]}) | {"stopReason": 3},
+    ],
+)
+def test_the_error_for_an_answer_of_unknown_form_does_not_show_its_content(answer: dict[str, Any]) -> None:
+    with pytest.raises(GenerationError, match=r"global\.some\.judge.*TypeError") as caught:
+        foundation(FakeSession(lambda _: answer)).generate(["x"])
+    assert "secret" not in str(caught.value).lower()
+
+
+def test_an_answer_that_breaks_off_is_requested_again() -> None:
+    script = [{"ResponseMetadata": {}}]
+
+    def breaks_once(request: dict[str, Any]) -> dict[str, Any]:
+        return script.pop() if script else converse(request)
+
+    session = FakeSession(breaks_once)
+    assert foundation(session).generate(["a"])[0].text == "A"
+    assert len(session.bodies) == 2
+
+
+def test_a_refused_temperature_is_left_out_of_later_requests(caplog: pytest.LogCaptureFixture) -> None:
     def modern(request: dict[str, Any]) -> dict[str, Any]:
         if "temperature" in request["inferenceConfig"]:
             raise refusal("ValidationException", "`temperature` is deprecated for this model.")
@@ -74,10 +109,10 @@ def test_a_refused_temperature_is_dropped_for_good(caplog: pytest.LogCaptureFixt
     model = foundation(session, temperature=0.0, concurrency=1)
     assert [answer.text for answer in model.generate(["a", "b"])] == ["A", "B"]
     assert ["temperature" in request["inferenceConfig"] for request in session.bodies] == [True, False, False]
-    assert "refuses temperature" in caplog.text
+    assert "temperature=0.0" in caplog.text
 
 
-def test_a_temperature_is_sent_where_it_was_asked_for_and_kept_on_other_errors() -> None:
+def test_a_temperature_is_sent_only_if_it_is_given_and_kept_after_other_errors() -> None:
     session = FakeSession(converse)
     foundation(session, temperature=0.5).generate(["a"])
     foundation(session).generate(["a"])
@@ -90,7 +125,7 @@ def test_a_temperature_is_sent_where_it_was_asked_for_and_kept_on_other_errors()
         foundation(FakeSession(refuse), temperature=0.5).generate(["a"])
 
 
-def test_a_bare_id_that_needs_a_profile_is_told_so() -> None:
+def test_the_error_for_a_model_id_without_a_profile_suggests_one() -> None:
     def refuse(_: dict[str, Any]) -> dict[str, Any]:
         raise refusal(
             "ValidationException",
@@ -102,7 +137,7 @@ def test_a_bare_id_that_needs_a_profile_is_told_so() -> None:
         foundation(FakeSession(refuse), "anthropic.claude-sonnet-5").generate(["a"])
 
 
-def test_it_waits_when_throttled_and_keeps_the_order() -> None:
+def test_throttled_requests_are_retried_and_answers_keep_their_order() -> None:
     left = [3]
 
     def busy(request: dict[str, Any]) -> dict[str, Any]:
@@ -111,11 +146,13 @@ def test_it_waits_when_throttled_and_keeps_the_order() -> None:
             raise THROTTLED
         return converse(request)
 
-    answers = foundation(FakeSession(busy), concurrency=4).generate([f"p{i}" for i in range(20)])
+    session = FakeSession(busy)
+    answers = foundation(session, concurrency=4).generate([f"p{i}" for i in range(20)])
     assert [answer.text for answer in answers] == [f"P{i}" for i in range(20)]
+    assert len(session.bodies) == 23
 
 
-def test_an_error_carries_the_answers_so_far() -> None:
+def test_an_error_contains_the_answers_so_far() -> None:
     def second_fails(request: dict[str, Any]) -> dict[str, Any]:
         if request["messages"][0]["content"][0]["text"] == "b":
             raise refusal("AccessDeniedException")
@@ -129,14 +166,15 @@ def test_an_error_carries_the_answers_so_far() -> None:
     assert partial[1] is None
 
 
-def test_bad_options_are_named_all_at_once() -> None:
+def test_all_bad_options_are_reported_at_once() -> None:
     session = FakeSession()
     with pytest.raises(ConfigError) as caught:
         foundation(session, " ", max_tokens=0, temperature=-1.0)
-    for part in ("model_id is empty", "max_tokens is 0", "temperature is -1.0"):
-        assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="stop is 'x'"):
+    for option in (r"model_id\b", r"max_tokens\b\D*\b0\b", r"temperature\b.*-1\.0"):
+        assert re.search(option, str(caught.value))
+    with pytest.raises(ConfigError, match=r"stop\b.*'x'"):
         foundation(session, stop="x")
+    assert repr(foundation(FakeSession())) == "FoundationModel('global.some.judge')"
     assert session.asked_for == []
-    with pytest.raises(ConfigError, match="Put it in a list"):
+    with pytest.raises(ConfigError, match="'one'"):
         foundation(session).generate("one")

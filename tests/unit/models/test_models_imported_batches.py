@@ -1,10 +1,9 @@
-"""Batches that end early, async, warm-up, usage, and faults of the account; streams in every schema."""
+"""ImportedModel: interrupted batches, async calls, warm-up, usage, account errors, and streams in every schema."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import warnings
 from typing import Any
 
@@ -31,24 +30,24 @@ from sqlquarry.models import PriceTable
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 6))
-def test_answers_keep_the_order_whatever_fails_in_between(failures: list[int], concurrency: int) -> None:
-    """Each prompt is throttled or cold as often as the list says before it is answered."""
+def test_answers_keep_their_order_whatever_fails_in_between(failures: list[int], concurrency: int) -> None:
+    """Before it is answered, prompt i is throttled or cold `failures[i]` times."""
     left, lock = dict(enumerate(failures)), threading.Lock()
 
     def unsteady(body: dict[str, Any]) -> dict[str, Any]:
-        place = int(body["prompt"])
+        index = int(body["prompt"])
         with lock:
-            left[place] -= 1
-            again = left[place] >= 0
+            left[index] -= 1
+            again = left[index] >= 0
         if again:
-            raise COLD if place % 2 else THROTTLED
+            raise COLD if index % 2 else THROTTLED
         return echo(body)
 
     answers = imported(FakeSession(unsteady), concurrency=concurrency).generate([str(i) for i in range(len(failures))])
     assert [answer.text for answer in answers] == [str(i) for i in range(len(failures))]
 
 
-def test_an_error_carries_the_answers_so_far_and_the_next_run_asks_only_the_rest() -> None:
+def test_an_error_contains_the_answers_so_far_and_the_next_run_asks_only_the_rest() -> None:
     broken = True
 
     def breaks_at_the_third(body: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def test_an_error_carries_the_answers_so_far_and_the_next_run_asks_only_the_rest
     assert [body["prompt"] for body in session.bodies[before:]] == ["c", "d"]
 
 
-def test_a_second_error_keeps_what_both_runs_answered() -> None:
+def test_a_second_error_keeps_the_answers_of_both_runs() -> None:
     session = FakeSession(lambda body: {} if body["prompt"] == "c" else echo(body))
     first = (Generation("kept"), None, None)
     with pytest.raises(GenerationError) as caught:
@@ -75,8 +74,8 @@ def test_a_second_error_keeps_what_both_runs_answered() -> None:
     assert [answer and answer.text for answer in partial] == ["kept", "B", None]
 
 
-def test_resuming_another_batch_is_refused() -> None:
-    with pytest.raises(ConfigError, match="resume holds 1 answers, but there are 2 inputs"):
+def test_resuming_a_different_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"resume\b.*\b1\b.*\b2\b"):
         imported(FakeSession()).generate(["a", "b"], resume=[None])
 
 
@@ -87,7 +86,7 @@ def test_resuming_another_batch_is_refused() -> None:
         (refusal("ExpiredTokenException", "The security token included in the request is expired"), "credentials"),
     ],
 )
-def test_a_model_that_is_deleted_and_credentials_that_expire_meanwhile(error: Exception, advice: str) -> None:
+def test_the_model_is_deleted_or_credentials_expire_during_a_batch(error: Exception, advice: str) -> None:
     def ends(body: dict[str, Any]) -> dict[str, Any]:
         if body["prompt"] == "b":
             raise error
@@ -99,13 +98,15 @@ def test_a_model_that_is_deleted_and_credentials_that_expire_meanwhile(error: Ex
     assert caught.value.partial[0].text == "A"  # type: ignore[attr-defined] - set by `generate`
 
 
-def test_async_answers_beside_other_work() -> None:
-    def slow(body: dict[str, Any]) -> dict[str, Any]:
-        time.sleep(0.02)
+def test_async_calls_run_concurrently() -> None:
+    together = threading.Barrier(3, timeout=5)  # It breaks unless all three requests are in flight at once.
+
+    def meet(body: dict[str, Any]) -> dict[str, Any]:
+        together.wait()
         return echo(body)
 
     async def main() -> tuple[list[Generation], list[Generation]]:
-        model = imported(FakeSession(slow))
+        model = imported(FakeSession(meet))
         return await asyncio.gather(model.agenerate(["a", "b"]), model.agenerate([RECORD]))
 
     texts, records = asyncio.run(main())
@@ -132,12 +133,12 @@ def test_a_cancelled_batch_sends_no_further_request() -> None:
         release.set()
 
     asyncio.run(main())
-    assert len(session.bodies) <= 2
+    assert 1 <= len(session.bodies) <= 2
 
 
-def test_cut_answers_are_never_silent_in_async() -> None:
+def test_async_calls_warn_about_cut_answers_too() -> None:
     session = FakeSession(lambda _: {"generation": "S", "stop_reason": "length"})
-    with pytest.warns(UserWarning, match="1 of 1 answers were cut"):
+    with pytest.warns(UserWarning, match=r"\b1 of 1\b.*max_tokens"):
         asyncio.run(imported(session).agenerate(["x"]))
 
 
@@ -154,7 +155,7 @@ def test_warm_up_waits_for_the_first_answer() -> None:
     assert session.bodies[-1]["max_tokens"] == 1
 
 
-def test_warm_up_ends_with_the_budget() -> None:
+def test_warm_up_gives_up_after_the_budget() -> None:
     def cold(_: dict[str, Any]) -> dict[str, Any]:
         raise COLD
 
@@ -168,7 +169,7 @@ def test_usage_counts_requests_tokens_windows_and_prices_them() -> None:
     assert model.usage.cost_usd == 0
     model.generate(["a", "b"])
     fake_time.sleep(3600)
-    # Another way to ask is the same model to the bill.
+    # A copy with other options is billed as the same model.
     model.with_options(max_tokens=9).generate(["c"])
     usage = model.usage
     assert (usage.requests, usage.prompt_tokens, usage.completion_tokens, usage.windows) == (3, 30, 9, 2)
@@ -180,7 +181,9 @@ def test_usage_counts_requests_tokens_windows_and_prices_them() -> None:
     assert len(control) == 2
 
 
-def test_a_price_that_aws_does_not_tell_is_unknown_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_units_from_aws_the_price_is_unknown_and_the_reason_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     session = FakeSession()
     session.units = refusal("AccessDeniedException")
     model = imported(session)
@@ -209,7 +212,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("schema", STREAMS)
-def test_streams_of_every_schema(schema: str) -> None:
+def test_streams_in_every_schema(schema: str) -> None:
     session = FakeSession(lambda _: None)
     session.events = STREAMS[schema]
     model = imported(session, request_schema=schema)
@@ -223,7 +226,7 @@ def test_streams_of_every_schema(schema: str) -> None:
 def test_a_stream_without_any_text_is_an_error() -> None:
     session = FakeSession(lambda _: None)
     session.events = [chunk(choices=[{"delta": {}, "finish_reason": "stop"}])]
-    with pytest.raises(GenerationError, match="without any text"):
+    with pytest.raises(GenerationError, match=ARN):
         list(imported(session, request_schema="messages").stream("x"))
 
 
@@ -234,8 +237,8 @@ def test_an_empty_text_is_an_answer() -> None:
     assert list(imported(session).stream("x")) == []
 
 
-def test_a_stream_that_just_ends_is_not_taken_for_whole() -> None:
+def test_a_stream_that_ends_without_a_stop_reason_causes_a_warning() -> None:
     session = FakeSession(lambda _: None)
     session.events = [chunk(generation="SEL", stop_reason=None)]
-    with pytest.warns(UserWarning, match="without a stop reason"):
+    with pytest.warns(UserWarning, match="stop reason"):
         assert list(imported(session).stream("x")) == ["SEL"]

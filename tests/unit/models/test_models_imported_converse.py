@@ -1,4 +1,4 @@
-"""`request_schema="converse"`: what is sent, what is read, and the way back to InvokeModel."""
+"""`request_schema="converse"`: requests, answers, and the fallback to InvokeModel."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Chat(FakeSession):
     """A model that echoes its last message, through Converse and through InvokeModel with messages."""
 
     def __init__(self, *, supported: Any = True, refuses: Exception | None = None) -> None:
-        super().__init__(self.told)
+        super().__init__(self.answer_messages)
         self.supported, self.refuses, self.described = supported, refuses, 0
 
-    def told(self, body: dict[str, Any]) -> dict[str, Any]:
+    def answer_messages(self, body: dict[str, Any]) -> dict[str, Any]:
         text = body["messages"][-1]["content"]
         usage = {"prompt_tokens": 10, "completion_tokens": 3}
         return {"choices": [{"message": {"content": text.upper()}, "finish_reason": "length"}], "usage": usage}
@@ -71,7 +71,7 @@ def plain(answers: list[Generation]) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:.*cut at")
-def test_a_record_goes_through_converse_with_its_system_prompt_apart() -> None:
+def test_converse_gets_the_system_prompt_of_a_record_separately() -> None:
     session = Chat()
     answers = imported(session, request_schema="converse", max_tokens=7, stop=[";"]).generate([RECORD, RECORD])
     system, user = imported(FakeSession()).formatter.messages(RECORD)
@@ -89,7 +89,7 @@ def test_a_record_goes_through_converse_with_its_system_prompt_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "refused"), [({"supported": False}, 0), ({"supported": None}, 0), ({"refuses": UNSUPPORTED}, 1)]
 )
-def test_a_model_without_converse_is_asked_through_invoke_model_and_remembered(
+def test_a_model_without_converse_is_called_through_invoke_model_from_then_on(
     options: dict[str, Any], refused: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     session, same = Chat(**options), Chat()
@@ -103,13 +103,20 @@ def test_a_model_without_converse_is_asked_through_invoke_model_and_remembered(
 
 
 @pytest.mark.filterwarnings("ignore:.*cut at")
-def test_who_may_not_describe_the_model_learns_from_converse_itself() -> None:
+def test_without_permission_to_describe_the_model_converse_is_tried() -> None:
     session = Chat(supported=refusal("AccessDeniedException"))
     imported(session, request_schema="converse").generate(["a"])
     assert [body["modelId"] for body in session.bodies] == [ARN]
 
 
-def test_another_refusal_is_an_error_and_no_reason_to_fall_back() -> None:
+def test_other_errors_while_describing_the_model_are_raised() -> None:
+    session = Chat(supported=refusal("ResourceNotFoundException", "no such model"))
+    with pytest.raises(BedrockError, match="no such model"):
+        imported(session, request_schema="converse").generate(["a"])
+    assert session.bodies == []
+
+
+def test_another_refusal_is_an_error_and_causes_no_fallback() -> None:
     session = Chat(refuses=refusal("ValidationException", "maxTokens is too large"))
     with pytest.raises(BedrockError, match="too large"):
         imported(session, request_schema="converse").generate(["a"])
@@ -117,7 +124,7 @@ def test_another_refusal_is_an_error_and_no_reason_to_fall_back() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*cut at")
-def test_cold_and_throttled_models_are_waited_for_as_ever() -> None:
+def test_converse_waits_for_cold_and_throttled_models_too() -> None:
     time, session = FakeTime(), Chat()
     script = [COLD, COLD, THROTTLED]
     stock = session.converse
@@ -138,7 +145,7 @@ def test_cold_and_throttled_models_are_waited_for_as_ever() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*cut at")
-def test_a_stream_of_converse() -> None:
+def test_streaming_through_converse() -> None:
     session = Chat()
     model = imported(session, request_schema="converse")
     assert list(model.stream("abc")) == ["A", "B", "C"]
@@ -154,9 +161,9 @@ def test_an_answer_without_text_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("options", [{"logprobs": True}, {"structured": {"json": {"type": "object"}}}])
-def test_what_converse_does_not_offer_is_refused_with_the_schema_that_does(options: dict[str, Any]) -> None:
+def test_the_error_for_options_that_converse_does_not_support_has_a_schema_that_does(options: dict[str, Any]) -> None:
     session = Chat()
-    with pytest.raises(ConfigError, match=r"converse.*messages"):
+    with pytest.raises(ConfigError, match=rf"{next(iter(options))}\b.*'converse'.*'messages'"):
         imported(session, request_schema="converse", **options)
     assert session.asked_for == []
 
@@ -164,13 +171,13 @@ def test_what_converse_does_not_offer_is_refused_with_the_schema_that_does(optio
 @pytest.mark.parametrize(("name", "meant"), [("max_tokenz", "max_tokens"), ("concurency", "concurrency")])
 def test_an_option_that_is_not_one_is_refused_with_the_nearest(name: str, meant: str) -> None:
     model = imported(FakeSession())
-    with pytest.raises(ConfigError, match=f"{name} is not an option; did you mean '{meant}'"):
+    with pytest.raises(ConfigError, match=rf"{name}\b.*'{meant}'"):
         model.with_options(**{name: 4})
     with pytest.raises(ConfigError, match="xyz"):
         model.with_options(xyz=1)
 
 
-def test_with_options_knows_all_of_the_constructor() -> None:
+def test_with_options_accepts_all_options_of_the_constructor() -> None:
     import inspect
 
     from sqlquarry.models import ImportedModel

@@ -1,4 +1,4 @@
-"""The parity probe on scripted answers: what agrees, what is refused, and what it says of BOS."""
+"""probe_parity on scripted answers: agreement, refusals, and what it reports about BOS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlquarry.records import Record
 
 
 class Scripted:
-    """Answers what it was given, in order."""
+    """A generator that returns the given answers in order."""
 
     def __init__(self, *answers: Generation | str) -> None:
         self.answers = [Generation(answer) if isinstance(answer, str) else answer for answer in answers]
@@ -31,10 +31,11 @@ def test_the_same_answers_pass() -> None:
     report = probe_parity(["a", "b"], Scripted("SELECT 1", ""), Scripted("SELECT 1", ""))
     assert (report.agreement, report.prefix_agreement, report.bos) == (1.0, 1.0, "unknown")
     report.raise_for_disagreement()
-    assert str(report).startswith("2 of 2 answers are the same (100.0%, threshold 98.0%)")
+    for value in ("2 of 2", "100.0%", "98.0%"):
+        assert value in str(report)
 
 
-def test_a_model_below_the_threshold_is_refused_with_the_first_that_differ() -> None:
+def test_the_error_for_a_model_below_the_threshold_shows_the_first_differences() -> None:
     prompts = [f"question {i}" for i in range(10)]
     served = Scripted(*["SELECT a FROM t"] * 9, "SELECT b FROM t")
     report = probe_parity(prompts, served, Scripted(*["SELECT a FROM t"] * 10))
@@ -48,23 +49,23 @@ def test_a_model_below_the_threshold_is_refused_with_the_first_that_differ() -> 
     probe_parity(prompts, served, Scripted(*["SELECT a FROM t"] * 10), threshold=0.9).raise_for_disagreement()
 
 
-def test_at_most_five_are_shown() -> None:
+def test_at_most_five_differences_are_shown() -> None:
     report = probe_parity(["x"] * 30, Scripted(*["a"] * 30), Scripted(*["b"] * 30))
     assert len(str(report).splitlines()) == 6
 
 
-def test_recorded_answers_and_records() -> None:
+def test_recorded_answers_and_a_record_as_prompt() -> None:
     record = Record("How many?", "CREATE TABLE t (a)")
     report = probe_parity([record], Scripted("a"), [Generation("b")])
     assert report.comparisons[0].prompt == "How many?"
     assert report.agreement == 0
 
 
-def test_a_cut_answer_agrees_with_what_it_is_the_beginning_of() -> None:
+def test_a_cut_answer_agrees_with_a_longer_one_that_starts_with_it() -> None:
     cut, whole = Generation("SELECT a", "length"), Generation("SELECT a FROM t", "stop")
     assert probe_parity(["x"], Scripted(cut), [whole]).agreement == 1
     assert probe_parity(["x"], Scripted(whole), [cut]).agreement == 1
-    # An answer that ended by itself is another answer.
+    # An answer that ended by itself is a different answer.
     assert probe_parity(["x"], Scripted(Generation("SELECT a", "stop")), [whole]).agreement == 0
     assert probe_parity(["x"], Scripted(Generation("", "length")), [whole]).agreement == 0
 
@@ -85,47 +86,50 @@ def counted(*tokens: int | None) -> list[Generation]:
         ((11, None), (10, 20), "added"),
     ],
 )
-def test_bos_is_told_from_the_prompt_tokens(served: Any, expected: Any, bos: str) -> None:
+def test_bos_is_derived_from_the_numbers_of_prompt_tokens(served: Any, expected: Any, bos: str) -> None:
     report = probe_parity(["x", "y"], Scripted(*counted(*served)), counted(*expected))
     assert report.bos == bos
     assert f"BOS: {bos}" in str(report)
 
 
-def test_logprobs_are_compared_where_both_have_them() -> None:
+def test_logprobs_are_compared_if_both_sides_have_them() -> None:
     def answer(*logprobs: float, text: str = "a") -> Generation:
         return Generation(text, logprobs=logprobs or None)
 
     report = probe_parity(["x", "y"], Scripted(answer(-0.1, -0.5), answer(-1.0)), [answer(-0.1, -0.75), answer()])
     assert report.logprob_difference == pytest.approx(0.25)
-    assert "logprobs within 0.25" in str(report)
+    assert "0.25" in str(report)
     assert probe_parity(["x"], Scripted(answer(-9.0, text="b")), [answer(-0.1)]).logprob_difference is None
+    assert probe_parity(["x"], Scripted(answer()), [answer(-0.1)]).logprob_difference is None
 
 
 @pytest.mark.parametrize(
     ("prompts", "local", "threshold", "message"),
     [
-        ([], [], 0.98, "at least one"),
-        ("one", [Generation("a")] * 3, 0.98, "must be a list"),
-        (["a"], [], 0.98, "0 answers, but there are 1 prompts"),
-        (["a"], [Generation("a")], 1.5, "threshold is 1.5"),
+        ([], [], 0.98, r"prompts\b"),
+        ("one", [Generation("a")] * 3, 0.98, r"prompts\b"),
+        (["a"], [], 0.98, r"local\b\D*\b0\b.*\b1\b"),
+        (["a"], [Generation("a")], 1.5, r"threshold\b.*\b1\.5\b"),
     ],
 )
-def test_bad_input_asks_nobody(prompts: Any, local: Any, threshold: float, message: str) -> None:
+def test_bad_arguments_are_refused_before_a_model_is_called(
+    prompts: Any, local: Any, threshold: float, message: str
+) -> None:
     class Untouched:
         def generate(self, _: Any, /) -> list[Generation]:
-            raise AssertionError("asked")
+            raise AssertionError("the model was called")
 
     with pytest.raises(ConfigError, match=message):
         probe_parity(prompts, Untouched(), local, threshold=threshold)
 
 
 @given(st.text())
-def test_pieces_lose_nothing(text: str) -> None:
+def test_pieces_add_up_to_the_text(text: str) -> None:
     assert "".join(split_pieces(text)) == text
 
 
 @given(st.lists(st.sampled_from(["a", " b", ",", "1"]), max_size=8), st.lists(st.sampled_from(["a", " b", ","])))
-def test_the_agreed_share_is_symmetric_and_one_only_for_the_same(one: list[str], other: list[str]) -> None:
+def test_the_agreed_share_is_symmetric_and_one_only_for_equal_answers(one: list[str], other: list[str]) -> None:
     first, second = "".join(one), "".join(other)
     there = probe_parity(["x"], Scripted(first), [Generation(second)])
     back = probe_parity(["x"], Scripted(second), [Generation(first)])

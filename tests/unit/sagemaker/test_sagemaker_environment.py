@@ -1,4 +1,4 @@
-"""What a job's process gets: settings, secrets by their ARNs, and all that a report needs."""
+"""The environment of a job's process: settings, ARNs of secrets, and everything that a report needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlquarry.sagemaker.validation import violations
 from sqlquarry.training.tracking import reporting
 
 
-def test_no_token_of_this_machine_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_of_this_machine_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     account = Account()
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     chosen = launcher(account, secret_arns={"HF_TOKEN": TOKEN})
@@ -47,36 +47,32 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(options: dict[str, Any]) ->
     ("options", "named"),
     [
         *(
-            ({"environment": {name: "x"}}, f"'{name}', which looks like a secret; give its secret's ARN in secret_arns")
+            ({"environment": {name: "x"}}, f"'{name}'.*secret_arns")
             for name in ("WANDB_API_KEY", "hf_token", "TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
         ),
         ({"environment": {"1ST": "x", "A-B": "x", "": "x", "C" * 513: "x"}}, "'1ST', 'A-B', '', 'CCC"),
-        ({"environment": {"LINE\n": "x"}}, "which is not a variable's name"),
-        (
-            {"environment": {"A": "x" * 513, "B": "é" * 600}},
-            "'A', 'B', whose value must be text of at most 512 characters",
-        ),
-        ({"environment": {"SM_HOSTS": "x"}}, "'SM_HOSTS' begins with SQLQUARRY_ or SM_"),
-        ({"secret_arns": {"SQLQUARRY_ML_ROOT": TOKEN}}, "'SQLQUARRY_ML_ROOT' begins with"),
+        ({"environment": {"LINE\n": "x"}}, r"'LINE\\n'"),
+        ({"environment": {"A": "x" * 513, "B": "é" * 600}}, "'A', 'B'.* 512 "),
+        ({"environment": {"SM_HOSTS": "x"}}, "'SM_HOSTS'.*SQLQUARRY_ or SM_"),
+        ({"secret_arns": {"SQLQUARRY_ML_ROOT": TOKEN}}, "'SQLQUARRY_ML_ROOT'.*SQLQUARRY_ or SM_"),
         (
             {"environment": {"MLFLOW_TRACKING_URI": "x"}, "secret_arns": {"MLFLOW_TRACKING_URI": TOKEN}},
-            "'MLFLOW_TRACKING_URI' is in environment and in secret_arns",
+            "'MLFLOW_TRACKING_URI'.*environment.*secret_arns",
         ),
-        ({"environment": {f"V{number}": "" for number in range(101)}}, "101 variables, but 100 are"),
+        ({"environment": {f"V{number}": "" for number in range(101)}}, r"environment.*\b101\b.*\b100$"),
         (
             {"environment": {f"V{number}": "" for number in range(100)}, "secret_arns": {"HF_TOKEN": TOKEN}},
-            "100 variables, but 100 are a job's limit, one of them for secret_arns",
+            r"environment.*\b100\b.*\b100\b.*secret_arns",
         ),
-        ({"secret_arns": {f"V{number}": TOKEN for number in range(7)}}, "at most 512 characters as JSON"),
-        ({"secret_arns": {"HF_TOKEN": "x"}}, "the ARNs of Secrets Manager secrets"),
-        ({"secret_arns": {"HF_TOKEN": None}}, "secret_arns[…] is of type NoneType"),
-        ({"environment": {"hf_token_in_the_wrong_place": 1}}, "environment[…] is of type int"),
+        ({"secret_arns": {f"V{number}": TOKEN for number in range(7)}}, r"secret_arns.*\b512\b"),
+        ({"secret_arns": {"HF_TOKEN": "x"}}, "secret_arns.*Secrets Manager"),
+        ({"secret_arns": {"HF_TOKEN": None}}, r"secret_arns\[…\].*NoneType"),
+        ({"environment": {"hf_token_in_the_wrong_place": 1}}, r"environment\[…\].*int"),
     ],
 )
-def test_an_environment_that_cannot_be_is_refused_at_once(options: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_an_invalid_environment_is_refused(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
         launcher(**options)
-    assert named in str(caught.value)
 
 
 def test_the_largest_environment_and_names_that_only_resemble_secrets_pass() -> None:
@@ -92,22 +88,18 @@ def test_the_largest_environment_and_names_that_only_resemble_secrets_pass() -> 
 @pytest.mark.parametrize(
     ("report_to", "options", "named"),
     [
-        ("wandb", {}, r"secret_arns=\{'WANDB_API_KEY': …\}, or environment=\{'WANDB_MODE': 'offline'\}"),
+        ("wandb", {}, r"secret_arns=\{'WANDB_API_KEY': …\}.*environment=\{'WANDB_MODE': 'offline'\}"),
         ("wandb", {"environment": {"WANDB_MODE": "online"}}, "WANDB_API_KEY"),
-        ("mlflow", {}, r"environment=\{'MLFLOW_TRACKING_URI': …\}; without it the figures would be lost"),
+        ("mlflow", {}, r"environment=\{'MLFLOW_TRACKING_URI': …\}"),
         ("mlflow", {"environment": {"MLFLOW_TRACKING_URI": ""}}, "MLFLOW_TRACKING_URI"),
         ("comet", {}, "report_to is .*'comet'"),
-        (
-            "wandb",
-            {"environment": {"WANDB_MODE": "offline", "WANDB_LOG_MODEL": "end"}},
-            "unset WANDB_LOG_MODEL",
-        ),
+        ("wandb", {"environment": {"WANDB_MODE": "offline", "WANDB_LOG_MODEL": "end"}}, "WANDB_LOG_MODEL"),
     ],
 )
 def test_a_report_that_would_be_lost_is_refused(
     report_to: str, options: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reporting, "find_spec", lambda _: object())  # none of them is needed for this
+    monkeypatch.setattr(reporting, "find_spec", lambda _: object())  # none of the packages is needed here
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(report_to=("tensorboard", report_to)))
     account = Account()
     with pytest.raises(ConfigError, match=named):
@@ -124,7 +116,7 @@ def test_a_report_that_would_be_lost_is_refused(
         ("mlflow", {"secret_arns": {"MLFLOW_TRACKING_URI": TOKEN}}),  # an address may hold a password
     ],
 )
-def test_a_report_with_all_it_needs_is_pinned_whatever_this_machine_s_own_settings(
+def test_a_complete_report_is_pinned_regardless_of_local_settings(
     report_to: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.metadata.distribution
@@ -165,7 +157,7 @@ def test_a_credential_in_a_value_or_tag_is_refused_without_being_shown(value: st
 )
 def test_a_credential_anywhere_in_the_request_is_refused_before_anything_is_sent(options: dict[str, Any]) -> None:
     account = Account()
-    with pytest.raises(ConfigError, match="not shown") as caught:
+    with pytest.raises(ConfigError, match="secret_arns") as caught:
         launcher(account, **options).launch(TRAINER, RECORDS)
     assert "hunter2" not in str(caught.value)
     assert "aB3" not in str(caught.value)

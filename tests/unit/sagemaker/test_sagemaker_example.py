@@ -15,14 +15,14 @@ SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf"
 
 
 def dry_run(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    # Nothing in the environment that could lead to an account or to the hub.
+    # The environment gives no access to an account or the hub.
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"}
     environment["HF_HUB_OFFLINE"] = "1"
     command = [sys.executable, str(EXAMPLE), *options]
     return subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, text=True)
 
 
-def test_the_defaults_work_with_few_records_and_name_a_cheaper_machine(tmp_path: Path) -> None:
+def test_the_defaults_work_with_few_records_and_suggest_a_cheaper_machine(tmp_path: Path) -> None:
     with (tmp_path / "mine.jsonl").open("w") as file:
         file.writelines(json.dumps(example) + "\n" for example in toy_examples(120))
     ran = dry_run(tmp_path, "--data", "mine.jsonl")

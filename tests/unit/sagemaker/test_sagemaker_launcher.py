@@ -1,4 +1,4 @@
-"""SageMakerLauncher: the request, what is checked before it, and that nothing is done twice."""
+"""SageMakerLauncher: the request, the checks before it, and that nothing is done twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channels(request: dict[str, Any]) -> dict[str, str]:
     return {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in request["InputDataConfig"]}
 
 
-def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts() -> None:
+def test_every_option_is_in_a_request_that_the_service_model_accepts() -> None:
     account = Account()
     many_a_step = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(records_per_step=400))  # rows for both
     request = launcher(
@@ -69,7 +69,7 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
     assert account.requests == []
 
 
-def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
+def test_a_warm_pool_is_requested_only_on_demand() -> None:
     request = launcher(compute=Compute(keep_alive_period_s=600)).dry_run(TRAINER, RECORDS)
     assert request["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
     assert "EnableManagedSpotTraining" not in request
@@ -92,15 +92,13 @@ def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
         (Compute, {"instance_type": "ml.trn1.2xlarge"}, "instance_type is 'ml.trn1.2xlarge'"),
     ],
 )
-def test_options_that_cannot_work_are_named(
-    settings: Callable[..., object], options: dict[str, Any], named: str
-) -> None:
+def test_invalid_options_are_reported(settings: Callable[..., object], options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(**options)
     assert named in str(caught.value)
 
 
-def test_all_bad_options_are_named_at_once() -> None:
+def test_all_bad_options_are_listed_together() -> None:
     with pytest.raises(ConfigError, match=r"bucket is .*; environment has 'A_KEY', .*; secret_arns is"):
         launcher(bucket="B", environment={"A_KEY": "x"}, secret_arns={"HF_TOKEN": "x"})
     with pytest.raises(ConfigError, match=r"Compute: .*instance_count is .*; volume_size_in_gb is "):
@@ -122,37 +120,33 @@ def test_all_bad_options_are_named_at_once() -> None:
         (launcher, "training_image", "image"),
     ],
 )
-def test_words_of_the_sagemaker_sdk_lead_to_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
-    with pytest.raises(ConfigError, match=f"{word} is not an option; did you mean '{ours}'"):
+def test_names_of_the_sagemaker_sdk_suggest_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=f"{word}.*'{ours}'"):
         settings(**{word: 1})
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"compute": Compute(instance_type="ml.g5.13xlarge")}, "does not know; it knows ml.g5.xlarge, ml.g5.2xlarge"),
-        ({"tags": {"k": "v" * 300}}, "beyond the limit of 256"),
-        (
-            {"compute": Compute(keep_alive_period_s=99_999)},
-            "KeepAlivePeriodInSeconds is 99999, beyond the limit of 21600",
-        ),
-        ({"kms_key_arn": "a key"}, "KmsKeyId is 'a key', but must match"),
+        ({"compute": Compute(instance_type="ml.g5.13xlarge")}, "'ml.g5.13xlarge'.* ml.g5.xlarge, ml.g5.2xlarge"),
+        ({"tags": {"k": "v" * 300}}, "Tags.*'v{300}'.* 256"),
+        ({"compute": Compute(keep_alive_period_s=99_999)}, "KeepAlivePeriodInSeconds is 99999.* 21600"),
+        ({"kms_key_arn": "a key"}, "KmsKeyId is 'a key'"),
     ],
 )
-def test_what_the_service_would_refuse_is_found_before_anything_is_sent(options: dict[str, Any], named: str) -> None:
+def test_invalid_requests_are_found_before_anything_is_sent(options: dict[str, Any], named: str) -> None:
     account = Account()
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=named):
         launcher(account, **options).launch(TRAINER, RECORDS)
-    assert named in str(caught.value)
     assert account.objects == {}
 
 
 def test_a_duration_is_a_number() -> None:
-    with pytest.raises(ConfigError, match="max_runtime_s is '1h', but must be a whole number"):
+    with pytest.raises(ConfigError, match=r"max_runtime_s.* '1h'"):
         StoppingCondition(max_runtime_s="1h")  # type: ignore[arg-type] - wrong on purpose
 
 
-def test_a_role_that_is_none_is_refused() -> None:
+def test_an_invalid_role_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"RoleArn is 'arn:aws:iam::1:user/me'"):
         SageMakerLauncher("arn:aws:iam::1:user/me", bucket="models", session=Account()).dry_run(TRAINER, RECORDS)
 
@@ -160,7 +154,7 @@ def test_a_role_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize(("device", "instance"), [("cuda", "ml.m5.xlarge"), ("cpu", "ml.g5.12xlarge")])
 def test_a_device_that_the_machine_does_not_have_is_refused(device: Any, instance: str) -> None:
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(device=device))
-    with pytest.raises(ConfigError, match=f"device is '{device}', but {instance}"):
+    with pytest.raises(ConfigError, match=f"device is '{device}'.*{instance}"):
         launcher(compute=Compute(instance_type=instance)).dry_run(trainer, RECORDS)
 
 
@@ -174,23 +168,23 @@ def test_a_gpu_without_bfloat16_is_refused() -> None:
         assert account.objects == {}
 
 
-def test_records_that_cannot_be_learnt_from_are_refused() -> None:
-    with pytest.raises(RecordError, match="there are none"):
+def test_records_without_sql_are_refused() -> None:
+    with pytest.raises(RecordError, match="'train'"):
         launcher().dry_run(TRAINER, [])
-    with pytest.raises(RecordError, match="1 records have no sql: r7"):
+    with pytest.raises(RecordError, match=r"'train'.*\br7\b"):
         launcher().dry_run(TRAINER, [*RECORDS, Record("q", "CREATE TABLE t (a INT)", id="r7")])
 
 
-def test_the_bucket_is_looked_at_before_anything_is_sent() -> None:
+def test_the_bucket_is_checked_before_anything_is_sent() -> None:
     account = Account(bucket_region="us-east-1")
-    with pytest.raises(ConfigError, match="is in us-east-1, but the job would run in eu-west-1"):
+    with pytest.raises(ConfigError, match=r"models.*us-east-1.*eu-west-1"):
         launcher(account).launch(TRAINER, RECORDS)
-    with pytest.raises(TrainingError, match=r"looking at the bucket missing failed: .*Create the bucket"):
+    with pytest.raises(TrainingError, match=r"bucket missing "):
         launcher(account, bucket="missing").launch(TRAINER, RECORDS)
     assert account.objects == {}
 
 
-def test_what_is_sent_is_what_the_container_reads() -> None:
+def test_the_container_reads_what_is_sent() -> None:
     account = Account()
     launcher(account, kms_key_arn=KEY, prefix="/team/sql/").launch(TRAINER, RECORDS, merge="original", wait=False)
 
@@ -232,15 +226,15 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
     assert launcher(account).launch(TRAINER, RECORDS).name == first.name
     assert len(account.requests) == 1
     assert len(account.puts) == sent
-    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("encoding")]
-    assert told == []  # what is finished is not told again
+    shown = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("encoding")]
+    assert shown == []  # a finished job's log is not shown again
 
 
 def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
     account = Account()
     trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_length=256))
     first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
-    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
+    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer were accessible now
     assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
     started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
     asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]
@@ -249,7 +243,7 @@ def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("ended", ["Failed", "Stopped"])
-def test_a_job_that_failed_is_started_anew_with_its_checkpoints(ended: str) -> None:
+def test_a_failed_job_is_started_again_with_its_checkpoints(ended: str) -> None:
     account = Account()
     first = launcher(account).launch(TRAINER, RECORDS, wait=False)
     account.jobs[first.name]["TrainingJobStatus"] = ended
@@ -261,7 +255,7 @@ def test_a_job_that_failed_is_started_anew_with_its_checkpoints(ended: str) -> N
     assert len(account.puts) == len(account.objects)  # nothing was sent twice
 
 
-def test_names_follow_the_content_and_checkpoints_what_is_learnt() -> None:
+def test_job_names_depend_on_the_content_and_checkpoints_on_the_training() -> None:
     base = launcher().dry_run(TRAINER, RECORDS)
     other_machine = launcher(compute=Compute(instance_type="ml.p4d.24xlarge")).dry_run(TRAINER, RECORDS)
     slower = dataclasses.replace(TRAINER.config, save_interval_s=60.0)
@@ -306,51 +300,50 @@ def test_a_local_base_model_is_sent_and_one_on_s3_is_read_there(tmp_path: Path) 
                 "The account-level service limit 'ml.g5.12xlarge for training job usage' is 0 Instances, with current "
                 "utilization of 0 Instances and a request delta of 1 Instances.",
             ),
-            "Ask for at least 1 of the quota 'ml.g5.12xlarge for training job usage' of Amazon SageMaker in eu-west-1",
+            "at least 1 .*'ml.g5.12xlarge for training job usage'.* eu-west-1",
         ),
         (refusal("ResourceLimitExceeded", "limit"), "'ml.g5.12xlarge for training job usage'"),
         (
             refusal("ValidationException", "Could not assume role arn:aws:iam::1:role/x."),
-            "trust policy must allow sts:AssumeRole to sagemaker.amazonaws.com",
+            "sts:AssumeRole.*sagemaker.amazonaws.com",
         ),
         (
             refusal("AccessDeniedException", "User is not authorized to perform: iam:PassRole on resource"),
-            "iam:PassRole on the role, with iam:PassedToService = sagemaker.amazonaws.com",
+            "iam:PassedToService = sagemaker.amazonaws.com",
         ),
         (refusal("AccessDeniedException", "not authorized: sagemaker:CreateTrainingJob"), "logs:GetLogEvents"),
         (refusal("ExpiredTokenException", "The security token included in the request is expired"), "aws sso login"),
     ],
 )
-def test_a_refusal_says_what_to_ask_for(error: Exception, says: str) -> None:
+def test_a_refusal_says_what_to_request(error: Exception, says: str) -> None:
     account = Account()
     account.refusing = error
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match=says) as caught:
         launcher(account).launch(TRAINER, RECORDS)
-    assert says in str(caught.value)
     assert caught.value.__cause__ is error
 
 
-def test_spot_machines_have_a_quota_of_their_own() -> None:
+def test_spot_machines_have_their_own_quota() -> None:
     account = Account()
     account.refusing = refusal("ResourceLimitExceeded", "limit")
     with pytest.raises(TrainingError, match=r"'ml\.g5\.12xlarge for spot training job usage'"):
         launcher(account, compute=Compute(spot=True)).launch(TRAINER, RECORDS)
 
 
-def test_a_job_that_another_process_started_meanwhile_is_attached_to() -> None:
+def test_a_job_that_another_process_has_just_started_is_attached_to() -> None:
     account = Account()
     account.refusing = refusal("ResourceInUse", "Training job names must be unique")
     job = launcher(account).launch(TRAINER, RECORDS, wait=False)
     assert job.name.startswith("sqlquarry-")
 
 
-def test_attach_wants_a_job_that_is_there() -> None:
-    with pytest.raises(TrainingError, match=r"looking at the training job gone failed: .*Check the job's name"):
+def test_attach_requires_an_existing_job() -> None:
+    with pytest.raises(TrainingError, match=r"training job gone .*ValidationException"):
         launcher().attach("gone")
 
 
-def test_without_a_region_the_error_says_where_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_region_the_error_says_how_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(ConfigError, match="no AWS region is known"):
+    with pytest.raises(ConfigError, match="AWS_DEFAULT_REGION"):
         SageMakerLauncher(ROLE, bucket="models").dry_run(TRAINER, RECORDS)

@@ -1,4 +1,4 @@
-"""The parts of a job: image, wheel, pinned packages, bootstrap, and the line that tells its progress."""
+"""The parts of a job: image, wheel, pinned packages, bootstrap, and progress lines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_images_come_from_the_account_of_their_region() -> None:
 
 
 def test_an_older_torch_has_no_image() -> None:
-    with pytest.raises(ConfigError, match=r"no gpu image is known for torch 2.8.0 \(known: 2.11, 2.10, 2.9\)"):
+    with pytest.raises(ConfigError, match=r"gpu .*2\.8\.0 .*2\.11, 2\.10, 2\.9"):
         training_image("us-east-1", torch="2.8.0", transformers="5.0", processor="gpu")
     assert all(len(image.name) < 120 for image in IMAGES)
 
@@ -101,17 +101,17 @@ def test_a_package_that_is_missing_here_is_named(monkeypatch: pytest.MonkeyPatch
         return real(name)
 
     monkeypatch.setattr(packaging, "distribution", without_peft)
-    with pytest.raises(ConfigError, match=r"but peft is not.*pip install 'sqlquarry\[train,merge,aws\]'"):
+    with pytest.raises(ConfigError, match=r"peft.*pip install 'sqlquarry\[train,merge,aws\]'"):
         packaging.requirements()
 
 
 def test_packages_that_only_a_report_needs_are_pinned_too() -> None:
     assert f"moto=={importlib.metadata.version('moto')}\n" in packaging.requirements(["moto"])
-    with pytest.raises(ConfigError, match=r"no-such-reporter is not.*\]' no-such-reporter"):
+    with pytest.raises(ConfigError, match=r"no-such-reporter.*\]' no-such-reporter"):
         packaging.requirements(["no-such-reporter"])
 
 
-def test_a_slim_package_stands_in_for_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slim_package_replaces_the_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.distribution
 
     def slim(name: str) -> importlib.metadata.Distribution:
@@ -120,7 +120,7 @@ def test_a_slim_package_stands_in_for_the_whole_one(monkeypatch: pytest.MonkeyPa
         return real("moto" if name == "mlflow-skinny" else name)
 
     monkeypatch.setattr(packaging, "distribution", slim)
-    pinned = packaging.requirements("mlflow")  # one name, without a tuple
+    pinned = packaging.requirements("mlflow")  # a single name instead of a tuple
     assert f"mlflow-skinny=={importlib.metadata.version('moto')}\n" in pinned
     assert "mlflow==" not in pinned
 
@@ -154,11 +154,11 @@ def test_the_bootstrap_starts_a_process_for_each_gpu_of_each_machine(
     assert bootstrap.environment()["NCCL_SOCKET_IFNAME"] == "eth0"
     assert "OMP_WAIT_POLICY" not in bootstrap.environment()
     assert bootstrap.program(9) == bootstrap.program()
-    assert "--nproc-per-node 3" in " ".join(bootstrap.program(3))  # a step has no rows for more
+    assert "--nproc-per-node 3" in " ".join(bootstrap.program(3))  # a step has rows for only 3
 
 
 @pytest.mark.usefixtures("root")
-def test_one_process_needs_no_torchrun_and_without_the_file_the_variables_count(
+def test_one_process_needs_no_torchrun_and_without_the_file_variables_are_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SM_NUM_GPUS", "0")
@@ -185,7 +185,7 @@ def test_a_package_that_cannot_be_installed_is_the_failure_of_the_job(
         return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(SystemExit, match=r"requirements.txt ended with status 1.*NAT gateway"):
+    with pytest.raises(SystemExit, match=r"requirements\.txt.* status 1.*NAT gateway"):
         bootstrap.install()
     assert "pip install -r" in (root / "output" / "failure").read_text()
     assert len(asked) == 1
@@ -197,12 +197,12 @@ def test_a_program_that_cannot_start_is_the_failure_of_the_job(tmp_path: Path) -
     environment = os.environ | {"SQLQUARRY_ML_ROOT": str(tmp_path), "PYTHONPATH": str(tmp_path), "SM_NUM_GPUS": "1"}
     ran = subprocess.run([sys.executable, bootstrap.__file__, "train"], env=environment, check=False)
     assert ran.returncode == 1
-    said = (tmp_path / "output" / "failure").read_text()
-    assert "-m sqlquarry.sagemaker.container" in said
-    assert "ended with status 1 and left no reason" in said
+    reason = (tmp_path / "output" / "failure").read_text()
+    assert "-m sqlquarry.sagemaker.container" in reason
+    assert " status 1 " in reason
 
 
-def test_the_bootstrap_needs_the_standard_library_alone() -> None:
+def test_the_bootstrap_needs_only_the_standard_library() -> None:
     code = f"import runpy; runpy.run_path({bootstrap.__file__!r}); import sys; print('sqlquarry' in sys.modules)"
     ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.strip() == "False"
@@ -215,7 +215,7 @@ def test_the_bootstrap_needs_the_standard_library_alone() -> None:
     seconds=st.floats(0.001, 1e6),
     tokens=st.integers(1, 10**7),
 )
-def test_a_line_of_progress_reads_back_and_every_metric_finds_itself(
+def test_a_progress_line_can_be_parsed_and_matches_every_metric(
     step: int, more: int | None, loss: float, seconds: float, tokens: int
 ) -> None:
     entry = {
@@ -241,7 +241,7 @@ def test_a_line_of_progress_reads_back_and_every_metric_finds_itself(
     assert float(values["learning_rate"]) == 2.9e-05
 
 
-def test_the_loss_of_the_evaluation_is_not_taken_for_the_loss() -> None:
+def test_the_evaluation_loss_is_not_parsed_as_the_loss() -> None:
     line = metric_line({"step": 1, "loss": 2.0, "eval_loss": 1.0, "seconds": 0.0, "tokens": 5}, None)
     values = {one["Name"]: match[1] for one in METRIC_DEFINITIONS if (match := re.search(one["Regex"], line))}
     assert (values["loss"], values["eval_loss"]) == ("2", "1")
@@ -249,7 +249,7 @@ def test_the_loss_of_the_evaluation_is_not_taken_for_the_loss() -> None:
     assert Progress.parse("something else step=1") is None
 
 
-def test_the_first_step_of_a_resumed_run_tells_no_rate() -> None:
+def test_the_first_step_of_a_resumed_run_has_no_rate() -> None:
     entry = {"step": 17, "steps": 42, "loss": 2.0, "seconds": 900.0, "tokens": 5}
     assert Progress.parse(metric_line(entry, None)) == Progress(17, 42, 2.0)
     assert Progress.parse(metric_line(entry | {"step": 1, "seconds": 2.0}, None)) == Progress(1, 42, 2.0, 2.5, 82.0)

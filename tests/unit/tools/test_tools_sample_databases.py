@@ -1,4 +1,4 @@
-"""The generated databases: valid, repeatable, and every gold query gives an answer that its conditions shape."""
+"""The generated sample databases are valid, and every condition of a gold query changes its answer."""
 
 import re
 import sqlite3
@@ -35,14 +35,16 @@ def queries(domain: Domain) -> set[str]:
 
 
 @by_domain
-def test_integrity(database: sqlite3.Connection, domain: Domain) -> None:
+def test_the_schema_is_intact_and_all_references_exist(database: sqlite3.Connection, domain: Domain) -> None:
     assert database.execute("PRAGMA foreign_key_check").fetchall() == []
     assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert "\n".join(sql + ";" for (sql,) in database.execute("SELECT sql FROM sqlite_master")) == domain.schema
 
 
 @by_domain
-def test_rows_are_as_many_as_said_and_some_values_are_missing(database: sqlite3.Connection, domain: Domain) -> None:
+def test_tables_have_the_planned_number_of_rows_and_some_missing_values(
+    database: sqlite3.Connection, domain: Domain
+) -> None:
     gaps = 0
     for table in domain.tables:
         rows = database.execute(f"SELECT * FROM {table.name}").fetchall()
@@ -52,7 +54,7 @@ def test_rows_are_as_many_as_said_and_some_values_are_missing(database: sqlite3.
 
 
 @by_domain
-def test_labels_are_unique_so_that_groups_by_label_are_rows(domain: Domain) -> None:
+def test_labels_are_unique_so_that_a_label_identifies_a_row(domain: Domain) -> None:
     for table in domain.tables:
         labels = columns_of(domain)[table.name][table.label.name]
         assert len(set(labels)) == len(labels)
@@ -66,12 +68,12 @@ def test_every_gold_query_returns_a_value(database: sqlite3.Connection, domain: 
 
 
 @by_domain
-def test_no_ties_decide_an_order(database: sqlite3.Connection, domain: Domain) -> None:
+def test_the_order_of_rows_never_depends_on_ties(database: sqlite3.Connection, domain: Domain) -> None:
     assert [sql for sql in queries(domain) if not has_one_order(database, sql)] == []
 
 
 @by_domain
-def test_the_condition_of_a_plain_query_matters(database: sqlite3.Connection, domain: Domain) -> None:
+def test_the_condition_of_a_plain_query_changes_the_result(database: sqlite3.Connection, domain: Domain) -> None:
     plain = [sql for sql in queries(domain) if sql.count("SELECT") == 1 and " WHERE " in sql]
     assert len(plain) >= 15
     for sql in plain:
@@ -79,7 +81,7 @@ def test_the_condition_of_a_plain_query_matters(database: sqlite3.Connection, do
         assert sorted(database.execute(sql), key=repr) != sorted(database.execute(without), key=repr), sql
 
 
-def test_has_one_order_sees_ties() -> None:
+def test_has_one_order_detects_ties() -> None:
     with closing(sqlite3.connect(":memory:")) as database:
         database.executescript("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 5), (2, 5), (3, 7);")
         assert has_one_order(database, "SELECT a FROM t")

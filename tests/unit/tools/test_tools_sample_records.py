@@ -1,4 +1,4 @@
-"""The sample records as generated: volume, kinds, the split, and that every gold query is worth asking."""
+"""The generated sample records: number, kinds, split, form of questions and SQL, and repeatability."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ GENERATED = (
 )
 
 
-def test_volume_and_domains() -> None:
+def test_the_number_of_records_and_domains_is_in_range() -> None:
     counts = Counter(record.database for record in ALL)
     assert 2_200 <= len(ALL) <= 3_000
     assert len(counts) == len(DOMAINS) == 14
@@ -50,7 +50,7 @@ def test_every_domain_has_every_kind() -> None:
     assert {database: set(KINDS) - found for database, found in kinds.items() if set(KINDS) - found} == {}
 
 
-def test_ids_are_unique_and_name_domain_query_and_phrasing() -> None:
+def test_ids_are_unique_and_contain_domain_query_and_phrasing() -> None:
     assert len({record.id for record in ALL}) == len(ALL)
     assert all(re.fullmatch(rf"{record.database}-\d{{4}}-[a-d]", record.id or "") for record in ALL)
 
@@ -59,11 +59,11 @@ def test_questions_are_unique_within_a_domain() -> None:
     assert len({(record.database, record.question.casefold()) for record in ALL}) == len(ALL)
 
 
-def test_one_gold_query_has_two_to_four_phrasings() -> None:
+def test_each_gold_query_has_two_to_four_phrasings() -> None:
     assert set(Counter(record.sql for record in ALL).values()) <= {2, 3, 4}
 
 
-def test_no_gold_query_and_no_question_is_in_train_and_test() -> None:
+def test_train_and_test_share_no_gold_query_and_no_question() -> None:
     train, test = sample_records("train"), sample_records("test")
     assert {r.sql for r in train}.isdisjoint(r.sql for r in test)
     assert {r.question for r in train}.isdisjoint(r.question for r in test)
@@ -71,7 +71,7 @@ def test_no_gold_query_and_no_question_is_in_train_and_test() -> None:
     assert queries[0].isdisjoint(queries[1])
 
 
-def test_the_test_part_spans_all_domains_and_kinds() -> None:
+def test_the_test_part_covers_all_domains_and_kinds() -> None:
     test = sample_records("test")
     assert 0.09 <= len(test) / (len(test) + len(sample_records("train"))) <= 0.15
     assert {sample_kind(r) for r in test} == set(KINDS)
@@ -80,7 +80,7 @@ def test_the_test_part_spans_all_domains_and_kinds() -> None:
     assert min(counts.values()) >= 8, counts
 
 
-def test_held_out_domains_share_neither_schema_nor_table_names_with_the_others() -> None:
+def test_held_out_domains_share_no_schema_and_no_table_name_with_other_domains() -> None:
     held_out = sample_records("held_out")
     assert {r.database for r in held_out} == {domain.name for domain in HELD_OUT}
     assert {r.schema for r in held_out}.isdisjoint(r.schema for part in ("train", "test") for r in sample_records(part))
@@ -88,13 +88,13 @@ def test_held_out_domains_share_neither_schema_nor_table_names_with_the_others()
     assert max(tables.values()) == 1, tables
 
 
-def test_a_short_beginning_of_train_covers_all_domains_and_most_kinds() -> None:
-    beginning = sample_records("train")[:200]
-    assert len({r.database for r in beginning}) == 12
-    assert len({sample_kind(r) for r in beginning}) >= 14
+def test_the_first_200_training_records_cover_all_domains_and_most_kinds() -> None:
+    first = sample_records("train")[:200]
+    assert len({r.database for r in first}) == 12
+    assert len({sample_kind(r) for r in first}) >= 14
 
 
-def test_schemas_are_short_lower_case_and_one_line_per_table() -> None:
+def test_schemas_are_short_and_lower_case_with_one_line_per_table() -> None:
     for domain in DOMAINS:
         assert len(domain.schema) <= 450, (domain.name, len(domain.schema))
         assert 2 <= len(domain.tables) <= 3
@@ -111,8 +111,8 @@ def test_questions_are_english_sentences() -> None:
         assert not re.search(r"  |[_{}]|\b(a [aeio]|an [^aeiouh])", question), question
 
 
-def test_a_plain_list_of_a_shared_value_says_that_it_is_one_for_each_row() -> None:
-    """ "List the cities of all owners" could as well ask for each city once."""
+def test_questions_for_shared_values_are_not_ambiguous() -> None:
+    """ "List the cities of all owners" could also mean each city once."""
     shared = {(t.name, c.name): c.plural for d in DOMAINS for t in d.tables for c in t.having("category")}
     for record in ALL:
         found = re.fullmatch(r"SELECT (\w+) FROM (\w+)", record.sql or "")
@@ -128,11 +128,11 @@ def test_sql_is_canonical() -> None:
         assert '"' not in sql
         assert " AS " not in sql
         assert not re.search(r"BETWEEN (\S+) AND \1(?: |$)", sql), sql
-        # Columns carry their table's name exactly where tables are joined.
+        # Columns have their table's name exactly if tables are joined.
         assert (" JOIN " in sql) == bool(re.search(r"[a-z]\.[a-z]", sql)), sql
 
 
-def test_literals_of_the_sql_stand_in_the_question_as_they_are_stored() -> None:
+def test_the_question_contains_the_literals_of_the_sql() -> None:
     generated = [r for r in ALL if int((r.id or "")[-6:-2]) > 8]
     for record in generated:
         for text in re.findall(r"'([^']+)'", record.sql or ""):
@@ -142,14 +142,14 @@ def test_literals_of_the_sql_stand_in_the_question_as_they_are_stored() -> None:
             assert re.search(rf"\b{re.escape(number)}\b", record.question), record
 
 
-def test_the_files_of_the_package_are_what_is_generated() -> None:
+def test_the_files_of_the_package_are_up_to_date() -> None:
     package = {path.name: path.read_text(encoding="utf-8") for path in PACKAGE.iterdir() if path.is_file()}
     del package["__init__.py"]
     assert data_files() == package
 
 
-def test_content_is_the_same_in_another_process_with_another_hash_seed() -> None:
-    mine = hashlib.sha256(repr(data_files()).encode()).hexdigest()
+def test_the_content_is_the_same_with_another_hash_seed() -> None:
+    own = hashlib.sha256(repr(data_files()).encode()).hexdigest()
     for seed in ("1", "4711"):
         done = subprocess.run(
             [sys.executable, "-c", GENERATED],
@@ -159,11 +159,11 @@ def test_content_is_the_same_in_another_process_with_another_hash_seed() -> None
             text=True,
             check=True,
         )
-        assert done.stdout.strip() == mine
+        assert done.stdout.strip() == own
 
 
-def test_dice_draw_the_same_numbers_for_ever() -> None:
-    # From CPython 3.11's Mersenne Twister; `random()` is the method that Python promises not to change.
+def test_dice_always_draw_the_same_numbers() -> None:
+    # From CPython 3.11's Mersenne Twister. Python promises not to change `random()`.
     dice = Dice("sample")
     assert [dice.below(100) for _ in range(5)] == [73, 66, 50, 52, 21]
     assert sorted(Dice("x").distinct(10, 10)) == list(range(10))

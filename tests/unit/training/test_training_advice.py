@@ -1,4 +1,4 @@
-"""What a plan advises can be followed: more steps, used GPUs, a machine that is cheaper and on which the run works."""
+"""The advice of a plan works: more steps, all GPUs in use, and cheaper machines that the run fits on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def planned(
 def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, epochs: float, row: int) -> None:
     config = TrainingConfig(records_per_step=records_per_step, num_train_epochs=epochs, max_length=row)
     plan = planned(records, config=config)
-    notes = [note for note in advice(plan, config) if "teaches little" in note]
+    notes = [note for note in advice(plan, config) if "optimizer" in note]
     assert bool(notes) == (plan.steps < FEW_STEPS)
     for note in notes:
         advised = {name: int(value) for name, value in re.findall(r"(records_per_step|num_train_epochs)=(\d+)", note)}
@@ -65,7 +65,7 @@ def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, e
     row=st.sampled_from([512, 2048, 8192]),
 )
 @settings(max_examples=10)
-def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base: str, instance: str, row: int) -> None:
+def test_a_suggested_machine_is_cheaper_and_the_run_fits(records: int, base: str, instance: str, row: int) -> None:
     config = TrainingConfig(max_length=row)
     plan = planned(records, base, config, instance_type=instance)
     offers = cheaper_offer(plan, config)
@@ -75,7 +75,7 @@ def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base
             there = planned(records, base, config, instance_type=offer.instance_type)
             check_run(there, config)
             assert there.cost_usd is not None
-            assert offer.cost_usd > there.cost_usd  # which is of training alone
+            assert offer.cost_usd > there.cost_usd  # which includes only training
     if offers:
         assert offers[1].cost_usd <= 0.8 * offers[0].cost_usd
         assert offers[1].seconds <= 2 * offers[0].seconds
@@ -84,7 +84,7 @@ def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base
 
 
 @pytest.mark.parametrize("records", [1, 40, 120, 400])
-def test_small_data_runs_on_a_machine_with_many_gpus(records: int) -> None:
+def test_few_records_can_run_on_a_machine_with_many_gpus(records: int) -> None:
     plan = planned(records)
     check_run(plan, TrainingConfig())
     assert plan.processes == min(4, plan.rows_per_step)
@@ -100,8 +100,8 @@ def test_a_remedy_for_too_many_processes_fits_the_data() -> None:
     with pytest.raises(ConfigError) as small:
         check_run(planned(120, processes=4), TrainingConfig())
     assert "records_per_step" not in str(small.value)
-    assert "fewer GPUs" in str(small.value)
-    check_run(planned(120, processes=4), TrainingConfig(), started=True)  # on machines that are paid for already
+    assert "GPUs" in str(small.value)
+    check_run(planned(120, processes=4), TrainingConfig(), started=True)  # the machines are already running
     large = TrainingConfig(max_length=256, records_per_step=8)
     with pytest.raises(ConfigError) as caught:
         check_run(planned(400, config=large, processes=4), large)
@@ -115,11 +115,11 @@ def test_an_instance_that_cannot_work_is_refused_with_one_that_can() -> None:
     for base, instance in (("Qwen/Qwen3-8B", "ml.p3.2xlarge"), ("meta-llama/Llama-3.3-70B-Instruct", "ml.g5.2xlarge")):
         with pytest.raises(DeviceError) as caught:
             check_run(planned(120, base, instance_type=instance), TrainingConfig())
-        (named,) = set(re.findall(r"take (ml\.\w+\.\w+)", str(caught.value)))
-        check_run(planned(120, base, instance_type=named), TrainingConfig())
+        (recommended,) = set(re.findall(r"ml\.\w+\.\w+", str(caught.value))) - {instance}
+        check_run(planned(120, base, instance_type=recommended), TrainingConfig())
 
 
-def test_a_plan_for_this_machine_is_refused_as_training_on_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_this_machine_is_refused_if_training_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     def plan(device: Any = "auto", **options: Any) -> TrainingPlan:
@@ -128,7 +128,7 @@ def test_a_plan_for_this_machine_is_refused_as_training_on_it_would_be(monkeypat
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert plan(processes=2).gpu is None
-    with pytest.raises(DeviceError, match="no CUDA device"):
+    with pytest.raises(DeviceError, match="device='cuda'"):
         plan("cuda")
     for name, value in {"is_available": True, "device_count": 2, "get_device_name": "NVIDIA H200"}.items():
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
@@ -137,13 +137,13 @@ def test_a_plan_for_this_machine_is_refused_as_training_on_it_would_be(monkeypat
     for name in ("memory_reserved", "memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda: 0)
     assert plan(processes=2).gpu is not None
-    with pytest.raises(DeviceError, match="3 processes on 2 GPUs"):
+    with pytest.raises(DeviceError, match=r"3 processes .*2 GPUs"):
         plan(processes=3)
     assert plan(processes=3, check=False).problems
-    assert plan(processes=3, gpu="H200").processes == 3  # of another machine
+    assert plan(processes=3, gpu="H200").processes == 3  # another machine
 
 
-def test_a_forecast_of_what_cannot_work_is_to_be_had() -> None:
+def test_a_run_that_cannot_work_can_be_forecast_without_checks() -> None:
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B")
     plan = trainer.plan(ALL[:40], instance_type="ml.g4dn.xlarge", check=False)
     assert plan.steps > 0
@@ -155,6 +155,6 @@ def test_a_forecast_of_what_cannot_work_is_to_be_had() -> None:
 @pytest.mark.parametrize(
     ("given_name", "near"), [("ml.g5.12xlrage", "ml.g5.12xlarge"), ("g6.2xlarge", "ml.g6.2xlarge")]
 )
-def test_an_unknown_instance_type_names_the_nearest(given_name: str, near: str) -> None:
+def test_the_error_for_an_unknown_instance_type_suggests_similar_ones(given_name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=near):
         planned(10, instance_type=given_name)

@@ -1,4 +1,4 @@
-"""Bad options are refused all at once, before anything is loaded."""
+"""Invalid options are all refused at once, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.training import TrainingConfig, learning_rate_for
 
 
-def test_every_bad_field_is_named_at_once() -> None:
+def test_all_invalid_fields_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         TrainingConfig(
             num_train_epochs=0, lora_r=0, lora_dropout=1.0, device="tpu", quantization="int8", target_modules=()
@@ -18,13 +18,13 @@ def test_every_bad_field_is_named_at_once() -> None:
     assert "lora_alpha" not in str(caught.value)
 
 
-def test_wider_models_learn_more_slowly() -> None:
+def test_the_automatic_learning_rate_falls_with_the_width() -> None:
     assert learning_rate_for(2000) == pytest.approx(5e-4)
     assert learning_rate_for(576) == pytest.approx(1.31e-3, rel=0.01)
     assert learning_rate_for(4096) == pytest.approx(2.87e-4, rel=0.01)
 
 
-def test_lists_are_taken_where_several_names_can_be_given() -> None:
+def test_fields_with_several_names_accept_lists() -> None:
     lists = TrainingConfig(target_modules=["q_proj"], trainable_tokens=["<|im_end|>"], report_to=["wandb"])
     assert lists == TrainingConfig(target_modules=("q_proj",), trainable_tokens=("<|im_end|>",), report_to=("wandb",))
 
@@ -32,7 +32,7 @@ def test_lists_are_taken_where_several_names_can_be_given() -> None:
 @pytest.mark.parametrize(
     "name", ["learning_rate", "hold_dequantized", "torch_compile", "gradient_checkpointing", "sharding"]
 )
-def test_auto_means_choose_for_me_and_none_does_not(name: str) -> None:
+def test_the_default_is_auto_and_none_is_refused(name: str) -> None:
     assert getattr(TrainingConfig(), name) == "auto"
-    with pytest.raises(ConfigError, match=f"{name} is None, but must be .*'auto'"):
+    with pytest.raises(ConfigError, match=f"{name} .*None.*'auto'"):
         TrainingConfig(**{name: None})

@@ -1,7 +1,8 @@
-"""Two runs are the same by content, and what differs is told with both values."""
+"""Two runs are the same if their content is the same, and differences are listed with both values."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,34 @@ def identity(sha256: str = "a" * 64, name: str = "b", **config: Any) -> dict[str
     return {"base_model": base, "data_sha256": "d" * 64, "config": TrainingConfig(**config).identity}
 
 
-def test_names_and_paths_of_the_base_do_not_count() -> None:
+def test_the_name_and_path_of_the_base_are_ignored() -> None:
     assert differences(identity(name="./b"), identity(name="hub/b")) == ""
 
 
-def test_every_field_is_named_with_both_values() -> None:
+def listed(differences: str) -> list[tuple[str, str, str]]:
+    """Return the field and both values of each difference."""
+    found = re.findall(r"([\w.]+) \((\S+) there, (\S+) now\)", differences)
+    assert differences.count("(") == len(found)
+    return found
+
+
+def test_every_different_field_is_listed_with_both_values() -> None:
     found = differences(identity(num_train_epochs=2, lora_r=8), identity("c" * 64, num_train_epochs=3, lora_r=16))
-    assert found.split(", ") == [
-        "base_model (aaaaaaaaaaaa… there",
-        "cccccccccccc… now)",
-        "config.num_train_epochs (2 there",
-        "3 now)",
-        "config.lora_r (8 there",
-        "16 now)",
+    assert listed(found) == [
+        ("base_model", "aaaaaaaaaaaa…", "cccccccccccc…"),
+        ("config.num_train_epochs", "2", "3"),
+        ("config.lora_r", "8", "16"),
     ]
 
 
-def test_fields_that_only_one_side_has_are_named() -> None:
+def test_fields_on_only_one_side_are_listed() -> None:
     old, new = identity(), identity()
     del old["config"]["seed"]
     old["config"]["momentum"] = 0.9
-    assert differences(old, new) == "config.seed (nothing there, 42 now), config.momentum (0.9 there, nothing now)"
+    (seed, missing, now), (momentum, there, also_missing) = listed(differences(old, new))
+    assert (seed, now) == ("config.seed", "42")
+    assert (momentum, there) == ("config.momentum", "0.9")
+    assert missing == also_missing
 
 
 plain = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
@@ -47,13 +55,13 @@ anything = plain | st.lists(plain, max_size=2) | st.dictionaries(st.sampled_from
 
 @given(st.dictionaries(st.sampled_from(["base_model", "config", "data_sha256", "x"]), anything))
 @settings(max_examples=40)
-def test_whatever_a_file_holds_differs_or_is_equal(there: dict[str, Any]) -> None:
+def test_any_content_of_a_file_can_be_compared(there: dict[str, Any]) -> None:
     assert differences(there, identity())
     assert differences(there | identity(), identity()) == ""
 
 
 @pytest.mark.parametrize("name", ["org/b", "./org/b/", "org/../org/b"])
-def test_what_is_on_this_machine_has_an_absolute_name(
+def test_a_base_on_this_machine_has_an_absolute_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "org" / "b").mkdir(parents=True)
@@ -62,5 +70,5 @@ def test_what_is_on_this_machine_has_an_absolute_name(
 
 
 @pytest.mark.parametrize("name", ["meta-llama/Llama-3", "s3://bucket/llama"])
-def test_what_is_elsewhere_keeps_its_name(name: str) -> None:
+def test_a_base_elsewhere_keeps_its_name(name: str) -> None:
     assert base_name(name) == name

@@ -1,19 +1,23 @@
-"""Packing loses nothing, mixes nothing and reads shared beginnings once."""
+"""Packing loses no tokens, keeps examples separate and computes shared beginnings once."""
 
 from __future__ import annotations
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
 from sqlquarry.training.encoding.packing import PackedRow, pack
+from sqlquarry.training.steps.loss import RowShape, model_inputs
 
 CAPACITY = 48
 
 
 @st.composite
 def groups(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
-    """Examples of a few schemas: those of one schema begin with the same tokens."""
+    """Draw examples of a few schemas. Examples of one schema begin with the same tokens."""
     examples, keys = [], []
     for key in range(draw(st.integers(1, 4))):
         prefix = draw(st.lists(st.integers(0, 9), min_size=1, max_size=12))
@@ -27,7 +31,7 @@ def groups(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
 
 
 def unpack(row: PackedRow) -> list[tuple[list[int], list[int]]]:
-    """Each example of a row as its suffix sees it through the attention mask: tokens and labels by position."""
+    """Return the tokens and labels that the last token of each example sees through the attention mask."""
     mask = row.attention_mask()[0, 0]
     last = {key: index for index, key in enumerate(zip(row.families, row.suffixes, strict=True)) if key[1]}
     examples = []
@@ -67,11 +71,28 @@ def test_sharing_never_takes_more_tokens(data: tuple[list[Encoded], list[int]]) 
     assert total[True] <= total[False] == sum(len(example.input_ids) for example in examples)
 
 
-def test_a_shared_schema_is_read_once() -> None:
+def test_a_shared_schema_is_computed_once() -> None:
     schema = list(range(100, 120))
     examples = [Encoded([*schema, 1, answer], [IGNORED_LABEL] * 21 + [answer]) for answer in range(8)]
     (row,) = pack(examples, ["schema"] * 8, max_tokens=64, share_prefixes=True, seed=0)
     assert len(row.input_ids) == 20 + 8 * 2
+
+
+@pytest.mark.parametrize("tokens", [None, 70])
+@pytest.mark.parametrize("window", [None, 4])
+def test_flex_attention_sees_the_same_tokens_as_the_dense_mask(tokens: int | None, window: int | None) -> None:
+    examples = [Encoded([*range(start, start + 8), 1, 2], [IGNORED_LABEL] * 9 + [2]) for start in (100, 100, 100, 200)]
+    (row,) = pack(examples, ["a", "a", "a", "b"], max_tokens=64, share_prefixes=True, seed=0)
+    assert len(set(row.families)) == 2
+    assert max(row.suffixes) > 1
+    shape = None if tokens is None else RowShape(tokens, row.answers + 3)
+    dense = (row if tokens is None else row.padded(tokens)).attention_mask(window)
+    blocks = model_inputs(row, shape=shape, flex=True, windows=window)["attention_mask"]
+    plain = model_inputs(row, shape=shape, windows=window)["attention_mask"]
+    assert isinstance(blocks, BlockMask)
+    assert isinstance(plain, torch.Tensor)
+    assert torch.equal(create_mask(blocks.mask_mod, 1, 1, *dense.shape[2:], device="cpu"), dense)
+    assert torch.equal(plain, dense)
 
 
 def test_best_fit_fills_rows() -> None:
@@ -80,7 +101,7 @@ def test_best_fit_fills_rows() -> None:
     assert sorted(len(row.input_ids) for row in rows) == [48, 48, 48]
 
 
-def test_equal_prompts_with_different_answers_stay_apart() -> None:
+def test_equal_prompts_with_different_answers_stay_separate() -> None:
     examples = [Encoded([1, 2, 3, answer], [IGNORED_LABEL] * 3 + [answer]) for answer in (7, 8)]
     (row,) = pack(examples, ["same", "same"], max_tokens=16, share_prefixes=True, seed=0)
     assert sorted(unpack(row)) == [([1, 2, 3, answer], [IGNORED_LABEL] * 3 + [answer]) for answer in (7, 8)]

@@ -1,4 +1,4 @@
-"""The picture of a run: well-formed, inside its frame, and showing what the log says."""
+"""The plot of a run is well-formed, stays inside its frame and shows the figures of the log."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def points_of(svg: str, css: str) -> list[tuple[float, float]]:
     return [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
 
 
-def test_loss_falls_from_left_to_right_on_the_picture() -> None:
+def test_the_loss_falls_from_left_to_right_in_the_plot() -> None:
     svg = loss_plot([entry(step, 5 / step, **({"eval_loss": 0.2} if step == 30 else {})) for step in range(1, 31)])
     smooth = points_of(svg, "loss")
     assert len(smooth) == 30
-    assert smooth[0][1] < smooth[-1][1]  # SVG's y grows downwards
+    assert smooth[0][1] < smooth[-1][1]  # y grows downwards in SVG
     assert [x for x, _ in smooth] == sorted(x for x, _ in smooth)
     assert "evaluation loss (0.2)" in svg
-    assert ">0.2<" in svg  # a logarithmic axis: the loss falls by 30 times
+    assert ">0.2<" in svg  # a tick of the logarithmic axis, because the loss falls by a factor of 30
     assert "prefers-color-scheme: dark" in svg
 
 
@@ -49,13 +49,13 @@ def test_nothing_leaves_the_frame(losses: list[float], first: int) -> None:
     assert not re.search("nan|inf", svg)
 
 
-def test_a_long_run_is_thinned_to_what_a_screen_shows() -> None:
+def test_a_long_run_is_averaged_to_400_points() -> None:
     svg = loss_plot([entry(step, 1.0) for step in range(1, 20_001)])
     assert len(points_of(svg, "raw")) == 400
     assert len(svg) < 60_000
 
 
-def test_it_is_drawn_from_the_log(tmp_path: Path) -> None:
+def test_the_plot_is_drawn_from_the_log(tmp_path: Path) -> None:
     log, picture = tmp_path / "training_log.jsonl", tmp_path / "loss.svg"
     log.write_text("")
     write_loss_plot(log, picture)

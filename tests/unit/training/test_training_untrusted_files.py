@@ -1,4 +1,4 @@
-"""Base models, jobs and checkpoints that somebody else made: refused with a typed error before anything long starts."""
+"""Invalid base models, jobs and checkpoints from others are typed errors before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_sizes_are_whole_numbers_in_range(key: str, value: object) -> None:
 
 @pytest.mark.parametrize("key", ["head_dim", "num_key_value_heads", "num_local_experts", "num_experts"])
 @pytest.mark.parametrize("value", [v for v in NOT_A_SIZE if v != 0])
-def test_sizes_that_may_be_missing_are_whole_numbers_too(key: str, value: object) -> None:
+def test_optional_sizes_are_whole_numbers_too(key: str, value: object) -> None:
     assert ModelShape.of(CONFIG | {key: None}, {}) == ModelShape.of(CONFIG, {})
     with pytest.raises(UnsupportedModelError, match=key):
         ModelShape.of(CONFIG | {key: value}, {})
@@ -50,13 +50,13 @@ def test_absurd_sizes_are_refused(changes: dict[str, int]) -> None:
         ModelShape.of(CONFIG | changes, {})
 
 
-def test_more_experts_than_there_are_cannot_be_active() -> None:
-    with pytest.raises(UnsupportedModelError, match="experts"):
+def test_more_active_experts_than_experts_are_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="3 of 2"):
         ModelShape.of(CONFIG | {"num_experts": 2, "num_experts_per_tok": 3, "moe_intermediate_size": 4}, {})
 
 
 @pytest.mark.parametrize("shape", [(-1, 2), (2.0, 2), (True, 2), (float("inf"), 1), (10**30, 1), ("2", 2)])
-def test_tensors_have_sizes(shape: Any) -> None:
+def test_invalid_shapes_of_tensors_are_refused(shape: Any) -> None:
     with pytest.raises(UnsupportedModelError, match=r"model\.layers\.0"):
         ModelShape.of(CONFIG, {"model.layers.0.q.weight": ("F32", shape)})
 
@@ -76,7 +76,7 @@ def base(directory: Path, **files: bytes | str) -> Path:
 @pytest.mark.parametrize(
     "config", ["[" * 100_000, "[]", "{", '{"architectures": {"0": "LlamaForCausalLM"}}', "null", "\ufeff{}"]
 )
-def test_a_config_of_another_form(tmp_path: Path, config: str) -> None:
+def test_a_config_that_is_not_a_valid_object_is_refused(tmp_path: Path, config: str) -> None:
     directory = base(tmp_path / "base", **{"config.json": config})
     for read in (check_base_model, ModelShape.read):
         with pytest.raises(UnsupportedModelError):
@@ -84,7 +84,7 @@ def test_a_config_of_another_form(tmp_path: Path, config: str) -> None:
 
 
 @pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/hostname", "sub/model.safetensors", 3])
-def test_an_index_reads_no_file_outside_the_folder(tmp_path: Path, shard: object) -> None:
+def test_an_index_cannot_name_a_file_outside_the_folder(tmp_path: Path, shard: object) -> None:
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
     index = json.dumps({"weight_map": {"a": shard}})
     directory = base(tmp_path / "base", **{"model.safetensors.index.json": index})
@@ -99,15 +99,15 @@ class Exploit:
         return (pytest.fail, ("a pickle ran",))
 
 
-def test_pickled_weights_do_not_make_a_base(tmp_path: Path) -> None:
+def test_pickled_weights_are_not_a_base(tmp_path: Path) -> None:
     directory = save_base(tmp_path / "base")
     (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Exploit()))
     (directory / "model.safetensors").rename(directory / "consolidated.safetensors")
-    with pytest.raises(UnsupportedModelError, match=r"model\.safetensors is missing"):
+    with pytest.raises(UnsupportedModelError, match=r"model\.safetensors"):
         check_base_model(directory)
 
 
-def test_a_checkpoint_that_is_not_safetensors_is_passed_over(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_safetensors_is_skipped(tmp_path: Path) -> None:
     import hashlib
 
     content = pickle.dumps(Exploit())
@@ -145,7 +145,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_gguf(tmp_path_factory.mktemp("gguf") / "model.gguf")
 
 
-def test_a_whole_gguf_file_is_accepted(tmp_path: Path, gguf: bytes) -> None:
+def test_a_valid_gguf_file_is_accepted(tmp_path: Path, gguf: bytes) -> None:
     (tmp_path / "m.gguf").write_bytes(gguf)
     check_gguf(tmp_path / "m.gguf")
 
@@ -169,8 +169,8 @@ BLOCKS = field(b"llama.block_count", 4, struct.pack("<I", 10**8))
         pytest.param(b"GGML" + bytes(60), id="magic"),
         pytest.param(b"GGUF" + struct.pack("<IQQ", 9, 0, 0), id="version"),
         pytest.param(b"GGUF" + struct.pack(">IQQ", 3, 0, 0), id="big-endian"),
-        pytest.param(b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), id="tensors without end"),
-        pytest.param(b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63), id="pairs without end"),
+        pytest.param(b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), id="too many tensors"),
+        pytest.param(b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63), id="too many pairs"),
         pytest.param(pairs(field(b"a", 8, HUGE)), id="a text that is longer than the file"),
         pytest.param(pairs(field(b"a", 9, struct.pack("<I", 4) + HUGE)), id="an array that is longer than the file"),
         pytest.param(pairs(field(b"a", 9, struct.pack("<IQ", 9, 1) * 40)), id="arrays of arrays"),
@@ -178,11 +178,11 @@ BLOCKS = field(b"llama.block_count", 4, struct.pack("<I", 10**8))
         pytest.param(pairs(field(b"a", 7, b"\1"), field(b"a", 7, b"\1")), id="a key twice"),
         pytest.param(pairs(field(b"\xff", 7, b"\1")), id="a key that is not UTF-8"),
         pytest.param(pairs(field(b"general.alignment", 4, struct.pack("<I", 0))), id="alignment"),
-        pytest.param(pairs(BLOCKS), id="layers that the file cannot hold"),
+        pytest.param(pairs(BLOCKS), id="more layers than the file can contain"),
         pytest.param(pickle.dumps(Exploit()), id="a pickle"),
     ],
 )
-def test_a_gguf_file_that_lies_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     with pytest.raises(UnsupportedModelError, match=r"m\.gguf"):
@@ -190,17 +190,18 @@ def test_a_gguf_file_that_lies_is_refused(tmp_path: Path, content: bytes) -> Non
     assert not list((tmp_path / "cache").glob("*"))
 
 
-def test_what_the_converter_refuses_is_a_typed_error(tmp_path: Path, gguf: bytes) -> None:
+def test_an_error_of_the_converter_is_a_typed_error(tmp_path: Path, gguf: bytes) -> None:
     path = tmp_path / "m.gguf"
-    path.write_bytes(gguf)  # sound, but without most of a Llama's tensors and fields
-    with pytest.raises(UnsupportedModelError, match="cannot be converted"):
+    path.write_bytes(gguf)  # valid, but without most of a Llama's tensors and fields
+    check_gguf(path)
+    with pytest.raises(UnsupportedModelError, match=r"m\.gguf"):
         resolve_base_model(path, cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
 
 
 @settings(max_examples=settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_damaged_gguf_file_is_refused_or_can_be_read(tmp_path: Path, gguf: bytes, data: st.DataObject) -> None:
+def test_a_damaged_gguf_file_is_refused_or_readable(tmp_path: Path, gguf: bytes, data: st.DataObject) -> None:
     content = bytearray(gguf)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -213,7 +214,7 @@ def test_a_damaged_gguf_file_is_refused_or_can_be_read(tmp_path: Path, gguf: byt
     except UnsupportedModelError:
         return
     try:
-        GGUFReader(path)  # finishes at once whatever it thinks of the values
+        GGUFReader(path)  # returns at once, even if it refuses the values
     except (ValueError, KeyError, IndexError, OverflowError):
         return
 
@@ -255,8 +256,8 @@ GOOD = "base_model: b\ntrain: t\noutput_dir: o\n"
         pytest.param("a: !!python/name:os.system", id="a Python name"),
         pytest.param(GOOD + "config: [1, 2]", id="a list"),
         pytest.param(GOOD + "config: text", id="a text"),
-        pytest.param(GOOD + "config: {lora_r: x}", id="a value of another kind"),
-        pytest.param(GOOD + "config: {1: 2}", id="a key of another kind"),
+        pytest.param(GOOD + "config: {lora_r: x}", id="a value of the wrong type"),
+        pytest.param(GOOD + "config: {1: 2}", id="a key of the wrong type"),
         pytest.param(GOOD + "config: {? [a] : 2}", id="a list as a key"),
         pytest.param("base_model: [b]\ntrain: t\noutput_dir: o", id="a list as a path"),
         pytest.param(GOOD + "1: 2", id="a number as a key"),
@@ -264,12 +265,12 @@ GOOD = "base_model: b\ntrain: t\noutput_dir: o\n"
         pytest.param("a: \x00", id="NUL"),
         pytest.param("a: 2001-99-99", id="a date that does not exist"),
         pytest.param("a: !!binary x", id="binary that is not base64"),
-        pytest.param("a: !!int x", id="a number that is not one"),
-        pytest.param("a: " + "9" * 50_000, id="a number of many digits"),
+        pytest.param("a: !!int x", id="a number without digits"),
+        pytest.param("a: " + "9" * 50_000, id="a number with too many digits"),
         pytest.param("%YAML 9.9\n--- a", id="another version"),
     ],
 )
-def test_a_job_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_job_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"job\.yaml"):
         TrainingJobSpec.read(job(tmp_path / "job.yaml", text))
 

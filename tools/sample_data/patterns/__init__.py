@@ -1,6 +1,7 @@
-"""The question patterns, from plain lists to set operations; each makes one random draft per call.
+"""The question patterns, from plain lists to set operations. Each call of a pattern returns one random draft.
 
-Uniform on purpose: one intent has one SQL shape in all domains, so a small model can learn it from few records.
+The patterns are uniform on purpose. One intent has the same form of SQL in all domains, so a small model can learn it
+from few records.
 """
 
 from tools.sample_data.patterns import groups, joins, rows, special

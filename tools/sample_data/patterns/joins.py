@@ -1,4 +1,4 @@
-"""Question patterns: a table and the one it refers to."""
+"""Question patterns: joins of a table with the table that it refers to."""
 
 from tools.sample_data.chooser import Chooser, Draft, Pattern
 

@@ -1,1 +1,1 @@
-"""What a checkpoint looks like on S3: weights as they are, and metadata in the dialect of the service."""
+"""Convert a checkpoint to the form that the service reads: unchanged weights and metadata in its dialect."""

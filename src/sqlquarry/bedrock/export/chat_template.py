@@ -1,4 +1,4 @@
-"""Chat templates of any checkpoint: where they are, and what they render."""
+"""Find and render the chat templates of a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from sqlquarry.files.metadata import JsonObject, parse_json
 from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, token_text
 
-# The renderer that training prompts go through, so that preflight and serving cannot disagree about Jinja.
+# Training prompts go through the same renderer, so preflight and serving cannot disagree about Jinja.
 from sqlquarry.tokenizing.rendering import Conversation, render_bounded
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 USER = {"role": "user", "content": "QUESTION"}
 ANSWER = {"role": "assistant", "content": "ANSWER"}
 PROMPT = Conversation([USER], generation=True)
-# As multimodal templates have it.
+# Multimodal templates expect this form.
 PROMPT_IN_PARTS = Conversation(
     [{"role": "user", "content": [{"type": "text", "text": USER["content"]}]}], generation=True
 )
@@ -23,13 +23,13 @@ PROBES = (PROMPT, PROMPT_IN_PARTS, WHOLE)
 
 
 def templates(read: Callable[[str], bytes | None], tokenizer_config: JsonObject) -> dict[str, str]:
-    """Find every chat template of a checkpoint: its place -> its Jinja source, the one that wins first.
+    """Find every chat template of a checkpoint: file -> Jinja source, in order of precedence.
 
-    Separate files win over the embedded one ("Handling Custom Chat Templates and Tokenizers",
+    Separate files win over the embedded template ("Handling Custom Chat Templates and Tokenizers",
     docs.aws.amazon.com/bedrock/latest/userguide/custom-chat-templates-tokenizers.html).
 
     Args:
-        read: returns the content of a file; None if there is none.
+        read: returns the content of a file, or None if the file does not exist.
         tokenizer_config: the content of tokenizer_config.json.
 
     Raises:
@@ -55,23 +55,26 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: JsonObject)
 
 
 def special_tokens(*configs: JsonObject) -> dict[str, str]:
-    """Return bos_token, eos_token, … as text, from tokenizer_config.json, then special_tokens_map.json."""
+    """Return the texts of bos_token, eos_token, …, each from the first config that has it.
+
+    Pass tokenizer_config.json before special_tokens_map.json.
+    """
     found = {name: next((text for c in configs if (text := token_text(c.get(name)))), "") for name in NAMED_TOKENS}
     return {name: text for name, text in found.items() if text}
 
 
 def render(template: str, conversation: Conversation, tokens: Mapping[str, str]) -> str:
-    """Return the text that a server makes of one of `PROBES`; all are rendered at once, in a process that is bounded.
+    """Render one of `PROBES` as a server would. All probes are rendered together in a process with limited resources.
 
     Raises:
-        ConfigError: the template does not parse, refuses these messages, or takes too much time or memory.
+        ConfigError: the template does not parse, refuses these messages, or needs too much time or memory.
     """
     rendered = render_bounded(template, PROBES, tokens, date="26 Jul 2024")
     return rendered[PROBES.index(conversation)].require()
 
 
 def turn_end(template: str, tokens: Mapping[str, str]) -> str:
-    """Return what a template writes after an assistant's answer, which is how a model trained with it ends its answers.
+    """Return the text that a template writes after an answer. A model trained with it ends its answers with that text.
 
     Raises:
         ConfigError: the template cannot be rendered.

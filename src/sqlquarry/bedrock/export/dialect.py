@@ -1,7 +1,7 @@
-"""The export dialect: metadata of a merged model as the transformers version behind Custom Model Import reads it.
+"""The export dialect: metadata that the transformers version behind Custom Model Import can read.
 
-Custom Model Import documents transformers 4.51.3, while transformers 5 writes other keys. Read back with 4.51.3 those
-lose `rope_theta` (10000 instead of, say, 500000) without any error, and the tokenizer does not load.
+Custom Model Import documents transformers 4.51.3, but transformers 5 writes other keys. If 4.51.3 reads these files, it
+loses `rope_theta` (10000 instead of, for example, 500000) without an error, and the tokenizer does not load.
 
 Source: "Use Custom model import …", docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html
 """
@@ -18,18 +18,18 @@ from sqlquarry.tokenizing.control_tokens import ending_token
 
 TRANSFORMERS_VERSION = "4.51.3"
 
-# Without them GPT-OSS does not stop ("Use Custom model import …", as above).
+# Without these ids, GPT-OSS does not stop ("Use Custom model import …", as above).
 GPT_OSS_EOS = [200002, 199999, 200012]
 
-# Nested since 4.52; 4.51.3 fails at it: 'dict' object has no attribute 'to_dict'.
+# Their configs are nested since 4.52. 4.51.3 fails at that with: 'dict' object has no attribute 'to_dict'.
 FLAT_IN_4_51 = ("qwen2_vl", "qwen2_5_vl")
 _NESTED_CONFIGS = ("text_config", "vision_config")
-# What a generation_config.json made from config.json takes over.
+# Copied from config.json into a new generation_config.json.
 _GENERATION_KEYS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 
 
 def model_config(config: JsonObject) -> JsonObject:
-    """Write config.json in the dialect, `rope_theta` and `rope_scaling` instead of `rope_parameters` and so on."""
+    """Convert config.json to the dialect, for example `rope_parameters` to `rope_theta` and `rope_scaling`."""
     new = copy.deepcopy(dict(config))
     names = new.get("architectures")
     if new.get("model_type") is None and isinstance(names, list) and names and str(names[0]) in MODEL_TYPES:
@@ -44,7 +44,7 @@ def model_config(config: JsonObject) -> JsonObject:
 
 
 def _rewrite_level(config: JsonObject) -> None:
-    # 4.51.3 would build 128 experts, its default.
+    # Without num_experts, 4.51.3 would build its default of 128 experts.
     if config.get("model_type") == "qwen3_moe" and "num_local_experts" in config:
         config.setdefault("num_experts", config.pop("num_local_experts"))
     if config.get("quantization_config", "") is None:  # 4.51.3 fails at null
@@ -54,7 +54,7 @@ def _rewrite_level(config: JsonObject) -> None:
     rope = config.pop("rope_parameters", None)
     if rope:
         config["rope_theta"] = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
-        # A default rope can still carry a setting of its own (Qwen2-VL's mrope_section).
+        # A default rope can still have its own setting (Qwen2-VL's mrope_section).
         config["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" or len(rope) > 1 else None
     for name in _NESTED_CONFIGS:
         if isinstance(config.get(name), dict):
@@ -62,9 +62,9 @@ def _rewrite_level(config: JsonObject) -> None:
 
 
 def tokenizer_config(config: JsonObject, chat_template: str | None) -> JsonObject:
-    """Write tokenizer_config.json in the dialect: a class of 4.51, no list `extra_special_tokens`, the template inline.
+    """Convert tokenizer_config.json to the dialect: a class of 4.51, no list `extra_special_tokens`, inline template.
 
-    A `chat_template` of None leaves the template out.
+    If `chat_template` is None, no template is added.
     """
     new = {key: value for key, value in config.items() if key not in LOADING_KEYS}
     if new.get("tokenizer_class") in ("TokenizersBackend", None):
@@ -76,20 +76,20 @@ def tokenizer_config(config: JsonObject, chat_template: str | None) -> JsonObjec
 
 
 def renamed_special_tokens(config: JsonObject) -> JsonObject:
-    """Call the lists of special tokens as 4.51.3 does, which fails at a list in `extra_special_tokens`."""
+    """Rename the lists of special tokens for 4.51.3, which fails if `extra_special_tokens` is a list."""
     new = dict(config)
     if isinstance(new.get("extra_special_tokens"), list):
         new["additional_special_tokens"] = new.pop("extra_special_tokens")
-    # The dict of named tokens has the list's former name in 4.51.
+    # In 4.51, the dict of named tokens is called `extra_special_tokens`.
     if isinstance(new.get("model_specific_special_tokens"), dict):
         new["extra_special_tokens"] = new.pop("model_specific_special_tokens")
     return new
 
 
 def generation_config(config: JsonObject, stop_id: int | None, model: JsonObject | None = None) -> JsonObject:
-    """Write generation_config.json with an `eos_token_id` that includes the token which ends an answer.
+    """Convert generation_config.json so that `eos_token_id` includes the token that ends an answer.
 
-    What is missing comes from `model`, the content of config.json.
+    Missing values come from `model`, the content of config.json.
     """
     model = model or {}
     new = dict(config)
@@ -110,9 +110,9 @@ def generation_config(config: JsonObject, stop_id: int | None, model: JsonObject
 
 
 def special_tokens_map(config: JsonObject) -> JsonObject:
-    """Make special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json.
+    """Create special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json.
 
-    It holds texts only: 4.51.3 imposes the flags of an object on those that the other files give a token.
+    The map contains only texts. If it contained objects, 4.51.3 would prefer their flags to those in the other files.
     """
     named = {name: text for name in NAMED_TOKENS if (text := token_text(config.get(name)))}
     listed = [text for token in config.get("additional_special_tokens") or () if (text := token_text(token))]
@@ -120,6 +120,6 @@ def special_tokens_map(config: JsonObject) -> JsonObject:
 
 
 def special_token_id(tokenizer: JsonObject, stop: str) -> int | None:
-    """Return the id of the special token that `stop` ends with, by tokenizer.json; None if it ends with none."""
+    """Return the id in tokenizer.json of the special token at the end of `stop`, or None if there is none."""
     ids = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ()) if token.get("special")}
     return ending_token(stop, ids)

@@ -1,7 +1,7 @@
-"""The metadata files that an export rewrites in the dialect, and the names of the files that travel as they are.
+"""Rewrite the metadata files of an export in the dialect, and list the files that are uploaded unchanged.
 
-Only small files are rewritten, in memory; tokenizer.json among them if the two versions of transformers make other
-tokens of it.
+Only small files are rewritten, in memory. tokenizer.json is one of them if the two versions of transformers read
+different tokens from it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
-# What a server may read apart from *.safetensors and the files that `export_files` makes; nothing else is uploaded.
+# A server may read these files, *.safetensors and the files from `export_files`. Nothing else is uploaded.
 CARRIED_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -45,20 +45,20 @@ CARRIED_FILES = (
 
 
 def export_files(directory: Path, formatter: PromptFormatter | None = None) -> dict[str, bytes]:
-    """Rewrite the metadata files of a checkpoint: name -> content.
+    """Rewrite the metadata files of a checkpoint and return name -> content.
 
-    A file that is in the dialect already comes out byte for byte. The chat template goes into tokenizer_config.json,
-    the one place that every Bedrock page accepts: the prompt's own if there is a prompt.json, else the checkpoint's.
-    tokenizer.json is among the files only if it must change (see `tokenizer_repair`).
+    A file that is already in the dialect keeps every byte. The chat template moves into tokenizer_config.json, because
+    every Bedrock page accepts it there. With a prompt.json it is the prompt's template, otherwise the checkpoint's.
+    tokenizer.json is included only if it must change (see `tokenizer_repair`).
 
     Args:
-        directory: holds config.json, tokenizer_config.json and tokenizer.json; generation_config.json and
-            special_tokens_map.json are made if they are missing.
-        formatter: the prompt to serve if there is no prompt.json; None keeps the checkpoint's own template.
+        directory: contains config.json, tokenizer_config.json and tokenizer.json. If generation_config.json or
+            special_tokens_map.json is missing, it is created.
+        formatter: the prompt to serve if there is no prompt.json. None keeps the checkpoint's own template.
 
     Raises:
         OSError, ValueError: a file is missing or is not JSON.
-        ConfigError, IncompleteArtifactError: the prompt is edited or not bound to a base model.
+        ConfigError, IncompleteArtifactError: the prompt was edited or is not bound to a base model.
     """
     source = read_object(directory / "tokenizer_config.json")
     own = TokenizerFiles.in_directory(directory)
@@ -85,17 +85,17 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
 
 
 def _repaired_index(directory: Path) -> dict[str, bytes]:
-    """Return the index of shards, if it lacks the metadata without which 4.51.3 does not read it."""
+    """Return the index of shards with "metadata" if it lacks that key, because 4.51.3 cannot read it without."""
     path = directory / INDEX
     try:
         index = read_object(path)
     except (OSError, ValueError):
-        return {}  # there is none, or whoever reads the weights says what is wrong with it
+        return {}  # there is no index, or the code that reads the weights reports the problem
     return {} if isinstance(index.get("metadata"), dict) else {INDEX: json_bytes({**index, "metadata": {}})}
 
 
 def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
-    """Return the tokenizer's files if 4.51.3 would make other ids of the exported ones than the training did."""
+    """Return repaired tokenizer files if 4.51.3 would read other ids from the exported ones than the training did."""
     by_5 = by_5 or saved_by_5(own)
     files = replace(
         own,
@@ -111,14 +111,14 @@ def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, b
 
 
 def _served(formatter: PromptFormatter) -> tuple[str, str]:
-    """Return the chat template, and what ends an answer."""
+    """Return a prompt's chat template and the text that ends an answer."""
     template = formatter.chat_template
-    assert formatter.tokens is not None  # noqa: S101 - chat_template refuses an unbound formatter
+    assert formatter.tokens is not None  # noqa: S101 - `chat_template` has refused an unbound formatter
     return template, formatter.tokens.stop
 
 
 def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
-    """Return the same as `_served` for a checkpoint that keeps its own prompt."""
+    """Return a checkpoint's own chat template (or None) and the text that ends an answer."""
 
     def read(name: str) -> bytes | None:
         return read_bytes(directory / name) if (directory / name).is_file() else None
@@ -127,12 +127,12 @@ def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
     try:
         stop = turn_end(own, special_tokens(source)) if own else ""
     except ConfigError:
-        stop = ""  # preflight says so; what answers end with is unknown then
+        stop = ""  # preflight reports the broken template, and the end of an answer stays unknown
     return own, stop
 
 
 def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
-    """Return the file's content after `change`; its own bytes if nothing changes."""
+    """Return the file's content after `change`, or its original bytes if nothing changes."""
     source = {} if path.name in OPTIONAL_FILES and not path.is_file() else read_object(path)
     new = change(source)
     if path.is_file() and new == source:

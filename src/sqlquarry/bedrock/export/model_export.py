@@ -1,4 +1,4 @@
-"""What a checkpoint looks like on S3: its own weights and tokenizer, and metadata in the service's dialect."""
+"""The files to upload for a checkpoint: its own weights and tokenizer, and metadata in the service's dialect."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 @dataclass(frozen=True, slots=True)
 class ModelExport:
-    """A model as it is to be on S3.
+    """The files of a model in the form that is uploaded.
 
     Args:
-        files: name -> content, or the path of a file that is uploaded as it is.
+        files: name -> content, or the path of a file that is uploaded unchanged.
         manifest: describes the files.
-        formatter: the prompt that the model answers to; None if it is not known.
+        formatter: the prompt that the model answers to, or None if unknown.
     """
 
     files: Mapping[str, bytes | Path]
@@ -35,20 +35,20 @@ class ModelExport:
 
     @property
     def weight_bytes(self) -> int:
-        """The size of the weights."""
+        """The size of the weights in bytes."""
         return sum(int(entry["bytes"]) for name, entry in self.manifest.files.items() if name.endswith(".safetensors"))
 
     @classmethod
     def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> ModelExport:
         """Rewrite the metadata and describe the result.
 
-        Reads no weights of a merged model, whose manifest knows their hashes; hashes those of any other directory.
-        The digest of the manifest is over the exported files, so it changes with the dialect.
+        The weights of a merged model are not read, because its manifest contains their hashes. Those of any other
+        directory are hashed. The manifest's digest covers the exported files, so it changes with the dialect.
 
         Raises:
-            PromptMismatchError: the directory holds another prompt than `formatter`.
-            CorruptArtifactError: weights of a directory without a manifest hold NaN or infinity.
-            OSError, ValueError, ConfigError: the directory cannot be exported; a preflight says why.
+            PromptMismatchError: the directory contains another prompt than `formatter`.
+            CorruptArtifactError: weights of a directory without a manifest contain NaN or infinity.
+            OSError, ValueError, ConfigError: the directory cannot be exported. A preflight says why.
         """
         directory = source.path if isinstance(source, MergedModel) else source
         own = PromptFormatter.load(directory) if (directory / PROMPT_FILE).is_file() else None
@@ -76,27 +76,27 @@ class ModelExport:
 
 
 def require_same_prompt(own: PromptFormatter | None, given: PromptFormatter | None, where: str | Path) -> None:
-    """Refuse to serve another prompt than the one that a model carries.
+    """Refuse to serve a model with a prompt that differs from its own.
 
     Args:
         own: the model's prompt, if it has one.
-        given: the prompt that the caller gave, if any.
-        where: the file of the model's prompt.
+        given: the caller's prompt, if any.
+        where: the file with the model's prompt.
 
     Raises:
         PromptMismatchError: the two differ.
     """
     if given is not None and own is not None and own.fingerprint != given.fingerprint:
         raise PromptMismatchError(
-            f"{where} is prompt {own.fingerprint!r}, not {given.fingerprint!r}. Leave out `formatter` to serve the "
-            "prompt that the weights were trained with."
+            f"{where} contains prompt {own.fingerprint!r}, but `formatter` is {given.fingerprint!r}. Leave out "
+            "`formatter` to serve the prompt that the weights were trained with."
         )
 
 
 def _uploaded_as_is(directory: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Return the files that are uploaded as they are; everything else stays on this machine."""
-    # Some repositories carry the same weights twice (Mistral's consolidated.safetensors). The index names one set, and
-    # without an index only one name is read.
+    """Return the files that are uploaded unchanged. All other files stay on this machine."""
+    # Some repositories contain the same weights twice (Mistral's consolidated.safetensors). The index lists one set,
+    # and without an index only one file name is read.
     index = directory / INDEX
     names = list(names)
     shards = set(parse_index(read_bytes(index)).values()) if index.is_file() else None

@@ -1,4 +1,4 @@
-"""NaN and infinity in the weights of an export, found in the same pass that hashes them."""
+"""Find NaN and infinity in the weights of an export during the pass that hashes them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from sqlquarry.errors import CorruptArtifactError
 
 NAN_OR_INFINITY = "NaN or infinity"
 _BLOCK_BYTES = 2**20
-# Bytes of a number; the places of the bytes with its exponent, and their bits of it. All bits set: NaN or infinity.
+# dtype -> (bytes per number, the (offset, mask) of each byte with exponent bits). If all these bits are set, the
+# number is NaN or infinity.
 _EXPONENTS = {"BF16": (2, ((1, 0x7F), (0, 0x80))), "F16": (2, ((1, 0x7C),)), "F32": (4, ((3, 0x7F), (2, 0x80)))}
 
 
 def holds_non_finite(dtype: str, content: bytes) -> bool:
-    """Say whether numbers in little-endian order, such as a part of a tensor, hold NaN or infinity.
+    """Return whether little-endian numbers, such as a part of a tensor, include NaN or infinity.
 
     Args:
-        dtype: safetensors' name; False for any other than BF16, F16 and F32.
-        content: whole numbers.
+        dtype: the safetensors dtype. The result is False for all but BF16, F16 and F32.
+        content: a multiple of the number's size.
     """
     if dtype not in _EXPONENTS:
         return False
     width, ((first, bits), *others) = _EXPONENTS[dtype]
-    # Slicing and searching run in C; what follows is only for bytes that hardly any finite number has.
+    # Slicing and searching run in C. The loop below runs only for byte values that are rare in finite numbers.
     high = content[first::width]
     suspects = {value for value in range(256) if value & bits == bits}
     if not others:
@@ -41,7 +42,7 @@ def holds_non_finite(dtype: str, content: bytes) -> bool:
 
 
 def sha256_of_finite(path: Path) -> str:
-    """Return the SHA-256 (hex) of a safetensors file, in the same pass over it that looks at every weight.
+    """Return the SHA-256 (hex) of a safetensors file, and check every weight in the same pass.
 
     Raises:
         CorruptArtifactError: a weight is NaN or infinite.
@@ -57,7 +58,7 @@ def sha256_of_finite(path: Path) -> str:
                 remaining -= len(block)
                 if holds_non_finite(tensor.dtype, block):
                     raise CorruptArtifactError(
-                        f"{path}: {name} holds {NAN_OR_INFINITY}, so every answer would be the same character. "
-                        "Train or merge again; the training had diverged."
+                        f"{path}: tensor {name} contains {NAN_OR_INFINITY}, so every answer would be the same "
+                        "character. The training has probably diverged. Train or merge again."
                     )
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Compare the token ids that a server makes of prompts with those of the training, on prompts that show most faults."""
+"""Compare the token ids of a server with those of the training, on prompts that reveal most differences."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _TEXTS = (
     "<unk> \u2581 [INST] a [/INST]",
 )
 _SCHEMA = 'CREATE TABLE orders (id INT, "caf\u00e9" TEXT)'
-_MAX_TOKENS = 64  # the special tokens of most models; some reserve hundreds
+_MAX_TOKENS = 64  # enough for most models, though some reserve hundreds of special tokens
 _SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDifference:
-    """A prompt that two readings of a tokenizer make different tokens of.
+    """A prompt that becomes different tokens under two readings of a tokenizer.
 
     Args:
         prompt: the text.
-        served: token ids as transformers 4.51.3 reads the files; empty if they cannot be counted.
-        trained: as the training read them.
+        served: token ids if transformers 4.51.3 reads the files. Empty if they cannot be counted.
+        trained: token ids as in the training.
     """
 
     prompt: str
@@ -44,7 +44,8 @@ class TokenDifference:
     def __str__(self) -> str:
         if not self.served and not self.trained:
             return (
-                "transformers 4.51.3 makes other tokens of a text than transformers 5 (not counted without tokenizers)"
+                "transformers 4.51.3 makes other tokens from a text than transformers 5 (to count them, install "
+                "tokenizers)"
             )
         text = self.prompt if len(self.prompt) <= _SHOWN_CHARACTERS else "…" + self.prompt[-_SHOWN_CHARACTERS:]
         at = next(
@@ -52,8 +53,8 @@ class TokenDifference:
             min(len(self.served), len(self.trained)),
         )
         return (
-            f"transformers 4.51.3 makes {len(self.served)} tokens of {text!r}, but transformers 5 makes "
-            f"{len(self.trained)}; from number {at + 1} on they are {list(self.served[at : at + 4])} and "
+            f"transformers 4.51.3 makes {len(self.served)} tokens from {text!r}, but transformers 5 makes "
+            f"{len(self.trained)}. From token {at + 1}, they are {list(self.served[at : at + 4])} and "
             f"{list(self.trained[at : at + 4])}"
         )
 
@@ -61,13 +62,13 @@ class TokenDifference:
 def first_difference(
     files: TokenizerFiles, served: Reading, trained: Reading, prompts: Iterable[str] = ()
 ) -> TokenDifference | None:
-    """Compare the ids of prompts, with and without the tokens that are put around a text.
+    """Compare the ids of prompts, with and without the special tokens that are added around a text.
 
     Args:
         files: the tokenizer's files.
-        served: as transformers 4.51.3 reads them.
-        trained: as the training read them.
-        prompts: further texts, compared first.
+        served: the files as transformers 4.51.3 reads them.
+        trained: the files as the training read them.
+        prompts: more texts, compared first.
 
     Returns:
         The first difference, or None.
@@ -77,7 +78,7 @@ def first_difference(
     except MissingExtraError:
         return TokenDifference("", (), ())
     added = [str(token["content"]) for token in trained.get("added_tokens") or ()]
-    # Special tokens are at either end.
+    # Special tokens are at the beginning or the end of the list.
     added = [*added[: _MAX_TOKENS // 2], *added[_MAX_TOKENS // 2 :][-_MAX_TOKENS // 2 :]]
     for text in [*prompts, *_TEXTS, *_around(added)]:
         for adds in (True, False):
@@ -88,7 +89,7 @@ def first_difference(
 
 
 def formatter_prompts(formatter: PromptFormatter) -> list[str]:
-    """Return the prompts of a few records that are hard on tokenizers; none if the prompt cannot be rendered."""
+    """Return prompts of a few records with difficult text, or an empty list if the prompt cannot be rendered."""
     tokens = formatter.tokens
     special = [token for token in (tokens.bos, tokens.eos) if token] if tokens else []
     questions = [
@@ -99,18 +100,18 @@ def formatter_prompts(formatter: PromptFormatter) -> list[str]:
     try:
         return [formatter.prompt(Record(question, _SCHEMA)) for question in questions]
     except ConfigError:
-        return []  # another check says so
+        return []  # another check reports this
 
 
 def _ids(tokenizer: FileTokenizer, text: str, *, adds: bool) -> tuple[int, ...]:
     try:
         return tuple(tokenizer(text, add_special_tokens=adds)["input_ids"])
     except UnsupportedModelError:
-        return ()  # it has no token for a part of the text, at which both versions fail
+        return ()  # the tokenizer lacks a token for a part of the text, so both versions fail
 
 
 def _around(tokens: Iterable[str]) -> Iterator[str]:
-    """Return texts with an added token at the start, inside and at the end, with and without white space around it."""
+    """Yield texts with an added token at the start, inside and at the end, with and without white space around it."""
     for token in tokens:
         yield from (
             token,

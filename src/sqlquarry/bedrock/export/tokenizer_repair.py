@@ -1,4 +1,4 @@
-"""Repair a tokenizer's files, so that transformers 4.51.3 makes the ids of them that the model was trained with."""
+"""Repair a tokenizer's files, so that transformers 4.51.3 makes the token ids that the model was trained with."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlquarry.tokenizing.reading_equality import Reading, same_tokens, special_
 from sqlquarry.tokenizing.readings import BOS_BY_OPTION, converts_sentencepiece, served_reading, trained_reading
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
-# Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
+# Keys with which transformers 5 records how the tokenizer was loaded.
 LOADING_KEYS = ("backend", "is_local", "local_files_only")
 _OPTIONS = ("add_bos_token", "add_eos_token")
 
 
 def saved_by_5(files: TokenizerFiles) -> bool:
-    """Return whether transformers 5 saved the model, so that its training read the tokenizer as that version does."""
+    """Return whether transformers 5 saved the model. Its training then read the tokenizer as that version does."""
     major = str(files.model.get("transformers_version", "")).partition(".")[0]
     newer = major.isdigit() and int(major) >= 5
     return newer or not files.model.keys().isdisjoint(("dtype", "rope_parameters")) or loaded_by_5(files.config)
@@ -30,10 +30,10 @@ def loaded_by_5(tokenizer_config: JsonObject) -> bool:
 
 
 def wanted_reading(files: TokenizerFiles, *, by_5: bool) -> Reading:
-    """Return the reading that the model was trained with.
+    """Return the reading of the tokenizer that the model was trained with.
 
-    That is transformers 5's for what this library or that version made. An older checkpoint was trained with what an
-    older version reads, which is taken to be 4.51.3's unless that cannot load it.
+    For models from this library or from transformers 5, this is the reading of transformers 5. An older checkpoint was
+    trained with an older version, which is assumed to read the files like 4.51.3 unless 4.51.3 cannot load them.
 
     Args:
         files: the checkpoint's own files.
@@ -50,13 +50,13 @@ def wanted_reading(files: TokenizerFiles, *, by_5: bool) -> Reading:
 def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> TokenizerFiles:
     """Change tokenizer.json and tokenizer_config.json, if necessary, until 4.51.3 makes the wanted ids.
 
-    If `by_5`, a result that transformers 5 reads equally too is preferred, so that local answers are those of the
-    server. What cannot be repaired comes back as it is.
+    If `by_5`, a result that transformers 5 reads in the same way is preferred, so that local answers equal the
+    server's. If no change helps, the files are returned unchanged.
 
     Args:
-        files: in the export dialect.
-        wanted: as `wanted_reading` returns it.
-        by_5: as there.
+        files: the files in the export dialect.
+        wanted: the result of `wanted_reading`.
+        by_5: as in `wanted_reading`.
     """
     found = (one for one in (files, *_candidates(files, wanted)) if _is_served_as(one, wanted))
     first = next(found, files)
@@ -67,7 +67,7 @@ def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> Tokenizer
 
 def _is_served_as(files: TokenizerFiles, wanted: Reading) -> bool:
     if converts_sentencepiece(files):
-        return False  # its vocabulary may be another one than that of tokenizer.json
+        return False  # the SentencePiece vocabulary may differ from the one in tokenizer.json
     try:
         return same_tokens(served_reading(files), wanted)
     except UnsupportedModelError:
@@ -75,12 +75,12 @@ def _is_served_as(files: TokenizerFiles, wanted: Reading) -> bool:
 
 
 def _candidates(files: TokenizerFiles, wanted: Reading) -> Iterator[TokenizerFiles]:
-    """Change the options only, or write the reading out too; under the same class, then under one that imposes less."""
+    """Yield changed options, then also a changed tokenizer.json, first for the same class, then for a generic one."""
     flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     converting = ("from_slow", "add_prefix_space") if files.class_name in SENTENCEPIECE_FILES else ("from_slow",)
     config: JsonObject = {key: value for key, value in files.config.items() if key not in converting}
     config |= {key: token_text(config[key]) for key in NAMED_TOKENS if is_untyped(config.get(key))}
-    # Their flags, which would be imposed on those of tokenizer.json, are in `added_tokens_decoder`.
+    # Keep only texts here, because flags would override those in tokenizer.json. `added_tokens_decoder` has the flags.
     if isinstance(more := config.get("additional_special_tokens"), list):
         special = {token["content"] for token in wanted["added_tokens"] if token["special"]}
         config["additional_special_tokens"] = [text for text in map(token_text, more) if text in special]
@@ -96,7 +96,7 @@ def _candidates(files: TokenizerFiles, wanted: Reading) -> Iterator[TokenizerFil
     decoder = {str(token["id"]): {flag: token[flag] for flag in flags} for token in wanted["added_tokens"]}
     for new in (same, literal):
         yield replace(files, config=new)
-        # What the map adds to a configuration without `added_tokens_decoder`.
+        # special_tokens_map.json adds these to a configuration without `added_tokens_decoder`.
         known = {} if "added_tokens_decoder" in new else files.special
         named = {key: text for key in NAMED_TOKENS if (text := token_text(known.get(key)))}
         yield replace(files, tokenizer=dict(wanted), config={**new, **named, "added_tokens_decoder": decoder})

@@ -1,4 +1,4 @@
-"""What the safetensors files of a checkpoint hold, and which of them a server reads."""
+"""The tensors in a checkpoint's safetensors files, and which of them a server reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from sqlquarry.checkpoints.safetensors_header import ONE_SHARD, Tensor
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name
-# Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints hold next to weights or instead of them.
+# Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints contain in addition to weights or instead of them.
 QUANTIZED = re.compile(
     r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[\w.]+|SCB|qweight|qzeros|g_idx|scales|"
     r"weight_scale|weight_scale_inv|input_scale|weight_packed|weight_format|W_q)$"
 )
-# The formats that 4.51.3 loads into PyTorch; it refuses others, and metadata without a format (modeling_utils.py).
+# The formats that 4.51.3 loads into PyTorch. It refuses others, and metadata without a format (modeling_utils.py).
 READABLE_FORMATS = ("pt", "mlx")
 
 
@@ -25,9 +25,9 @@ class CheckpointWeights:
     Args:
         shards: file -> its tensors.
         sizes: file -> bytes.
-        index: tensor -> file; None for a checkpoint without an index.
-        formats: file -> what its metadata says made it (see `Header`).
-        has_metadata: whether the index, if there is one, has an object called metadata.
+        index: tensor -> file, or None if the checkpoint has no index.
+        formats: file -> the format in its metadata (see `Header`).
+        has_metadata: False if the index lacks the object "metadata".
     """
 
     shards: Mapping[str, Mapping[str, Tensor]]
@@ -38,7 +38,7 @@ class CheckpointWeights:
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """The shards that a server reads, and whose metadata do not say that PyTorch can read them."""
+        """The shards that a server reads although their metadata do not name a format that PyTorch can load."""
         return tuple(sorted(shard for shard in self.loaded if self.formats.get(shard, "pt") not in READABLE_FORMATS))
 
     @property
@@ -48,7 +48,7 @@ class CheckpointWeights:
 
     @property
     def loaded(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """The shards that a server reads: those that the index names; without one `ONE_SHARD`, or else all."""
+        """The shards that a server reads: those in the index, or `ONE_SHARD` without an index, or otherwise all."""
         if self.index is None and ONE_SHARD not in self.shards:
             return self.shards
         named = {ONE_SHARD} if self.index is None else set(self.index.values())
@@ -56,5 +56,5 @@ class CheckpointWeights:
 
 
 def is_full(weights: CheckpointWeights) -> bool:
-    """Return whether no tensor belongs to quantised weights: all are floats that the service reads."""
+    """Return whether all tensors are floats that the service reads, and none belongs to quantized weights."""
     return all(tensor.dtype in DTYPES and not QUANTIZED.search(name) for name, tensor in weights.tensors.items())

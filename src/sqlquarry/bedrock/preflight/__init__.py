@@ -1,7 +1,7 @@
-"""Everything that would make an import fail, found at once and before any upload, from headers and small files.
+"""Find everything that would make an import fail before any upload, by reading only headers and small files.
 
 preflight -> source (directory | S3) -> model (checkpoint -> config, tokenizer, tensors); request, account -> report
-repair    -> what is mechanical among the findings, in place or into a new directory
+repair    -> fix the findings that have a mechanical fix, in place or into a new directory
 """
 
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, PreflightReport

@@ -1,4 +1,4 @@
-"""``python -m sqlquarry.bedrock.preflight DIR|s3://bucket/prefix``: the findings as a table; exit code 1 on errors."""
+"""Print preflight findings as a table: ``python -m sqlquarry.bedrock.preflight DIR|s3://bucket/prefix``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, and first repair if asked; returns 0 if the import can start, 1 if not, 2 if nothing could be checked."""
+    """Repair if requested, then check. Return 0 if the import can start, 1 if not, 2 if nothing could be checked."""
     options = _parser().parse_args(arguments)
     console = Console(soft_wrap=False)
     try:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(report: PreflightReport, console: Console) -> None:
-    """Print a report, the worst first."""
+    """Print a report with the worst findings first."""
     if not report.findings:
         console.print("no findings")
         return
@@ -66,13 +66,13 @@ def _words(finding: PreflightFinding) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sqlquarry.bedrock.preflight", description=__doc__)
     parser.add_argument("source", help="a directory with config.json and *.safetensors, or s3://bucket/prefix")
-    parser.add_argument("--fix", action="store_true", help="first repair what is mechanical, in place")
+    parser.add_argument("--fix", action="store_true", help="first repair in place what can be repaired")
     parser.add_argument("--output-dir", help="repair into this new directory instead")
     parser.add_argument("--name", help="the imported model's name")
-    parser.add_argument("--region", help="where the model is to be served")
+    parser.add_argument("--region", help="region that is to serve the model")
     parser.add_argument("--account", action="store_true", help="also check quotas, running jobs and the bucket")
-    parser.add_argument("--role", help="also check the role of this ARN, and the account")
-    parser.add_argument("--kms-key", help="also check the key that the imported model is encrypted with")
+    parser.add_argument("--role", help="also check the role with this ARN, and the account")
+    parser.add_argument("--kms-key", help="also check the key that encrypts the imported model")
     return parser
 
 

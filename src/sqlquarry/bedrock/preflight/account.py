@@ -1,6 +1,6 @@
-"""Check the account: bucket, quotas, role, key and network, as far as the caller may look.
+"""Check the account's bucket, quotas, role, key and network, as far as the caller has permission.
 
-What the caller may not look at becomes a note, never an error: preflight must not fail an import that would succeed.
+A check without permission becomes a note, never an error, because preflight must not fail an import that would succeed.
 
 Sources: user guide, encryption-import-model.html, vpc-custom-model-import.html, fine-tuning-troubleshooting.html
 (the bucket's region); quotas from "Amazon Bedrock endpoints and quotas" (AWS General Reference).
@@ -37,8 +37,8 @@ def check_account(request: ImportRequest, *, session: boto3.Session | None) -> l
     """Check everything about the account that a request depends on, with about ten calls.
 
     Args:
-        request: what the import is to be asked with; parts that are None are not checked.
-        session: a boto3 session; None uses the default credentials.
+        request: the parameters of the import. Those that are None are not checked.
+        session: a boto3 session. None uses the default credentials.
     """
     region, role = request.region, request.role_arn
     bedrock = aws_client("bedrock", session)
@@ -81,20 +81,20 @@ def _check_key_and_network(request: ImportRequest, session: boto3.Session | None
 
 
 def attempt(what: str, permissions: str, check: Callable[[], Iterable[PreflightFinding]]) -> list[PreflightFinding]:
-    """Return what a check finds, or a note that it could not look."""
+    """Run a check and return its findings, or a note if AWS could not be asked."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
     try:
         return list(check())
     except (BotoCoreError, ClientError, ResponseParserError) as problem:
-        message = f"it could not be checked ({error_code(problem)})"
-        why = "What is wrong with it would show only after the upload"
-        return [note("unchecked", what, message, why, f"Allow {permissions} to have it checked")]
+        message = f"this could not be checked ({error_code(problem)})"
+        why = "A problem would show only after the upload"
+        return [note("unchecked", what, message, why, f"Allow {permissions} to check it")]
 
 
 def check_bucket(s3: S3Client, bucket: str, region: str | None) -> Iterator[PreflightFinding]:
-    """Check that the bucket exists, in the region of the import."""
+    """Check that the bucket exists and is in the region of the import."""
     from botocore.exceptions import ClientError
 
     try:
@@ -102,12 +102,12 @@ def check_bucket(s3: S3Client, bucket: str, region: str | None) -> Iterator[Pref
     except ClientError as problem:
         if error_code(problem) not in _NO_BUCKET:
             raise
-        why = "An import job reads its files from there"
-        yield error("bucket", bucket, "there is no such bucket", why, "Create it in the region of the import")
+        why = "An import job reads its files from this bucket"
+        yield error("bucket", bucket, "the bucket does not exist", why, "Create it in the region of the import")
         return
     if region is not None and actual != region:
-        message = f"the bucket is in {actual}, the import in {region}"
-        why = "Bedrock documents that customization jobs read buckets of their own region only"
+        message = f"the bucket is in {actual}, but the import is in {region}"
+        why = "Bedrock documents that customization jobs read only buckets in their own region"
         yield error("bucket-region", bucket, message, why, f"Use a bucket in {region}, or import in {actual}")
 
 
@@ -115,7 +115,7 @@ def _bucket_region(s3: S3Client, bucket: str) -> str:
     """Return the region of a bucket.
 
     Raises:
-        ClientError: there is no such bucket, or the caller may not ask.
+        ClientError: the bucket does not exist, or the caller may not ask.
     """
     from botocore.exceptions import ClientError
 
@@ -123,13 +123,13 @@ def _bucket_region(s3: S3Client, bucket: str) -> str:
     try:
         answer = {**s3.head_bucket(Bucket=bucket)}
     except ClientError as problem:
-        # A bucket elsewhere answers 301 or 400, and still says where it is.
+        # A bucket in another region answers 301 or 400, and its headers still contain the region.
         if error_code(problem) in _NO_BUCKET or not _region_header(answer := {**problem.response}):
             raise
     named = answer.get("BucketRegion") or _region_header(answer)
     if named is None:
         location: JsonObject = {**s3.get_bucket_location(Bucket=bucket)}
-        named = location.get("LocationConstraint") or "us-east-1"  # which has no name there
+        named = location.get("LocationConstraint") or "us-east-1"  # the API returns no name for us-east-1
     return str(named)
 
 
@@ -140,13 +140,13 @@ def _region_header(answer: JsonObject) -> str | None:
 
 
 def _bucket_key(s3: S3Client, bucket: str) -> str | None:
-    """Return the KMS key that objects of a bucket are encrypted with, if there is one and the caller may know."""
+    """Return the KMS key that encrypts a bucket's objects, or None if there is none or the caller may not ask."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     except (BotoCoreError, ClientError, KeyError):
-        return None  # the role's other permissions are worth checking without it
+        return None  # the role's other permissions are still worth checking
     defaults = (rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules)
     return next((d["KMSMasterKeyID"] for d in defaults if d.get("KMSMasterKeyID")), None)
 
@@ -162,13 +162,13 @@ def _model_quota(bedrock: BedrockClient, quotas: ServiceQuotasClient, name: str 
     except (BotoCoreError, ClientError) as problem:
         limit = DEFAULT_MODELS
         message = f"the limit of imported models could not be read ({error_code(problem)}); {limit} is the default"
-        why = "CreateModelImportJob refuses one model more"
-        yield note("unchecked", MODELS_QUOTA, message, why, "Allow servicequotas:GetServiceQuota to have it checked")
-    # One of the same name and content is returned as it is; the importer refuses one of other content.
+        why = "CreateModelImportJob refuses models beyond the limit"
+        yield note("unchecked", MODELS_QUOTA, message, why, "Allow servicequotas:GetServiceQuota to check it")
+    # The importer returns a model with the same name and content, and refuses one with other content.
     if name not in models and len(models) >= limit:
-        message = f"the account holds {len(models)} imported models of {limit}: {', '.join(sorted(models)[:5])}"
-        why = "CreateModelImportJob refuses one model more"
-        fix = f"Delete one that is not needed, or raise quota {MODELS_QUOTA}"
+        message = f"the account has {len(models)} of {limit} imported models: {', '.join(sorted(models)[:5])}"
+        why = "CreateModelImportJob refuses models beyond the limit"
+        fix = f"Delete a model that you do not need, or raise quota {MODELS_QUOTA}"
         yield error("model-quota", "account", message, why, fix)
 
 
@@ -183,13 +183,13 @@ def _running_jobs(bedrock: BedrockClient) -> Iterator[PreflightFinding]:
 def _kms_key(key: str, kms: KMSClient) -> Iterator[PreflightFinding]:
     from botocore.exceptions import ClientError
 
-    why = "The service makes a grant on the key, and encrypts the imported model with it"
+    why = "The service creates a grant on the key, and encrypts the imported model with it"
     try:
         metadata = kms.describe_key(KeyId=key)["KeyMetadata"]
     except ClientError as problem:
         if error_code(problem) != "NotFoundException":
             raise
-        yield error("kms-key", key, "there is no such key", why, "Give a key of this account and region")
+        yield error("kms-key", key, "the key does not exist", why, "Give a key of this account and region")
         return
     state, spec = metadata.get("KeyState", "Enabled"), metadata.get("KeySpec", "SYMMETRIC_DEFAULT")
     if state != "Enabled":
@@ -209,12 +209,12 @@ def _network(config: VpcConfig, ec2: EC2Client, region: str | None) -> Iterator[
         if not error_code(problem).endswith((".NotFound", ".Malformed")):
             raise
         message = str(problem.response["Error"]["Message"]).rstrip(".")
-        yield error("vpc", "vpc_config", message, why, "Name subnets and security groups of this account and region")
+        yield error("vpc", "vpc_config", message, why, "Give subnets and security groups of this account and region")
         return
     vpcs = {item["VpcId"] for item in (*subnets, *groups)}
     if len(vpcs) > 1:
-        message = f"subnets and security groups are of several VPCs: {', '.join(sorted(vpcs))}"
-        yield error("vpc", "vpc_config", message, why, "Name those of one VPC")
+        message = f"subnets and security groups belong to several VPCs: {', '.join(sorted(vpcs))}"
+        yield error("vpc", "vpc_config", message, why, "Give subnets and security groups of one VPC")
         return
     filters: list[FilterTypeDef] = [
         {"Name": "vpc-id", "Values": sorted(vpcs)},
@@ -222,5 +222,5 @@ def _network(config: VpcConfig, ec2: EC2Client, region: str | None) -> Iterator[
     ]
     if not ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]:
         message = f"{', '.join(sorted(vpcs))} has no S3 endpoint"
-        fix = "Create a gateway endpoint for S3 in it"
-        yield warning("vpc-endpoint", "vpc_config", message, f"{why}, and finds no way to S3", fix)
+        fix = "Create a gateway endpoint for S3 in the VPC"
+        yield warning("vpc-endpoint", "vpc_config", message, f"{why}, and may not reach S3", fix)

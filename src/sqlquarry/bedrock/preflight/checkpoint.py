@@ -1,4 +1,4 @@
-"""Read what the checks look at: a checkpoint's small files and the headers of its shards, each read once."""
+"""Read a checkpoint's small files and shard headers once, for all checks."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Checkpoint:
 
     Args:
         sizes: every file -> bytes.
-        files: content of the JSON files, by name; absent files are not in it.
-        templates: place of each chat template -> its Jinja source, the one that wins first.
-        weights: tensors and index; None if they cannot be read.
+        files: name -> content of each JSON file that exists.
+        templates: file -> Jinja source of each chat template, in order of precedence.
+        weights: tensors and index, or None if they cannot be read.
         formatter: the prompt that the weights were trained with, if there is one.
-        region: where it is to be served, if that is known.
-        trained: the tokenizer's files as the training read them; None if these are those.
+        region: the region that is to serve the model, if known.
+        trained: the tokenizer's files as the training read them, or None if they are the same files.
     """
 
     sizes: Mapping[str, int]
@@ -46,12 +46,12 @@ class Checkpoint:
     trained: TokenizerFiles | None = None
 
     def file(self, name: str) -> JsonObject:
-        """Return the content of a JSON file; {} if there is none."""
+        """Return the content of a JSON file, or {} if the file does not exist."""
         return self.files.get(name, {})
 
     @property
     def config(self) -> JsonObject:
-        """config.json."""
+        """The content of config.json."""
         return self.file("config.json")
 
     @property
@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def token_rows(self) -> int | None:
-        """The number of tokens with an input embedding; None if config.json does not say."""
+        """The number of tokens with an input embedding, or None if config.json does not contain it."""
         size = self.text_config.get("vocab_size")
         # Image tokens follow Mllama's vocabulary (models/mllama/modeling_mllama.py), and are never generated.
         extra = 8 if self.architecture == "MllamaForConditionalGeneration" else 0
@@ -70,12 +70,12 @@ class Checkpoint:
 
     @property
     def tokenizer_config(self) -> JsonObject:
-        """tokenizer_config.json."""
+        """The content of tokenizer_config.json."""
         return self.file("tokenizer_config.json")
 
     @property
     def tokenizer(self) -> TokenizerFiles:
-        """The files that say how text becomes tokens."""
+        """The files that define how text becomes tokens."""
         return TokenizerFiles(
             tokenizer=self.file("tokenizer.json"),
             config=self.tokenizer_config,
@@ -95,11 +95,11 @@ class Checkpoint:
 def read_files(
     source: Source, rewritten: Mapping[str, bytes] | None = None
 ) -> tuple[dict[str, JsonObject], dict[str, str], list[PreflightFinding]]:
-    """Read JSON files and chat templates, and make a finding of each that cannot be read.
+    """Read JSON files and chat templates, and return a finding for each that cannot be read.
 
     Args:
-        source: where the files are.
-        rewritten: contents that take the place of files, which then hold the only chat template.
+        source: the files.
+        rewritten: name -> content that replaces a file. If given, it contains the only chat template.
     """
     rewritten = rewritten or {}
     files: dict[str, JsonObject] = {}
@@ -133,11 +133,11 @@ def read_files(
 
 
 def read_weights(source: Source) -> tuple[CheckpointWeights | None, list[PreflightFinding]]:
-    """Read the headers of all shards and the index, and make a finding of each that cannot be read."""
+    """Read the headers of all shards and the index, and return a finding for each that cannot be read."""
     names = [name for name in source.sizes if name.endswith(".safetensors") and "/" not in name]
     if not names:
         others = [name for name in source.sizes if name.endswith((".bin", ".pth", ".gguf", ".pt"))]
-        there = f"there is only {others[0]}" if others else "there is none"
+        there = f"there is only {others[0]}" if others else "there are no safetensors files"
         return None, [
             error(
                 "weights",
@@ -170,30 +170,31 @@ def read_weights(source: Source) -> tuple[CheckpointWeights | None, list[Preflig
             if name in wanted:
                 findings.append(_bad_weights(name, str(problem)))
             else:
-                shards[name] = {}  # nobody reads it
+                shards[name] = {}  # no server reads this file
     sizes = {name: source.sizes[name] for name in names}
     return None if findings else CheckpointWeights(shards, sizes, index, formats, has_metadata), findings
 
 
 def _small(source: Source, name: str) -> bytes:
-    """Read a metadata file, after a look at its size."""
+    """Check the size of a metadata file, then read it."""
     check_size(name, source.sizes[name])
     return source.read(name)
 
 
 def _missing(name: str, sizes: Mapping[str, int]) -> PreflightFinding:
     deeper = next((other for other in sizes if other.endswith(f"/{name}")), None)
-    fix = f"Point at the folder {deeper.rpartition('/')[0]!r} in it" if deeper else "Copy it from the base model"
+    fix = f"Give the subfolder {deeper.rpartition('/')[0]!r} instead" if deeper else "Copy it from the base model"
     archive = next((other for other in sizes if other.endswith((".tar.gz", ".tgz", ".zip"))), None)
     if archive:
-        fix = f"Unpack {archive}: the service reads no archives"
-    return error("file", name, "it is missing", "An import job fails without it, after the upload", fix)
+        fix = f"Unpack {archive}, because the service does not read archives"
+    return error("file", name, "the file is missing", "An import job fails without it, after the upload", fix)
 
 
 def _unreadable(name: str, problem: str) -> PreflightFinding:
-    return error("file", name, f"it cannot be read ({problem})", "An import job needs it whole", "Restore the file")
+    why = "An import job needs the complete file"
+    return error("file", name, f"the file cannot be read ({problem})", why, "Restore the file")
 
 
 def _bad_weights(name: str, problem: str) -> PreflightFinding:
     why = "An import job reads every byte, and fails at the end of a long upload"
-    return error("weights", name, problem, why, "Copy the file again from where it was made")
+    return error("weights", name, problem, why, "Copy the file again from its origin")

@@ -1,4 +1,4 @@
-"""Check config.json and generation_config.json: architecture, keys that are read, rope, context, stop tokens.
+"""Check architecture, key names, rope, context length and stop tokens in config.json and generation_config.json.
 
 Source: "Use Custom model import to import a customized open-source model into Amazon Bedrock",
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html.
@@ -24,7 +24,7 @@ MULTIMODAL_ARCHITECTURES = (
 _TEXT_ARCHITECTURES = tuple(name for name in MODEL_TYPES if name not in MULTIMODAL_ARCHITECTURES)
 GPT_OSS = "GptOssForCausalLM"
 GPT_OSS_REGION = "us-east-1"
-MAX_POSITIONS = 131_072  # the page says "less than 128K", yet Llama 3.1 with exactly 131072 is imported routinely
+MAX_POSITIONS = 131_072  # the page says "less than 128K", but Llama 3.1 with exactly 131072 is imported routinely
 # The service overrides these values of a llama3 rope_scaling.
 LLAMA3_ROPE = {
     "factor": 8.0,
@@ -45,7 +45,7 @@ _KEYS = {
 
 
 def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that the service serves the first architecture, without code of its own or impossible sizes."""
+    """Check that the service supports the first architecture, and that it has no custom code or impossible sizes."""
     name = checkpoint.architecture
     if name not in MODEL_TYPES:
         why = "The job ends Failed for an architecture outside its list"
@@ -57,19 +57,19 @@ def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             f"Start from one of: {', '.join(MODEL_TYPES)}",
         )
     elif checkpoint.config.get("model_type") is None:
-        message = "there is no model_type"
-        why = f"transformers {TRANSFORMERS_VERSION} knows the model by it, and fails"
-        yield error("model-type", "config.json", message, why, f"It is {MODEL_TYPES[name]!r}", repairable=True)
+        message = "model_type is missing"
+        why = f"transformers {TRANSFORMERS_VERSION} chooses the model class by it, and fails"
+        yield error("model-type", "config.json", message, why, f"Set it to {MODEL_TYPES[name]!r}", repairable=True)
     for refusal in refusals(checkpoint.files):
         why = f"{refusal.why[0].upper()}{refusal.why[1:]}"
         yield error(refusal.code, refusal.file, refusal.message, why, refusal.fix)
     if name == GPT_OSS and checkpoint.region not in (None, GPT_OSS_REGION):
         message = f"GPT-OSS cannot be imported in {checkpoint.region}"
-        yield error("region", "region", message, "The service takes it in us-east-1 only", "Import it in us-east-1")
+        yield error("region", "region", message, "The service supports it in us-east-1 only", "Import it in us-east-1")
 
 
 def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that config.json has what sizes the model, where 4.51.3 looks for it."""
+    """Check that config.json has the model's sizes where 4.51.3 looks for them."""
     name, config = checkpoint.architecture, checkpoint.config
     missing = [key for key in _KEYS.get(str(name), ()) if not isinstance(config.get(key), int)]
     if missing:
@@ -77,8 +77,8 @@ def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield error(
             "config-keys",
             "config.json",
-            f"{', '.join(missing)} is missing or no number",
-            "The server builds the model from config.json, with defaults of another size",
+            f"{', '.join(missing)}: missing or not a whole number",
+            "The server builds the model from config.json, and its defaults have other sizes",
             "Restore the base model's config.json",
             repairable=all(isinstance(rewritten.get(key), int) for key in missing),
         )
@@ -86,7 +86,7 @@ def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield error(
             "nested-config",
             "config.json",
-            "the language model's settings stand in text_config",
+            "the language model's settings are in text_config",
             f"transformers {TRANSFORMERS_VERSION} reads them at the top level for this architecture, and fails",
             "Write them at the top level",
             repairable=True,
@@ -94,7 +94,7 @@ def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that settings have names that transformers 4.51.3 reads."""
+    """Check that settings have the names that transformers 4.51.3 reads."""
     old = model_config(checkpoint.config)
     for where, (level, read) in {
         "config.json": (checkpoint.config, old),
@@ -106,10 +106,10 @@ def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             yield error(
                 "rope-parameters",
                 where,
-                f"the rope is {level['rope_parameters']}, under the name that transformers 5 gives it",
-                f"transformers {TRANSFORMERS_VERSION} passes over it and takes rope_theta "
-                f"{level.get('rope_theta', 10000.0)} and rope_scaling {level.get('rope_scaling')}: another model, "
-                "and no error",
+                f"the rope {level['rope_parameters']} has the key of transformers 5, rope_parameters",
+                f"transformers {TRANSFORMERS_VERSION} ignores it and uses rope_theta "
+                f"{level.get('rope_theta', 10000.0)} and rope_scaling {level.get('rope_scaling')}, which is another "
+                "model, without an error",
                 "Write rope_theta and rope_scaling instead",
                 repairable=True,
             )
@@ -117,8 +117,8 @@ def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             yield error(
                 "dtype-key",
                 where,
-                f"dtype {level['dtype']!r} stands under the name that transformers 5 gives it",
-                f"transformers {TRANSFORMERS_VERSION} reads torch_dtype, and else takes float32",
+                f"dtype {level['dtype']!r} has the key of transformers 5",
+                f"transformers {TRANSFORMERS_VERSION} reads torch_dtype, and without it uses float32",
                 "Write torch_dtype instead",
                 repairable=True,
             )
@@ -132,7 +132,7 @@ _ROPE_DEFAULTS = {"rope_theta": 10000.0, "rope_scaling": None}
 
 
 def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that the context is at most 128K, and that llama3 rope scaling is what the service makes of it."""
+    """Check that the context is at most 128K, and that the service does not override the llama3 rope scaling."""
     config = checkpoint.text_config
     value = config.get("max_position_embeddings")
     if isinstance(value, int) and value > MAX_POSITIONS:
@@ -158,7 +158,7 @@ def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def quantization(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that config.json does not call the weights quantised."""
+    """Check that config.json does not mark the weights as quantized."""
     levels = {"": checkpoint.config, "text_config.": checkpoint.text_config}
     marked = {f"{at}{key}": level[key] for at, level in levels.items() for key in QUANTIZATION_KEYS if key in level}
     if checkpoint.text_config is checkpoint.config:
@@ -170,16 +170,16 @@ def quantization(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
                 why = f"transformers {TRANSFORMERS_VERSION} fails at it: 'NoneType' object has no attribute 'to_dict'"
                 yield error("quantized", "config.json", message, why, "Remove the key", repairable=True)
         elif checkpoint.architecture == GPT_OSS and settings.get("quant_method") == "mxfp4":
-            why = "GPT-OSS is published so, and the service takes it; nothing is documented on other forms"
-            yield note("quantized", "config.json", "the experts' weights are MXFP4", why, "Leave it as it is")
+            why = "GPT-OSS is published in this form, and the service accepts it. Other forms are not documented"
+            yield note("quantized", "config.json", "the experts' weights are MXFP4", why, "Nothing to do")
         elif checkpoint.weights is not None and is_full(checkpoint.weights):
-            message = f"{key} is left over: the weights themselves are not quantised"
-            why = "The job takes them for quantised, and fails"
+            message = f"{key} is left over, because the weights themselves are not quantized"
+            why = "The job assumes quantized weights, and fails"
             yield error("quantized", "config.json", message, why, "Remove the key", repairable=True)
         else:
-            why = "Quantised weights fail as a size mismatch"
+            why = "Quantized weights fail as a size mismatch"
             fix = "Save the model in bfloat16, and remove the key"
-            yield error("quantized", "config.json", f"{key} marks quantised weights", why, fix)
+            yield error("quantized", "config.json", f"{key} marks quantized weights", why, fix)
 
 
 def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
@@ -190,7 +190,7 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     if not ids:
         why = "The server stops at eos_token_id only, so every answer runs to its limit"
         yield warning(
-            "eos", file, "no eos_token_id, nor in config.json", why, "Set it to the tokens that end an answer"
+            "eos", file, "eos_token_id is missing here and in config.json", why, "Set it to the tokens that end answers"
         )
     size = checkpoint.text_config.get("vocab_size")
     if isinstance(size, int) and (beyond := [token for token in ids if not isinstance(token, int) or token >= size]):
@@ -208,11 +208,11 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def index(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that the index of shards has everything that is read of it."""
+    """Check that the index of shards has the metadata that transformers reads."""
     if checkpoint.weights is not None and not checkpoint.weights.has_metadata:
-        why = f"transformers {TRANSFORMERS_VERSION} does not read it without"
+        why = f"transformers {TRANSFORMERS_VERSION} cannot read the index without it"
         fix = 'Add "metadata": {}'
-        yield error("index-metadata", INDEX, "it has no object called metadata", why, fix, repairable=True)
+        yield error("index-metadata", INDEX, 'the object "metadata" is missing', why, fix, repairable=True)
 
 
 CHECKS = (architecture, keys, dialect, positions, quantization, stop_ids, index)

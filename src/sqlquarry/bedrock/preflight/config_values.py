@@ -1,4 +1,4 @@
-"""Check the values in config.json: with others, transformers 4.51.3 cannot build the model, or builds another one.
+"""Find values in config.json with which transformers 4.51.3 cannot build the model, or builds another one.
 
 Source: transformers 4.51.3, configuration_utils.py, modeling_utils.py (`_get_torch_dtype`), modeling_rope_utils.py
 (`ROPE_INIT_FUNCTIONS` and the functions in it), activations.py (`ACT2FN`) and the constructors in
@@ -24,9 +24,9 @@ _ACTIVATIONS = {
 }
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
-_NULL_HEAD_DIM = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")  # the others take null for the size
+_NULL_HEAD_DIM = ("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM")  # others use null as the size
 _DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "half", "float", "double")
-# rope_type -> what its function reads without a default.
+# rope_type -> keys that its function reads without a default.
 _ROPES: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -48,7 +48,7 @@ def _is_not_zero(value: object) -> bool:
     return not isinstance(value, int) or value > 0
 
 
-# Key -> what its value must be, and the test; an absent key has a default. `config.keys` checks the sizes.
+# Key -> (what its value must be, the test). An absent key has a default. `config.keys` checks the sizes.
 _RULES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "max_position_embeddings": ("a whole number above 0", _is_count),
     "num_key_value_heads": ("a whole number above 0, or null", lambda value: value is None or _is_count(value)),
@@ -104,7 +104,7 @@ def values(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def _mixture(architecture: str, config: JsonObject) -> Iterator[PreflightFinding]:
-    """Check what only models with experts read."""
+    """Check the keys that only models with experts read."""
     experts, chosen = config.get(_EXPERTS.get(architecture, "")), config.get("num_experts_per_tok")
     if _is_count(experts) and isinstance(chosen, int) and not 0 < chosen <= experts:
         yield _bad_value("num_experts_per_tok", chosen, f"from 1 to {experts}, the number of experts")
@@ -133,14 +133,14 @@ def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     for key in _ROPE_OPTIONS if kind in ("yarn", "longrope") else ():
         if scaling.get(key) is not None and not is_number(scaling[key]):
             yield _bad_value(f"rope_scaling.{key}", scaling[key], f"a number for {kind}, or null")
-    # Its attention factor follows from one of them.
+    # The attention factor of longrope follows from one of them.
     factors = (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
     if kind == "longrope" and not any(map(is_number, factors)):
         yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
 
 
 def _rope_factors(kind: str, scaling: JsonObject, config: JsonObject) -> Iterator[PreflightFinding]:
-    """Check what the function of a rope type reads without a default."""
+    """Check the keys that the function of a rope type reads without a default."""
     for key in _ROPES[kind]:
         value = scaling.get(key)
         if key in _ROPE_LISTS:
@@ -159,7 +159,7 @@ def _rotary_width(config: JsonObject) -> int:
 def _holds(fits: Callable[[object], bool], value: object) -> bool:
     try:
         return fits(value)
-    except TypeError:  # a list or an object where a text or number must be
+    except TypeError:  # the value is a list or an object instead of a text or number
         return False
 
 

@@ -1,4 +1,4 @@
-"""What checks find (how bad it is, what and where, why the service cares, and what to do), and their report."""
+"""Preflight findings (severity, what is wrong and where, what the service does, how to fix it) and their report."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class PreflightFinding:
-    """One thing that prevents the import, or that may surprise.
+    """A problem that prevents the import or may have surprising effects.
 
     Args:
-        severity: "error" (the import fails, or serves another model), "warning" (it may) or "note" (nothing to do).
+        severity: "error" (the import fails, or serves another model), "warning" (this may happen) or "note" (nothing
+            to do).
         code: the finding's name, stable across versions.
-        where: the file, tensor, or argument that it is about.
+        where: the file, tensor, or argument with the problem.
         message: what is wrong, with the value.
         why: what the service does with it.
         fix: what to do.
-        repairable: whether `repair` mends it.
+        repairable: whether `repair` fixes it.
     """
 
     severity: Severity
@@ -41,22 +42,22 @@ class PreflightFinding:
 
 @dataclass(frozen=True, slots=True)
 class PreflightReport:
-    """What a preflight found; an empty report is a good one."""
+    """All findings of a preflight. An empty report means that nothing is wrong."""
 
     findings: tuple[PreflightFinding, ...]
 
     @property
     def ok(self) -> bool:
-        """Return whether there is no error; warnings and notes do not count."""
+        """True if no finding is an error. Warnings and notes do not count."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
     def warnings(self) -> tuple[PreflightFinding, ...]:
-        """Return what does not stop an import, but may surprise."""
+        """The findings that do not stop an import but may have surprising effects."""
         return tuple(finding for finding in self.findings if finding.severity == "warning")
 
     def raise_for_errors(self) -> None:
-        """Stop here if the import would fail.
+        """Raise an error if the import would fail.
 
         Raises:
             PreflightError: lists every finding with its fix.
@@ -68,7 +69,7 @@ class PreflightReport:
         return "\n".join(f"- {finding}" for finding in self.findings) or "no findings"
 
 
-# What reading a file raises that somebody has damaged, or that is not what its name says.
+# Reading a damaged or wrongly named file raises one of these.
 MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 error = partial(PreflightFinding, "error")

@@ -1,4 +1,4 @@
-"""Check the files of a model, on this machine or below an S3 prefix, as the service would read them."""
+"""Check a model's files on this machine or below an S3 prefix as the service would read them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _CHECKS: tuple[Check, ...] = (*_METADATA_CHECKS, *tensors.CHECKS)
 def check_stored_model(
     source: S3Source, region: str | None, formatter: PromptFormatter | None
 ) -> Iterator[PreflightFinding]:
-    """Check a model below an S3 prefix: what `import_model` makes of a merged model, or any other as it is."""
+    """Check a model below an S3 prefix. A merged model is checked as `import_model` would rewrite it."""
     if not source.sizes:
         with aws_errors(BedrockError, f"looking for {source.uri}"):
             reason = source.prefix.why_empty()
-        why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
+        why, fix = "An import job reads the files directly below its URI", "Give the prefix that contains config.json"
         yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
         return
     with tempfile.TemporaryDirectory() as directory:
         try:
             stored = StoredMerge.copy(source.uri, source.sizes, source.read, Path(directory))
         except (OSError, ArtifactError, *MALFORMED) as problem:
-            why = "import_model takes a merged model only as its manifest describes it"
+            why = "import_model accepts a merged model only if it matches its manifest"
             fix = "Merge again into a new prefix, or restore the file"
             yield error("manifest", MANIFEST, str(problem).rstrip("."), why, fix)
             return
@@ -61,20 +61,20 @@ def check_stored_model(
 def check_local_model(
     directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
 ) -> Iterator[PreflightFinding]:
-    """Check what `import_model` makes of a directory.
+    """Check the files that `import_model` would upload for a directory.
 
     Args:
         directory: the model's files.
         merged: the model, if the caller has loaded it.
-        region: where it is to be served, if that is known.
-        passed: the prompt that `import_model` is given.
+        region: the region that is to serve the model, if known.
+        passed: the prompt that is passed to `import_model`.
     """
     source = LocalSource(directory)
     if merged is None and MANIFEST in source.sizes:
         try:
             merged = MergedModel.load(directory)
         except ArtifactError as problem:
-            why = "import_model takes a merged model only as its manifest describes it"
+            why = "import_model accepts a merged model only if it matches its manifest"
             yield error("manifest", MANIFEST, str(problem).rstrip("."), why, "Merge again, or remove the manifest")
     yield from _check_export(source, directory, merged, region, passed)
 
@@ -82,16 +82,16 @@ def check_local_model(
 def _check_export(
     source: Source, directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
 ) -> Iterator[PreflightFinding]:
-    """Check what `import_model` makes of a checkpoint whose small files are in a directory."""
+    """Check the files that `import_model` would write for a checkpoint whose small files are in a directory."""
     files, templates, unreadable = read_files(source)
     formatter: PromptFormatter | None = None
     if merged is not None or PROMPT_FILE in source.sizes:
         try:
             formatter = _bound_formatter(directory)
         except (SQLQuarryError, *MALFORMED) as problem:
-            why = "The model is served the prompt that it was trained with"
-            message = f"it cannot be used ({problem})"
-            unreadable.append(error("prompt", PROMPT_FILE, message, why, "Restore the adapter's own"))
+            why = "The model must be served with the prompt that it was trained with"
+            message = f"the prompt cannot be used ({problem})"
+            unreadable.append(error("prompt", PROMPT_FILE, message, why, "Restore the adapter's prompt.json"))
     weights, bad_weights = read_weights(source)
     yield from (*unreadable, *bad_weights)
     if unreadable:
@@ -99,7 +99,7 @@ def _check_export(
     try:
         exported = export_files(directory, passed)
     except MALFORMED as problem:
-        why = "What 4.51.3 does not read must be rewritten before the upload"
+        why = "Files that 4.51.3 cannot read must be rewritten before the upload"
         yield error("file", "*.json", f"the metadata cannot be rewritten ({problem})", why, "Restore the files")
         return
     old_files, old_templates, _ = read_files(source, exported)
@@ -118,17 +118,17 @@ def _check_export(
 
 
 def _bound_formatter(directory: Path) -> PromptFormatter:
-    """Load the prompt of a directory, and refuse one that has no chat template, because it is not bound."""
+    """Load the prompt of a directory, and refuse it if it is not bound."""
     formatter = PromptFormatter.load(directory)
-    _ = formatter.chat_template
+    _ = formatter.chat_template  # only a bound prompt has one
     return formatter
 
 
 def _as_uploaded(finding: PreflightFinding) -> PreflightFinding:
-    """Make a note of what stays on this machine, which cannot fail an import."""
+    """Turn findings about files that stay on this machine into notes, because they cannot fail an import."""
     if finding.code != "stray-shard":
         return finding
-    fix = "Nothing to do: import_model leaves it here; `repair(…, output_dir=…)` does too"
+    fix = "Nothing to do, because import_model and `repair(…, output_dir=…)` leave the file here"
     return replace(finding, severity="note", fix=fix)
 
 
@@ -138,47 +138,48 @@ def _run(checks: Iterable[Check], checkpoint: Checkpoint) -> Iterator[PreflightF
             yield from check(checkpoint)
         except MALFORMED as problem:
             message = f"the check of {check.__name__} cannot read it ({type(problem).__name__}: {problem})"
-            why = "A server that reads the same files would stumble as well"
+            why = "A server that reads the same files would probably fail too"
             yield error("malformed", "*.json", message, why, "Restore the base model's files")
 
 
 def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[PreflightFinding]) -> Iterator[PreflightFinding]:
-    """Make notes of what is wrong in the files as they are, and will not be in what is uploaded."""
+    """Yield notes for problems in the current files that the upload will not have."""
     there = {(finding.code, finding.where) for finding in remaining}
     for finding in _run(_METADATA_CHECKS, raw):
         if (finding.code, finding.where) not in there:
-            fix = "Nothing to do: import_model rewrites it at upload; `repair` does so on disk"
+            fix = "Nothing to do, because import_model rewrites it during the upload (`repair` does so on disk)"
             yield replace(finding, severity="note", fix=fix, repairable=True)
 
 
 def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[PreflightFinding]:
-    """Check that the prompt beside the weights is the one that they were trained with."""
+    """Check that the prompt next to the weights is the one that they were trained with."""
     trained = merged.manifest.provenance.get("prompt_fingerprint")
     if trained != formatter.fingerprint:
-        message = f"the weights were trained with prompt {trained!r}, but this one is {formatter.fingerprint!r}"
-        why = "The model would be served a prompt that it never saw"
-        fix = "Restore the prompt.json that the adapter carries"
+        message = f"the weights were trained with prompt {trained!r}, but this prompt is {formatter.fingerprint!r}"
+        why = "The model would get a prompt that it never saw in training"
+        fix = "Restore the adapter's prompt.json"
         yield error("prompt-fingerprint", PROMPT_FILE, message, why, fix)
 
 
 def _upload_finished(source: Source) -> Iterator[PreflightFinding]:
-    """Check that a prefix which this library uploaded has its manifest, and all that the manifest names."""
-    fix = "Run import_model again: it resumes where it stopped"
+    """Check that a prefix which this library uploaded has its manifest and all files that the manifest lists."""
+    fix = "Run import_model again; it resumes the upload"
     if MANIFEST not in source.sizes:
         if MERGE_STATE in source.sizes:
-            again = "Run the same merge again: it continues where it stopped"
-            yield error("unfinished", MANIFEST, "a merge did not finish", "A job would read a part of the model", again)
+            again = "Run the same merge again; it resumes"
+            yield error("unfinished", MANIFEST, "a merge did not finish", "A job would read a partial model", again)
         elif PROMPT_FILE in source.sizes:
-            message = "prompt.json is there without a manifest: an upload did not finish"
-            yield error("unfinished", MANIFEST, message, "A job would read a part of the model", fix)
+            message = "an upload did not finish, because there is a prompt.json without a manifest"
+            yield error("unfinished", MANIFEST, message, "A job would read a partial model", fix)
         return
     try:
         check_size(MANIFEST, source.sizes[MANIFEST])
         entries = Manifest.parse(source.read(MANIFEST), MANIFEST).files
         wrong = [name for name, entry in entries.items() if source.sizes.get(name) != entry["bytes"]]
     except (OSError, *MALFORMED) as problem:
-        yield error("manifest", MANIFEST, f"it cannot be read ({problem})", "It says what belongs to the model", fix)
+        why = "The manifest lists the files of the model"
+        yield error("manifest", MANIFEST, f"the manifest cannot be read ({problem})", why, fix)
         return
     if wrong:
-        message = f"missing, or of another size than it says: {listed(wrong)}"
+        message = f"files are missing or have another size than in the manifest: {listed(wrong)}"
         yield error("manifest", MANIFEST, message, "A job would read a damaged model", fix)

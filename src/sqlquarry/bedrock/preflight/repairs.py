@@ -1,4 +1,4 @@
-"""Repair what is mechanical among the findings: metadata, the chat template's place, dtype, index, large shards."""
+"""Repair findings with a mechanical fix: metadata, the chat template's file, dtype, index, large shards."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _SMALL = ("config.json", "tokenizer_config.json", *OPTIONAL_FILES)
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One thing that `repair` did.
+    """A change that `repair` made.
 
     Args:
         where: the file.
-        message: what was done to it.
+        message: what was changed.
     """
 
     where: str
@@ -63,34 +63,35 @@ def repair(
     max_shard_bytes: int = SHARD_BYTES,
     session: boto3.Session | None = None,
 ) -> list[Repair]:
-    """Make a checkpoint what Custom Model Import reads, as far as that is mechanical; weights keep every bit.
+    """Rewrite a checkpoint so that Custom Model Import can read it, as far as possible. Weights keep every bit.
 
-    Run again, it does nothing. In place, every file changes whole or not at all; what is not mentioned in the result
-    is not touched. With `output_dir`, the result is a new directory of only those files that an import needs. Below an
-    ``s3://`` prefix, only small files are rewritten, and no weight is read.
+    A second run changes nothing. In place, files are replaced atomically, and only files in the result are changed.
+    With `output_dir`, the result is a new directory with only the files that an import needs. Below an ``s3://``
+    prefix, only small files are rewritten, and no weights are read.
 
     Args:
         source: the checkpoint's directory or ``s3://`` prefix.
-        output_dir: a directory of this machine that does not exist yet, or is empty; None repairs in place.
-        max_shard_bytes: shards that are larger are divided, which is done on this machine only.
-        session: a boto3 session for S3; None uses the default credentials.
+        output_dir: a directory on this machine that is empty or does not exist yet. None repairs in place.
+        max_shard_bytes: larger shards are divided. This works on this machine only.
+        session: a boto3 session for S3. None uses the default credentials.
 
     Raises:
-        ConfigError: there is no such directory, `output_dir` is not empty or cannot be used, or a finished merged
-            model would be changed.
+        ConfigError: the directory does not exist, `output_dir` is not empty or cannot be used, or the repair would
+            change a finished merged model.
         BedrockError: the files cannot be read or written, or there is not enough space.
     """
     place = source_location(source)
     if isinstance(place, S3Location):
         if output_dir is not None:
             raise ConfigError(
-                f"repair(…, output_dir=…) copies directories of this machine; {place} is repaired in place."
+                f"repair(…, output_dir=…) copies directories of this machine only. Leave output_dir out to repair "
+                f"{place} in place."
             )
         return _repair_prefix(S3Source(place, session=session), max_shard_bytes)
     files = LocalSource(place)
     if output_dir is None:
         if MANIFEST in files.sizes:
-            raise _finished(place, "to have the files, pass output_dir=… to repair.")
+            raise _finished(place, "To get repaired files, pass output_dir=… to repair.")
         return _repair_in_place(files, max_shard_bytes)
     target = local_path(output_dir, "output_dir")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -105,12 +106,12 @@ def _repair_in_place(source: LocalSource, max_shard_bytes: int) -> list[Repair]:
 
 
 def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> list[Repair]:
-    """Repair a copy of those files that an import needs; `target` appears when it is complete."""
+    """Repair a copy of the files that an import needs. `target` appears when it is complete."""
     weights = _readable(source, source.directory)
     metadata = _metadata(source.directory, weights)
     division = plan_shards(weights, max_shard_bytes)
     divided = set(division.replaced) if division else set()
-    # Beside the target, so that the last step is one rename.
+    # In the target's parent directory, so that the last step is one rename.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
@@ -128,14 +129,14 @@ def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> lis
 
 
 def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
-    """Repair copies of the small files, and bring back those that changed: what names others goes last."""
+    """Repair copies of the small files, write the changed ones back, and delete template files last."""
     if MANIFEST in source.sizes:
-        raise _finished(source.uri, "give the prefix to import_model.")
+        raise _finished(source.uri, "Pass the prefix to import_model.")
     weights = _readable(source, source.uri)
     if plan_shards(weights, max_shard_bytes):
         raise BedrockError(
-            f"{source.uri} holds shards above {max_shard_bytes / 1e9:g} GB, which are divided on this machine only. "
-            "Merge again with a smaller max_shard_bytes, or download the model, repair it and upload it."
+            f"{source.uri} contains shards above {max_shard_bytes / 1e9:g} GB, which cannot be divided on S3. Merge "
+            "again with a smaller max_shard_bytes, or download the model, repair it and upload it."
         )
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name)
@@ -155,37 +156,37 @@ def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
 
 def _finished(place: Path | str, advice: str) -> ConfigError:
     return ConfigError(
-        f"{place} is a finished merged model, whose manifest would no longer hold. import_model rewrites it with its "
-        f"manifest; {advice}"
+        f"{place} is a finished merged model, and a repair would make its manifest wrong. import_model rewrites its "
+        f"files together with the manifest. {advice}"
     )
 
 
 def _readable(source: Source, place: Path | str) -> CheckpointWeights:
-    """Read the weights of a checkpoint whose other files can be read, too.
+    """Read the shard headers of a checkpoint.
 
     Raises:
-        BedrockError: some cannot.
+        BedrockError: a file of the checkpoint cannot be read.
     """
     _, _, unreadable = read_files(source)
     weights, bad_weights = read_weights(source)
     if weights is None or unreadable:
         problems = "\n".join(f"- {finding}" for finding in (*unreadable, *bad_weights))
-        raise BedrockError(f"{place} cannot be repaired before its files can be read:\n{problems}")
+        raise BedrockError(f"{place} cannot be repaired, because some of its files cannot be read:\n{problems}")
     return weights
 
 
 def _metadata(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
-    """Return the small files as they should be.
+    """Return the small files after the repair.
 
     Raises:
-        BedrockError: they are not those of a model.
+        BedrockError: they are not the files of a model.
     """
     try:
         return _rewritten(directory, weights)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BedrockError(
-            f"{directory} cannot be repaired: its metadata is not that of a model ({type(error).__name__}: {error}). "
-            "Restore the base model's files."
+            f"{directory} cannot be repaired, because its metadata does not describe a model ({type(error).__name__}: "
+            f"{error}). Restore the base model's files."
         ) from error
 
 
@@ -215,7 +216,7 @@ def _apply(
         if old != content:
             write_atomically(path, content)
             done.append(Repair(name, "written" if old is None else "rewritten for transformers 4.51.3"))
-    # Only now that tokenizer_config.json holds it.
+    # tokenizer_config.json contains the template now.
     for name in TEMPLATE_FILES:
         if (target / name).is_file():
             (target / name).unlink()
@@ -225,8 +226,8 @@ def _apply(
         done.append(Repair(INDEX, f"weights divided into {len(division.shards)} shards"))
         return done
     for name in replaced_leftovers(source, weights) if source == target else ():
-        (target / name).unlink(missing_ok=True)  # weights of a prefix are not copied here
-        done.append(Repair(name, "removed: an earlier resharding had replaced it"))
+        (target / name).unlink(missing_ok=True)  # weights of an S3 prefix are not copied here
+        done.append(Repair(name, "removed, because an earlier resharding had replaced it"))
     if weights.index is None and ONE_SHARD not in weights.shards and not duplicates(weights):
         write_index(weights, target)
         done.append(Repair(INDEX, "written from the shards"))

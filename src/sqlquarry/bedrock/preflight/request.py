@@ -1,4 +1,4 @@
-"""Check the request to the service by its form alone: names, URI, region, role, key and VPC.
+"""Check the format of a request to the service: names, URI, region, role, key and VPC.
 
 Source: the service's API model (CreateModelImportJob), and for regions "Use Custom model import …",
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html.
@@ -14,16 +14,17 @@ from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, warnin
 
 REGIONS = ("eu-central-1", "us-east-1", "us-east-2", "us-west-2")
 _MODEL_NAME = re.compile(r"([0-9a-zA-Z][_-]?)+")
-# The API's own [a-zA-Z0-9](-*[a-zA-Z0-9\+\-\.])* accepts the same, but takes exponential time to refuse "a------_".
+# The API's own [a-zA-Z0-9](-*[a-zA-Z0-9\+\-\.])* accepts the same names, but needs exponential time to refuse
+# "a------_".
 _JOB_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+\-.]*")
 _S3_URI = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?")
 _BUCKET = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?", re.DOTALL)
 _ROLE = re.compile(r"arn:aws(-[^:]+)?:iam::[0-9]{12}:role/.+")
-_PATTERN = "CreateModelImportJob refuses what does not match its pattern"
+_PATTERN = "CreateModelImportJob refuses values that do not match its pattern"
 
 
 def names_a_bucket(uri: str) -> bool:
-    """Return whether an S3 URI can be listed at all, whatever the service makes of it."""
+    """Return whether an S3 URI can be listed, even if the service would refuse it."""
     return _BUCKET.fullmatch(uri) is not None
 
 
@@ -33,8 +34,8 @@ def check_request(request: ImportRequest) -> Iterator[PreflightFinding]:
     yield from _place(request.s3_uri)
     if request.region is not None and request.region not in REGIONS:
         message = f"Custom Model Import is not known to be in {request.region}"
-        fix = f"Use one of {', '.join(REGIONS)}, unless the service has come to this region since"
-        yield warning("region", "region", message, "A job can be created only where the service is", fix)
+        fix = f"Use one of {', '.join(REGIONS)}, unless the service is available in this region by now"
+        yield warning("region", "region", message, "A job can only be created in a region with the service", fix)
     if request.role_arn is not None and not _ROLE.fullmatch(request.role_arn):
         fix = "Give arn:aws:iam::<account>:role/<name>"
         yield error("role-arn", "role_arn", f"{request.role_arn!r} is not the ARN of a role", _PATTERN, fix)
@@ -49,7 +50,7 @@ def _names(request: ImportRequest) -> Iterator[PreflightFinding]:
         fix = "Use at most 63 letters, digits and single - or _ between them (no dots, no --)"
         yield error("model-name", "name", f"{name!r} is not a valid name for an imported model", _PATTERN, fix)
     if job_name is not None and not (len(job_name) <= 63 and _JOB_NAME.fullmatch(job_name)):
-        fix = "Use at most 63 letters, digits, +, - and ., a letter or digit first"
+        fix = "Use at most 63 letters, digits, +, - and ., beginning with a letter or digit"
         yield error("job-name", "job_name", f"{job_name!r} is not a valid name for an import job", _PATTERN, fix)
 
 
@@ -58,10 +59,10 @@ def _place(uri: str | None) -> Iterator[PreflightFinding]:
         return
     if not (len(uri) <= 1024 and _S3_URI.fullmatch(uri)):
         fix = "Use s3://bucket/prefix/ with letters, digits and - ! _ * ' ( ) . only (no spaces, =, + or @)"
-        yield error("s3-uri", "s3_uri", f"{uri!r} is not what the service takes", _PATTERN, fix)
+        yield error("s3-uri", "s3_uri", f"the service does not accept {uri!r}", _PATTERN, fix)
     elif uri.endswith((".gz", ".tgz", ".tar", ".zip", ".safetensors")):
-        why = "An import job looks for config.json right below the URI"
-        yield error("s3-uri", "s3_uri", f"{uri!r} is a file, not a prefix", why, "Give the prefix of unpacked files")
+        why = "An import job looks for config.json directly below the URI"
+        yield error("s3-uri", "s3_uri", f"{uri!r} is a file, not a prefix", why, "Give a prefix with unpacked files")
 
 
 def _key(key: str | None, region: str | None) -> Iterator[PreflightFinding]:
@@ -71,8 +72,8 @@ def _key(key: str | None, region: str | None) -> Iterator[PreflightFinding]:
         fix = "Give the ARN, the id or the alias/… of a symmetric key"
         yield error("kms-key", "kms_key_id", f"{key!r} is not a KMS key", _PATTERN, fix)
     elif region is not None and key.startswith("arn:") and (other := key.split(":")[3]) != region:
-        message = f"the key is in {other}, the model in {region}"
-        why = "The service encrypts with keys of its own region only"
+        message = f"the key is in {other}, but the model is in {region}"
+        why = "The service encrypts only with keys in its own region"
         yield error("kms-key", "kms_key_id", message, why, f"Give a key in {region}")
 
 
@@ -82,5 +83,5 @@ def _network(config: Mapping[str, object]) -> Iterator[PreflightFinding]:
             fix = f"Give a list of 1 to {most} ids"
             yield error("vpc", f"vpc_config[{key!r}]", f"it is {config.get(key)!r}", _PATTERN, fix)
     if unknown := config.keys() - MAX_NETWORK_IDS.keys():
-        fix = "Leave them out; the keys are subnetIds and securityGroupIds"
-        yield error("vpc", "vpc_config", f"it has the keys {sorted(unknown)}", _PATTERN, fix)
+        fix = "Leave them out. Only subnetIds and securityGroupIds are allowed"
+        yield error("vpc", "vpc_config", f"unknown keys {sorted(unknown)}", _PATTERN, fix)

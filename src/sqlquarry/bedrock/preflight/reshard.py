@@ -1,4 +1,4 @@
-"""Divide weights into safetensors shards of a maximal size by copying ranges of bytes; no weight is decoded."""
+"""Divide weights into safetensors shards of a maximum size by copying byte ranges, without decoding weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sqlquarry.errors import BedrockError
 from sqlquarry.files.metadata import read_object
 from sqlquarry.files.writing import write_json
 
-SHARD_BYTES = 5 * 10**9  # what transformers 4 calls "5GB", its default
+SHARD_BYTES = 5 * 10**9  # the default of transformers 4, "5GB"
 _BLOCK_BYTES = 16 * 2**20
-_REPLACED = "replaced_files"  # in the index's metadata: what a killed run may have left to remove
+_REPLACED = "replaced_files"  # key in the index's metadata: files that a killed run may not have removed yet
 
 
 @dataclass(frozen=True, slots=True)
 class ReshardPlan:
-    """How weights are divided anew.
+    """A new division of weights into shards.
 
     Args:
-        shards: new file -> its tensors, each with the file that it is copied from.
+        shards: new file -> its tensors, each with its current file.
         replaced: the files that the new ones replace.
     """
 
@@ -35,9 +35,9 @@ class ReshardPlan:
 
 
 def plan_shards(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> ReshardPlan | None:
-    """Plan new shards; None if every shard can be read, and none that holds several tensors is too large.
+    """Plan new shards, or return None if all shards can be read and only shards with one tensor are too large.
 
-    Tensors keep their order; a tensor larger than `max_bytes` has a shard of its own.
+    Tensors keep their order. A tensor larger than `max_bytes` gets its own shard.
     """
     loaded = weights.loaded
     too_large = any(weights.sizes[shard] > max_bytes and len(tensors) > 1 for shard, tensors in loaded.items())
@@ -53,7 +53,7 @@ def plan_shards(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> Res
                 filled = 0
             groups[-1][name] = (shard, tensor)
             filled += size
-    # Never a name in use: until the index is replaced, the old files are the model.
+    # Use only new names, because the old files are the model until the index is replaced.
     prefix = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
     return ReshardPlan(dict(zip(_names(prefix, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
 
@@ -67,10 +67,10 @@ def _header_bytes(name: str, tensor: Tensor) -> int:
 
 
 def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
-    """Write new shards and their index into `target`, which may be `source`; then remove what they replace there.
+    """Write new shards and their index into `target`, which may be `source`, then remove the replaced files there.
 
-    Each file appears whole or not at all, and the index last: killed at any point, either the old files are the model
-    or the new ones.
+    Each file is written atomically, and the index last. If the process is killed at any point, either the old files or
+    the new files are a complete model.
 
     Raises:
         BedrockError: there is not enough space.
@@ -79,8 +79,8 @@ def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
     needed = sum(tensor.end - tensor.start for _, tensor in tensors.values())
     if (free := shutil.disk_usage(target).free) < needed:
         raise BedrockError(
-            f"resharding in {target} needs {needed / 1e9:.1f} GB beside the old files, and {free / 1e9:.1f} GB are "
-            "free. Make space, or give repair(…, output_dir=…) a directory elsewhere."
+            f"resharding in {target} needs {needed / 1e9:.1f} GB in addition to the old files, but only "
+            f"{free / 1e9:.1f} GB are free. Free some space, or give repair(…, output_dir=…) another directory."
         )
     for name, content in plan.shards.items():
         _write_shard(target / name, content, source)
@@ -93,7 +93,7 @@ def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
 
 
 def replaced_leftovers(directory: Path, weights: CheckpointWeights) -> list[str]:
-    """Return the files that a killed `write_shards` still had to remove."""
+    """Return the files that a killed `write_shards` has not removed."""
     if weights.index is None:
         return []
     metadata = read_object(directory / INDEX).get("metadata")
@@ -103,7 +103,7 @@ def replaced_leftovers(directory: Path, weights: CheckpointWeights) -> list[str]
 
 
 def write_index(weights: CheckpointWeights, directory: Path) -> None:
-    """Write the index that shards lack."""
+    """Write the index for shards that have none."""
     weight_map = {name: shard for shard, tensors in sorted(weights.shards.items()) for name in sorted(tensors)}
     total = sum(tensor.end - tensor.start for tensor in weights.tensors.values())
     write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
@@ -116,7 +116,7 @@ def _write_shard(path: Path, content: Mapping[str, tuple[str, Tensor]], source: 
         start, end = end, end + tensor.end - tensor.start
         header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the weights begin at a multiple of 8 bytes, as the format asks
+    text += b" " * (-len(text) % 8)  # the format requires that the weights begin at a multiple of 8 bytes
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

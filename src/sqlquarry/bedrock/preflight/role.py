@@ -1,4 +1,4 @@
-"""Check the service role: that it exists, that Bedrock may assume it, and that it may read the bucket.
+"""Check that the service role exists, that Bedrock may assume it, and that it may read the bucket.
 
 Source: "Create a service role for model import", Bedrock user guide, model-import-iam-role.html.
 """
@@ -18,31 +18,32 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 _SERVICE = "bedrock.amazonaws.com"
-_WHY = "Bedrock assumes the role to read the files; else CreateModelImportJob says: The provided role ARN is invalid"
+_WHY = "Bedrock must assume the role, otherwise CreateModelImportJob answers: The provided role ARN is invalid"
 
 
 def check_role(role_arn: str, iam: IAMClient, sts: STSClient) -> Iterator[PreflightFinding]:
-    """Check that the role exists in the caller's account, and trusts the service."""
+    """Check that the role exists in the caller's account and trusts the service."""
     from botocore.exceptions import ClientError
 
     account = str(sts.get_caller_identity()["Account"])
     owner = role_arn.split(":")[4]
     if owner != account:
-        message = f"the role is of account {owner}, the caller of {account}"
-        yield error("role", role_arn, message, "A role can be passed within its account only", f"Use one in {account}")
+        message = f"the role belongs to account {owner}, but the caller to {account}"
+        why = "A role can only be passed within its own account"
+        yield error("role", role_arn, message, why, f"Use a role in {account}")
         return
     try:
         role = iam.get_role(RoleName=role_arn.rsplit("/", 1)[-1])["Role"]
     except ClientError as problem:
         if error_code(problem) != "NoSuchEntity":
             raise
-        yield error("role", role_arn, "there is no such role", _WHY, "Create it, or give the ARN of another one")
+        yield error("role", role_arn, "the role does not exist", _WHY, "Create it, or give the ARN of another role")
         return
     yield from _check_trust(role_arn, account, role["AssumeRolePolicyDocument"])
 
 
 def _check_trust(role_arn: str, account: str, policy: object) -> Iterator[PreflightFinding]:
-    """Check that a trust policy lets Bedrock assume the role for jobs of this account, and for no others."""
+    """Check that a trust policy lets Bedrock assume the role for jobs of this account only."""
     trusting = [_conditions(statement) for statement in _statements(policy) if _trusts_bedrock(statement)]
     if not trusting:
         fix = f"Allow sts:AssumeRole to the service principal {_SERVICE}"
@@ -58,14 +59,14 @@ def _check_trust(role_arn: str, account: str, policy: object) -> Iterator[Prefli
         yield warning("role-trust", role_arn, message, why, f"Add StringEquals aws:SourceAccount = {account}")
     if all("aws:sourcearn" in condition for condition in trusting):
         message = "its trust policy has a condition on aws:SourceArn"
-        why = "AWS documents it, but some imports are reported to fail with it: The provided role ARN is invalid"
-        yield warning("role-trust", role_arn, message, why, "Where that happens keep aws:SourceAccount only")
+        why = "AWS documents it, but users report imports that fail with it: The provided role ARN is invalid"
+        yield warning("role-trust", role_arn, message, why, "If that happens, keep only aws:SourceAccount")
 
 
 def check_role_permissions(
     role_arn: str, bucket: str, prefix: str, *, kms_key: str | None, iam: IAMClient, sts: STSClient
 ) -> Iterator[PreflightFinding]:
-    """Check by IAM's simulation that the role may list the prefix, read its objects, and decrypt them."""
+    """Check with IAM's policy simulation that the role may list the prefix, read its objects, and decrypt them."""
     account = str(sts.get_caller_identity()["Account"])
     partition = role_arn.split(":")[1]
     wanted = [
@@ -74,7 +75,7 @@ def check_role_permissions(
     ]
     if kms_key is not None and kms_key.startswith("arn:"):
         wanted.append(("kms:Decrypt", kms_key, "the key that the bucket is encrypted with"))
-    # As the documented policy conditions them; the bucket is taken to belong to the caller.
+    # The condition keys of the documented policy. The bucket is assumed to belong to the caller.
     context: list[ContextEntryTypeDef] = [
         {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
         for key, value in (("aws:ResourceAccount", account), ("s3:prefix", prefix))
@@ -87,10 +88,10 @@ def check_role_permissions(
             continue
         message = f"{action} on {resource}: {result['EvalDecision']}"
         unknown = result.get("MissingContextValues")
-        # What depends on values that only a real request has is not decided by a simulation.
+        # A simulation cannot decide conditions on values that only a real request has.
         severity = warning if unknown else error
-        hint = f" (its conditions ask for {', '.join(unknown)})" if unknown else ""
-        why = "The job fails once it reads what was uploaded"
+        hint = f" (its conditions need {', '.join(unknown)})" if unknown else ""
+        why = "The job fails when it reads the uploaded files"
         yield severity("role-permissions", role_arn, message + hint, why, f"Allow the role {action} on {what}")
 
 
@@ -115,7 +116,7 @@ def _trusts_bedrock(statement: JsonObject) -> bool:
 
 
 def _conditions(statement: JsonObject) -> dict[str, list[str]]:
-    """Return condition key in lower case (IAM ignores case) -> values, whatever the operator."""
+    """Return condition key in lower case (IAM ignores case) -> values, regardless of the operator."""
     return {
         key.lower(): _many(value)
         for operands in (statement.get("Condition") or {}).values()

@@ -34,29 +34,29 @@ def preflight(
     vpc_config: VpcConfig | None = None,
     session: boto3.Session | None = None,
 ) -> PreflightReport:
-    """Check a checkpoint, and the request to import it, without reading weights.
+    """Check a checkpoint and the request to import it, without reading weights.
 
-    Of a local one, the files are checked as `import_model` would upload them; what it would rewrite is a note. So
-    it is with a merged model on S3, which `import_model` rewrites there; of any other S3 prefix, what is there. No
-    object is downloaded but small files and the headers of shards.
+    Local files are checked as `import_model` would upload them, and a merged model on S3 as `import_model` would
+    rewrite it there. Everything that is rewritten becomes a note. Any other S3 prefix is checked unchanged. Only small
+    files and shard headers are downloaded.
 
     Args:
-        source: a merged model, any directory in transformers' form, or ``s3://bucket/prefix``.
+        source: a merged model, any directory in transformers' format, or ``s3://bucket/prefix``.
         name: the imported model's name.
-        s3_uri: where the files are to be; of an S3 source, its own URI.
+        s3_uri: the destination of the files. For a source on S3, the default is its own URI.
         job_name: the import job's name.
-        formatter: the prompt that `import_model` is given for a local checkpoint without prompt.json.
-        account: also ask AWS for bucket, quotas, running jobs, role, key and network.
+        formatter: the prompt that is passed to `import_model` for a local checkpoint without prompt.json.
+        account: also check the bucket, quotas, running jobs, role, key and network in AWS.
         role_arn: the role that the service assumes.
-        kms_key_id: the key to encrypt the imported model with.
+        kms_key_id: the key that encrypts the imported model.
         vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}``.
-        session: a boto3 session, in whose region the model is to be served. None uses the default credentials if AWS
-            must be asked, and checks nothing that depends on the region.
+        session: a boto3 session with the region that is to serve the model. None uses the default credentials if AWS
+            must be asked, and skips checks that depend on the region.
 
     Raises:
-        ConfigError: there is no such directory, or no region is known.
+        ConfigError: the directory does not exist, or no region is known.
         BedrockError: the prefix cannot be listed or read (network, credentials).
-        MissingExtraError: boto3 is not installed, and AWS must be asked.
+        MissingExtraError: AWS must be asked, but boto3 is not installed.
     """
     if account and session is None:
         session = aws_session()
@@ -73,7 +73,7 @@ def check_import(
     formatter: PromptFormatter | None,
     session: boto3.Session | None,
 ) -> PreflightReport:
-    """Check a model and the request to import it; arguments and errors are those of `preflight`."""
+    """Check a model and the request to import it. Arguments and errors are those of `preflight`."""
     place = source_location(source)
     if isinstance(place, S3Location) and request.s3_uri is None:
         request = replace(request, s3_uri=str(place))

@@ -1,4 +1,4 @@
-"""Read a checkpoint's files, in a local directory or below an S3 prefix: names, sizes, and ranges of bytes."""
+"""Read names, sizes and byte ranges of a checkpoint's files in a local directory or below an S3 prefix."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from sqlquarry.files.locations import S3Location, located
 if TYPE_CHECKING:
     import boto3
 
-# More than any checkpoint has; a prefix with more is the wrong one, and listing it all would take minutes.
+# No checkpoint has this many files. A prefix with more is the wrong one, and listing it would take minutes.
 _MAX_OBJECTS = 5000
 _REFUSED_KEY = ("AccessDenied", "403", "NoSuchKey", "404", "InvalidObjectState", "KMS.DisabledException")
 
 
 def source_location(source: object) -> Path | S3Location:
-    """Return where a model is that a caller has given as such, as text or as a path.
+    """Return the location of a model that a caller has given as an object, text or path.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: `source` is something else.
     """
     if isinstance(source, AdapterCheckpoint):
         raise ConfigError(
-            f"{source.uri} is an adapter, and Bedrock serves whole models. Merge it first: "
-            "AdapterMerger().merge(adapter, output_dir), and give the merged model."
+            f"{source.uri} is an adapter, but Bedrock serves full models only. Merge it with "
+            "AdapterMerger().merge(adapter, output_dir), then pass the merged model."
         )
     if isinstance(source, MergedModel):
         return source.location
     try:
         return located(source)
     except ConfigError as error:
-        raise ConfigError(f"{str(error).rstrip('.')}. A model is a MergedModel, or where one is.") from error
+        raise ConfigError(f"{str(error).rstrip('.')}. Pass a MergedModel or a model's location.") from error
 
 
 class Source(Protocol):
-    """Where a checkpoint is; names are relative, with "/"."""
+    """The files of a checkpoint. Names are relative and use "/"."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -49,25 +49,25 @@ class Source(Protocol):
         ...
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read some of a file, or all of it.
+        """Read a range of a file, or all of it.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         ...
 
 
 class LocalSource:
-    """A directory and the folders right below it; hidden files are those of tools.
+    """A directory and its direct subfolders, without hidden files, which belong to other tools.
 
     Raises:
-        ConfigError: there is no such directory.
+        ConfigError: the directory does not exist.
     """
 
     def __init__(self, directory: Path) -> None:
         if not directory.is_dir():
-            kind = "is a file; unpack it, and give the directory" if directory.is_file() else "does not exist"
-            raise ConfigError(f"{directory} {kind}. Preflight takes a directory with config.json and *.safetensors.")
+            kind = "is a file, not a directory" if directory.is_file() else "does not exist"
+            raise ConfigError(f"{directory} {kind}. Give a directory with config.json and *.safetensors.")
         self.directory = directory
         paths = [path for pattern in ("*", "*/*") for path in directory.glob(pattern) if path.is_file()]
         names = {path: path.relative_to(directory).as_posix() for path in paths}
@@ -85,7 +85,7 @@ class LocalSource:
 
 
 class CopiedSource:
-    """Another source, of which some files are in a directory as well and are read there."""
+    """A source that reads files from a directory if they are there, and otherwise from another source."""
 
     def __init__(self, source: Source, directory: Path) -> None:
         self._source, self._directory, self.sizes = source, directory, source.sizes
@@ -104,11 +104,11 @@ class S3Source:
 
     Args:
         location: the prefix.
-        session: a boto3 session; None uses the default credentials.
-        region: where the bucket is reached; None takes the session's, or else us-east-1.
+        session: a boto3 session. None uses the default credentials.
+        region: the region of the S3 client. None uses the session's region, or us-east-1 if it has none.
 
     Raises:
-        BedrockError: the prefix cannot be listed, or holds far more than a model.
+        BedrockError: the prefix cannot be listed, or contains far more files than a model.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class S3Source:
         with aws_errors(BedrockError, f"listing {self.uri}", service="bedrock"):
             objects = self.prefix.objects(deep=True, limit=_MAX_OBJECTS)
         if len(objects) >= _MAX_OBJECTS:
-            raise BedrockError(f"{self.uri} holds {_MAX_OBJECTS} objects or more. Give the prefix of one model.")
+            raise BedrockError(f"{self.uri} contains {_MAX_OBJECTS} objects or more. Give the prefix of one model.")
         self.sizes: Mapping[str, int] = {name: item.size for name, item in sorted(objects.items())}
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """As `Source.read`.
 
         Raises:
-            BedrockError: S3 cannot be asked (network, credentials), which is not the file's matter.
+            BedrockError: S3 cannot be asked (network, credentials), so the file may be fine.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -146,5 +146,5 @@ class S3Source:
 
 
 def _default_region(session: boto3.Session | None) -> str | None:
-    # S3 answers from any region; without this, a prefix could not be checked before a region is configured.
+    # S3 answers from any region, so a prefix can be checked before a region is configured.
     return None if session is not None and session.region_name else "us-east-1"

@@ -1,4 +1,4 @@
-"""Check the safetensors files: leftovers, shards and index, dtypes, sizes, and what config.json implies."""
+"""Check the safetensors files: leftovers, shards and index, dtypes, sizes, and the shapes that config.json implies."""
 
 from __future__ import annotations
 
@@ -17,52 +17,54 @@ from sqlquarry.checkpoints.foreign_model import refusals
 from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, Tensor
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
-MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
+MAX_SHARD_BYTES = 5 * 2**30  # imports are known to work up to this size; the default of transformers 4 was 5 GB
 MAX_TEXT_BYTES, MAX_MULTIMODAL_BYTES = 200 * 10**9, 100 * 10**9
 _LOOKED_AT_BYTES = 16 * 2**10
-_MOST_READS = 2_000  # of a local checkpoint; a model of 100,000 tensors would take minutes
-MOST_REQUESTS = 4  # of one on S3
+_MOST_READS = 2_000  # for a local checkpoint, because 100,000 tensors would take minutes
+MOST_REQUESTS = 4  # for a checkpoint on S3
 
 _AGAIN = "Merge or save again, into an empty directory"
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "shared.weight")
-# Constants that older transformers saved and every server computes for itself.
+# Constants that older versions of transformers saved, but that every server computes itself.
 _BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
 _TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
 
 
 def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that there are no adapter, no quantised weights, and no files of training or of other formats."""
+    """Check for adapters, quantized weights, and files of trainings or other formats."""
     names, weights = checkpoint.sizes, checkpoint.weights
     merge = "Merge it (AdapterMerger, or PEFT's merge_and_unload), then leave it out"
     for name in names:
         if re.fullmatch(r"adapter_(config\.json|model.*)", name):
-            yield error("adapter", name, "an adapter lies beside the weights", "The service reads full weights", merge)
+            why = "The service reads only full weights"
+            yield error("adapter", name, "there is an adapter next to the weights", why, merge)
     for name in ("quantize_config.json", "quant_config.json", "hf_quant_config.json"):
         if name in names:
             if weights is not None and is_full(weights):
-                message, why = "it is left over: the weights themselves are not quantised", "A server may believe it"
+                message = "the file is left over, because the weights themselves are not quantized"
+                why = "A server may assume quantized weights"
                 fix = "Remove it; import_model and repair(…, output_dir=…) leave it out"
                 yield warning("quantized", name, message, why, fix)
                 continue
-            why = "Quantised weights fail as a size mismatch"
-            yield error("quantized", name, "it belongs to quantised weights", why, "Save the model in bfloat16")
+            why = "Quantized weights fail as a size mismatch"
+            yield error("quantized", name, "the file belongs to quantized weights", why, "Save the model in bfloat16")
     tensors = weights.tensors if weights else {}
     if lora := [name for name in tensors if ".lora_" in name or name.startswith("base_model.model.")]:
         message = f"{len(lora)} tensors belong to an unmerged LoRA"
-        yield error("adapter", listed(lora, 1), message, "The service reads full weights", merge)
+        yield error("adapter", listed(lora, 1), message, "The service reads only full weights", merge)
     gpt_oss = checkpoint.architecture == GPT_OSS
     if not gpt_oss and (packed := [name for name in tensors if QUANTIZED.search(name)]):
-        message = f"{len(packed)} tensors belong to quantised weights"
-        why = "Quantised weights fail as a size mismatch"
-        yield error("quantized", listed(packed, 1), message, why, "Dequantise the model and save it in bfloat16")
+        message = f"{len(packed)} tensors belong to quantized weights"
+        why = "Quantized weights fail as a size mismatch"
+        yield error("quantized", listed(packed, 1), message, why, "Dequantize the model and save it in bfloat16")
     debris = [name for name in names if _is_debris(name)]
     if debris:
         yield warning(
             "leftovers",
             "files",
             f"{len(debris)} files do not belong to a model to import: {listed(debris)}",
-            "A job reads everything below its prefix, and leftovers are reported to fail it",
-            "Leave them out; import_model uploads only what is needed, and repair(…, output_dir=…) copies only that",
+            "A job reads everything below its prefix, and users report jobs that fail because of leftovers",
+            "Leave them out. import_model and repair(…, output_dir=…) copy only the files that are needed",
         )
 
 
@@ -76,7 +78,7 @@ def _is_debris(name: str) -> bool:
 
 
 def shards(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that index and shards describe the same tensors, each once, and that nothing is too large."""
+    """Check that index and shards contain the same tensors, each once, and that no file is too large."""
     weights = checkpoint.weights
     if weights is None:
         return
@@ -86,11 +88,11 @@ def shards(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield from _with_index(weights, weights.index)
     twice = duplicates(weights)
     if twice:
-        message = f"{len(twice)} tensors lie in more than one shard"
-        why = "Which of them is served is not defined"
+        message = f"{len(twice)} tensors are in more than one shard"
+        why = "It is not defined which copy is served"
         yield error("duplicate-tensors", listed(twice), message, why, _AGAIN)
     for shard in weights.unreadable:
-        message = f"its metadata says {weights.formats[shard]!r} for the format, not 'pt'"
+        message = f"the format in its metadata is {weights.formats[shard]!r}, not 'pt'"
         why = "transformers 4.51.3 refuses such a file"
         yield error("format", shard, message, why, "Save it again with metadata={'format': 'pt'}", repairable=True)
     large = {shard: size for shard, size in weights.sizes.items() if size > MAX_SHARD_BYTES}
@@ -107,12 +109,12 @@ def shards(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     limit, total = MAX_MULTIMODAL_BYTES if multimodal else MAX_TEXT_BYTES, sum(weights.sizes.values())
     if total >= limit:
         message = f"{total / 1e9:.0f} GB of weights"
-        why = f"The service takes less than {limit / 1e9:.0f} GB"
+        why = f"The service accepts less than {limit / 1e9:.0f} GB"
         yield error("total-size", "*.safetensors", message, why, "Use a smaller base model")
 
 
 def duplicates(weights: CheckpointWeights) -> set[str]:
-    """Return the tensors that more than one of the shards holds which a server reads."""
+    """Return the tensors that are in more than one of the shards that a server reads."""
     counts = Counter(name for held in weights.loaded.values() for name in held)
     return {name for name, count in counts.items() if count > 1}
 
@@ -122,9 +124,9 @@ def _strays(weights: CheckpointWeights) -> Iterator[PreflightFinding]:
         yield error(
             "stray-shard",
             shard,
-            "it lies beside the model's own shards, and is none of them",
-            "A server that reads all safetensors of a prefix mixes it into the model",
-            "Remove it: it is a leftover, or the same weights in another format",
+            "the file is not one of the model's shards",
+            "A server that reads all safetensors files of a prefix mixes it into the model",
+            "Remove it. It is a leftover, or the same weights in another format",
         )
 
 
@@ -134,11 +136,11 @@ def _without_index(weights: CheckpointWeights) -> Iterator[PreflightFinding]:
         return
     if len(weights.shards) > 1:
         message = f"{len(weights.shards)} shards, but no index"
-        why = "Without it a job fails, or reads one shard only"
+        why = "Without an index, a job fails or reads only one shard"
         yield error("index-missing", INDEX, message, why, _AGAIN, repairable=not duplicates(weights))
     else:
-        message = f"without an index the one file must be called {ONE_SHARD}"
-        why = "transformers looks for no other name"
+        message = f"without an index, the only file must be called {ONE_SHARD}"
+        why = "transformers looks for this name only"
         yield error("index-missing", next(iter(weights.shards)), message, why, "Rename it", repairable=True)
 
 
@@ -146,17 +148,17 @@ def _with_index(weights: CheckpointWeights, index: Mapping[str, str]) -> Iterato
     why = "The server looks every tensor up in the index"
     absent = set(index.values()) - weights.shards.keys()
     for shard in sorted(absent):
-        message = f"it names {shard}, which is not there"
-        yield error("shard-missing", INDEX, message, why, "Copy the shard again from where it was made")
+        message = f"the index lists {shard}, which does not exist"
+        yield error("shard-missing", INDEX, message, why, "Copy the shard again from its origin")
     yield from _strays(weights)
     held = {name: shard for shard, tensors in weights.loaded.items() for name in tensors}
     lost = {name for name, shard in index.items() if name not in held and shard not in absent}
     for names, message in (
-        (lost, "the index names tensors that no shard holds"),
-        (held.keys() - index.keys(), "a shard holds tensors that the index does not name"),
+        (lost, "the index lists tensors that no shard contains"),
+        (held.keys() - index.keys(), "a shard contains tensors that the index does not list"),
         (
             {name for name in held.keys() & index.keys() if held[name] != index[name]},
-            "the index says that tensors are in a shard that does not hold them",
+            "the index lists tensors under a shard that does not contain them",
         ),
     ):
         if names:
@@ -164,12 +166,12 @@ def _with_index(weights: CheckpointWeights, index: Mapping[str, str]) -> Iterato
 
 
 def _dtypes(weights: CheckpointWeights) -> dict[str, str]:
-    """Return dtype -> a tensor that has it."""
+    """Return dtype -> the name of a tensor that has it."""
     return {t.dtype: name for name, t in weights.tensors.items() if not _BUFFERS.search(name)}
 
 
 def stored_dtype(weights: CheckpointWeights) -> str | None:
-    """Return torch's name of the one floating-point dtype of all weights; None if they have another, or several."""
+    """Return torch's name of the weights' floating-point dtype, or None if they have several or another dtype."""
     found = _dtypes(weights)
     return DTYPES.get(next(iter(found))) if len(found) == 1 else None
 
@@ -193,19 +195,19 @@ def dtypes(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         named = text.get("torch_dtype") or config.get("torch_dtype") or text.get("dtype") or config.get("dtype")
         if named != stored:
             message = f"torch_dtype is {named!r}, but the weights are {stored}"
-            fix = "Make torch_dtype that of the weights"
+            fix = "Set torch_dtype to the dtype of the weights"
             yield error("config-dtype", "config.json", message, why, fix, repairable=True)
 
 
 def implied(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that every tensor which config.json implies is there, in its shape, and no other."""
-    # The list of tensors would be as long as an impossible size says.
+    """Check that the tensors and their shapes are exactly those that config.json implies."""
+    # With an impossible size, the list of expected tensors could become extremely long.
     if checkpoint.weights is None or any(found.code == "model-size" for found in refusals(checkpoint.files)):
         return
     try:
         expected = expected_tensors(checkpoint.architecture, checkpoint.config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return  # `config.keys` says which size is missing
+        return  # `config.keys` reports the missing size
     if expected is None:
         return
     tensors = {name: t for held in checkpoint.weights.loaded.values() for name, t in held.items()}
@@ -248,20 +250,21 @@ def embeddings(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     for name, tensor in rows.items():
         if list(tensor.shape[:1]) != [size if name in head else checkpoint.token_rows]:
             message = f"{list(tensor.shape[:1])} rows, but vocab_size in config.json is {size}"
-            why = "The server allocates vocab_size rows, and fails at others"
-            fix = "Set vocab_size to the rows, or resize the embeddings"
+            why = "The server allocates vocab_size rows, and fails with any other number"
+            fix = "Set vocab_size to the number of rows, or resize the embeddings"
             yield error("vocabulary-size", name, message, why, fix)
-    # Where the key is missing, the default depends on the architecture.
+    # If the key is missing, the default depends on the architecture.
     tied = config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
     if tied is None:
         tied = checkpoint.architecture in _TIED_BY_DEFAULT
-    # A head whose shard is missing is the shard's matter.
+    # If the head's shard is missing, another finding reports it.
     if not tied and not head and "lm_head.weight" not in (weights.index or ()):
         message = "tie_word_embeddings is false, but there is no lm_head.weight"
         why = "The server needs an output head"
-        yield error("tied-head", "config.json", message, why, "Save again; the head is missing, or is really tied")
+        fix = "Save the model again with its head, or set tie_word_embeddings to true if the head is tied"
+        yield error("tied-head", "config.json", message, why, fix)
     if tied and head:
-        message = "tie_word_embeddings is true, beside an lm_head.weight"
+        message = "tie_word_embeddings is true, but there is an lm_head.weight"
         yield warning(
             "tied-head", "config.json", message, "A server ignores the head", "Set it to false if the head was trained"
         )
@@ -270,19 +273,19 @@ def embeddings(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 def finite(source: Source, weights: CheckpointWeights, *, most_reads: int = _MOST_READS) -> Iterator[PreflightFinding]:
     """Find NaN and infinity in small tensors, such as norms and biases, and at the beginning of large ones.
 
-    A diverged training shows in the small ones. `import_model` reads every weight of a directory that has no manifest,
-    because it has to hash them anyway.
+    The small tensors reveal a diverged training. `import_model` checks every weight of a directory without a manifest,
+    because it must hash them anyway.
 
     Args:
-        source: where the shards are.
-        weights: their headers.
-        most_reads: reads at most; of more tensors some of each size are looked at.
+        source: the files.
+        weights: the shards' headers.
+        most_reads: maximum number of reads. If there are more tensors, a sample of all sizes is checked.
     """
     tensors = sorted(
         ((shard, name, tensor) for shard, held in weights.loaded.items() for name, tensor in held.items()),
         key=lambda item: (item[2].end - item[2].start, item[1]),
     )
-    # A diverged training leaves NaN in all that it changed, which may be the large ones alone.
+    # A diverged training leaves NaN in every tensor that it changed, which may be only the large ones.
     tensors = tensors[:: max(1, -(-len(tensors) // most_reads))]
 
     def bad(item: tuple[str, str, Tensor]) -> bool:
@@ -293,9 +296,10 @@ def finite(source: Source, weights: CheckpointWeights, *, most_reads: int = _MOS
     with ThreadPoolExecutor(8) as pool:
         names = [name for (_, name, _), wrong in zip(tensors, pool.map(bad, tensors), strict=True) if wrong]
     if names:
-        message = f"{len(names)} tensors hold {NAN_OR_INFINITY}"
-        why = "The import succeeds, and every answer is the same character"
-        yield error("non-finite", listed(names), message, why, "Train or merge again; the training had diverged")
+        message = f"{len(names)} tensors contain {NAN_OR_INFINITY}"
+        why = "The import succeeds, but every answer is the same character"
+        fix = "Train or merge again, because the training has probably diverged"
+        yield error("non-finite", listed(names), message, why, fix)
 
 
 CHECKS = (leftovers, shards, dtypes, implied, embeddings)

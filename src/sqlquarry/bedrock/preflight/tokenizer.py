@@ -1,4 +1,4 @@
-"""Check the tokenizer: files, class, vocabulary, special tokens, and the one chat template.
+"""Check the tokenizer's files, class, vocabulary and special tokens, and the chat template.
 
 Sources: tokenizers from "Use Custom model import …"; templates from "Handling Custom Chat Templates and Tokenizers" and
 "Invoke your imported model" (userguide/custom-chat-templates-tokenizers.html, userguide/invoke-imported-model.html).
@@ -37,7 +37,7 @@ _CONFIG = "tokenizer_config.json"
 
 
 def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that the service loads the class, and that the files which it reads are there."""
+    """Check that the service can load the tokenizer's class and that its files exist."""
     name = str(checkpoint.tokenizer_config.get("tokenizer_class"))
     family = name.removesuffix("Fast")
     if family not in SERVED_TOKENIZERS:
@@ -45,15 +45,15 @@ def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             "tokenizer-class",
             _CONFIG,
             f"tokenizer_class {name!r} is not one of {', '.join(SERVED_TOKENIZERS)} (or their Fast variants)",
-            "Its transformers version knows no other class",
+            "Its version of transformers supports no other class",
             "Save the tokenizer as PreTrainedTokenizerFast",
             repairable=name in ("TokenizersBackend", "None"),
         )
     sentencepiece = _SENTENCEPIECE.get(family)
     if sentencepiece and sentencepiece not in checkpoint.sizes:
-        why = "The service's page lists it among the files needed; imports with tokenizer.json alone are reported"
-        fix = "Copy it from the base model where that has one"
-        yield note("tokenizer-files", sentencepiece, f"it is not there, beside a {name}", why, fix)
+        why = "The service's page lists it as required, but users report imports with tokenizer.json alone"
+        fix = "Copy it from the base model if the base model has one"
+        yield note("tokenizer-files", sentencepiece, f"the file is missing, but the tokenizer is a {name}", why, fix)
 
 
 def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
@@ -67,7 +67,7 @@ def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         (_CONFIG, max(_numbers(checkpoint.tokenizer_config.get("added_tokens_decoder") or {}), default=-1)),
     ):
         if largest >= size:
-            message = f"token id {largest} has no embedding: there are {size}"
+            message = f"token id {largest} has no embedding, because there are only {size}"
             why = "The first text with that token crashes the server"
             fix = "Resize the embeddings before training, or remove the added token"
             yield error("vocabulary-size", where, message, why, fix)
@@ -79,14 +79,14 @@ def _numbers(values: Iterable[object]) -> list[int]:
 
 
 def _ids(tokenizer: JsonObject) -> dict[str, int]:
-    """Return token -> id by tokenizer.json: the vocabulary (Unigram's is a list of pairs), then added tokens."""
+    """Return token -> id from tokenizer.json: the vocabulary (a list of pairs for Unigram), then the added tokens."""
     words = (tokenizer.get("model") or {}).get("vocab") or {}
     ids = dict(words) if isinstance(words, dict) else {str(pair[0]): i for i, pair in enumerate(words)}
     return ids | {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens") or ()}
 
 
 def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that special tokens have names that 4.51.3 reads, and exist in the vocabulary."""
+    """Check that special tokens are under keys that 4.51.3 reads, and exist in the vocabulary."""
     for file in (_CONFIG, "special_tokens_map.json"):
         extra = checkpoint.file(file).get("extra_special_tokens")
         if isinstance(extra, list):
@@ -95,7 +95,7 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
                 file,
                 f"extra_special_tokens is a list ({listed(map(str, extra))})",
                 "transformers 4.51.3 fails at it: 'list' object has no attribute 'keys'",
-                "Call it additional_special_tokens",
+                "Rename it to additional_special_tokens",
                 repairable=True,
             )
     known = _ids(checkpoint.file("tokenizer.json"))
@@ -103,17 +103,17 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     named = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
     wanted = {*named.values(), *map(token_text, additional if isinstance(additional, list) else ())} - {""}
     if known and (absent := wanted - known.keys()):
-        why = "The server adds them behind the vocabulary, where there is no embedding"
-        fix = "Name tokens that the vocabulary has, or add and train them"
+        why = "The server adds them after the vocabulary, and no embedding belongs to them"
+        fix = "Use tokens in the vocabulary, or add and train them"
         yield error("special-tokens", _CONFIG, f"not in tokenizer.json: {listed(absent)}", why, fix)
 
 
 def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that there is exactly one chat template, in tokenizer_config.json."""
     found = checkpoint.templates
-    why = "The service asks for exactly one, and its Chat and Converse pages read the one in tokenizer_config.json"
+    why = "The service requires exactly one, and its Chat and Converse pages use the one in tokenizer_config.json"
     if not found:
-        fix = "Embed one to send `messages`; prompts as text work without"
+        fix = "Embed one if you want to send `messages`. Prompts as text work without one"
         yield warning("chat-template", _CONFIG, "there is no chat template", why, fix)
     elif len(found) > 1:
         same = len(set(found.values())) == 1
@@ -122,12 +122,12 @@ def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield severity("chat-template", _CONFIG, message, why, "Keep the one that was trained with", repairable=True)
     elif _CONFIG not in found:
         (where,) = found
-        message = "the chat template is in a file of its own" if "json" in where or "jinja" in where else where
+        message = "the chat template is in a separate file" if "json" in where or "jinja" in where else where
         yield warning("chat-template", where, message, why, "Embed it in tokenizer_config.json", repairable=True)
 
 
 def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that the template renders a conversation, and leads into the answer."""
+    """Check that the template renders a conversation and ends a prompt with the answer's header."""
     where, template = next(iter(checkpoint.templates.items()), ("", None))
     if template is None:
         return
@@ -145,28 +145,28 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield error("template", where, str(problem).rstrip("."), why, "Restore the base model's template")
         return
     if USER["content"] not in prompt:
-        message = f"the user's words are lost: it renders {prompt[:80]!r}"
+        message = f"the user's text is missing from the rendered prompt {prompt[:80]!r}"
         yield error("template", where, message, "The model never sees the question", "Restore the base's template")
         return
     try:
         whole = render(template, WHOLE, tokens)
     except ConfigError:
-        return  # a template for one turn only; nothing to compare with
+        return  # the template supports one turn only, so there is nothing to compare
     header = whole[len(prompt) : whole.find(ANSWER["content"])] if whole.startswith(prompt) else ""
     if header.strip():
         yield warning(
             "generation-prompt",
             where,
-            f"it ignores add_generation_prompt: {header!r} is not written before the answer",
-            "The server ends the prompt before the words that led into every answer in training",
-            "Write the assistant's header where add_generation_prompt is true",
+            f"the template ignores add_generation_prompt, so {header!r} is missing before the answer",
+            "The server's prompt lacks the text that preceded every answer in training",
+            "Write the assistant's header if add_generation_prompt is true",
         )
 
 
 def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that an answer ends with a token that the server stops at."""
+    """Check that an answer ends with a token at which the server stops."""
     tokenizer, formatter = checkpoint.file("tokenizer.json"), checkpoint.formatter
-    why = "The server stops at eos_token_id only, so answers run on to their limit"
+    why = "The server stops only at eos_token_id, so answers continue to their limit"
     if formatter is not None:
         where, end = PROMPT_FILE, formatter.tokens.stop if formatter.tokens else ""
     else:
@@ -182,7 +182,7 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     eos = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
     if stop is None:
         severity = error if formatter is not None else warning
-        message = f"answers end with {end!r}, which ends with no special token of tokenizer.json"
+        message = f"answers end with {end!r}, but that does not end with a special token of tokenizer.json"
         fix = "Train with a template that ends the assistant's turn with {{ eos_token }}"
         yield severity("stop-token", where, message, why, fix)
     elif stop not in (eos if isinstance(eos, list) else [eos]):
@@ -192,13 +192,13 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that the server makes the same tokens of a prompt as the training did."""
+    """Check that the server makes the same tokens from a prompt as the training did."""
     files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
     if files.class_name not in SERVED_TOKENIZERS:
-        return  # `tokenizer_class` has said so
+        return  # `tokenizer_class` reports this
     if files.class_name == "T5Tokenizer":
-        why = "What both versions of transformers make of its SentencePiece model is not known here"
-        fix = "Compare some prompts with both"
+        why = "It is unknown how the two versions of transformers read its SentencePiece model"
+        fix = "Compare some prompts with both versions"
         yield note("served-tokens", "tokenizer.json", "the tokens of a T5Tokenizer are not compared", why, fix)
         return
     try:
@@ -206,7 +206,7 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     except UnsupportedModelError as problem:
         message, _, fix = str(problem).rstrip(".").rpartition(". ")
         why = "Every invocation of the imported model fails"
-        yield error("tokenizer-load", _CONFIG, message, why, f"{fix}: `repair` does", repairable=True)
+        yield error("tokenizer-load", _CONFIG, message, why, f"{fix} (`repair` does this)", repairable=True)
         return
     by_5 = checkpoint.formatter is not None or PROMPT_FILE in checkpoint.sizes or saved_by_5(trained)
     reading = trained_reading(trained)
@@ -216,24 +216,24 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     if differing is None:
         return
     if by_5:
-        why = "The model is asked in other tokens than it was trained with, and answers worse without any error"
-        fix = "Repair a local copy (`repair`) and upload it again, or import the local model with import_model"
+        why = "The model gets other tokens than in training, so its answers are worse, without an error"
+        fix = "Repair a local copy with `repair` and upload it again, or import the local model with import_model"
         yield error("served-tokens", "tokenizer.json", str(differing), why, fix, repairable=True)
     else:
-        why = "An older checkpoint is served as 4.51.3 reads it; LocalModel, on transformers 5, may answer otherwise"
-        fix = "Nothing to do if an older transformers trained it; otherwise pass its `formatter` to import_model"
+        why = "4.51.3 serves older checkpoints with its own reading, but LocalModel (transformers 5) may differ from it"
+        fix = "Nothing to do if an older transformers trained it. Otherwise pass its `formatter` to import_model"
         yield warning("local-tokens", "tokenizer.json", str(differing), why, fix)
 
 
 def _prompts(checkpoint: Checkpoint) -> list[str]:
-    """Return what the server may be sent: the formatter's prompts, or the chat template's."""
+    """Return prompts that the server may get, from the formatter or from the chat template."""
     if checkpoint.formatter is not None:
         return formatter_prompts(checkpoint.formatter)
     template = next(iter(checkpoint.templates.values()), "")
     try:
         return [render(template, PROMPT, special_tokens(checkpoint.tokenizer_config))] if template else []
     except ConfigError:
-        return []  # `template_renders` has said so
+        return []  # `template_renders` reports this
 
 
 CHECKS = (

@@ -1,8 +1,8 @@
-"""A sample data set: 14 small businesses, their rows, and questions with gold SQL of graded difficulty.
+"""A sample data set: databases of 14 small businesses, and questions with gold SQL from easy to hard.
 
-The files beside this module hold it: `queries.jsonl` has one gold query a line with all phrasings of its question, and
-`<database>.sql` a database. `tools/sample_data` in the repository generates them. Nothing is copied from a public data
-set.
+The data is in files next to this module. `queries.jsonl` has one gold query per line with all phrasings of its
+question, and `<database>.sql` contains a database. `tools/sample_data` in the repository generates these files. Nothing
+is copied from a public data set.
 """
 
 import json
@@ -60,19 +60,19 @@ class _SampleRecord(NamedTuple):
 
 
 def sample_records(part: Part = "all") -> Records:
-    """Return the sample questions in a fixed shuffled order, so that any first part of them is a fair sample.
+    """Return the sample questions in a fixed shuffled order, so that the first n of them are a fair sample.
 
     Args:
-        part: "held_out" is every question about the two held-out databases. The questions about the other twelve are
-            divided by gold query: about 12 % of the queries of each kind are "test" with all their phrasings, the rest
-            is "train", and no SQL text is on both sides. "all" is everything.
+        part: "held_out" contains all questions about the two held-out databases. The questions about the other twelve
+            are divided by gold query. About 12 % of the queries of each kind are in "test", with all their phrasings,
+            and the others are in "train". No SQL text is in both. "all" contains everything.
 
     Raises:
-        ConfigError: there is no such part.
+        ConfigError: the part does not exist.
     """
     parts = get_args(Part)
     if part not in parts:
-        raise ConfigError(f"there is no part {part!r} of the sample records; use one of {', '.join(parts)}")
+        raise ConfigError(f"the sample records have no part {part!r}. Use one of {', '.join(parts)}.")
     return Records(found.record for found in _records().values() if part in ("all", found.part))
 
 
@@ -80,24 +80,24 @@ def sample_kind(record: Record) -> Kind:
     """Return the kind of question that a sample record asks, from "projection" to "set_operation".
 
     Raises:
-        DataError: the record is not one of the sample's.
+        DataError: the record is not a sample record.
     """
     found = _records().get(record.id or "")
     if found is None:
-        raise DataError(f"record {record.id!r} is not a sample record; take one of sample_records()")
+        raise DataError(f"record {record.id!r} is not a sample record. Use a record from sample_records().")
     return found.kind
 
 
 def sample_databases(output_dir: str | Path) -> dict[str, Path]:
-    """Write one SQLite file for each database, `<database>.sqlite`; files that exist already are left as they are.
+    """Write one SQLite file per database, `<database>.sqlite`, and return the paths by database name.
 
-    Returns the path of each file by the database's name (a record's `database`).
+    The names are those in the records' field `database`. Files that exist already are not changed.
 
     Args:
-        output_dir: the folder that receives the files, on this machine.
+        output_dir: a local directory for the files.
 
     Raises:
-        DataError: a file has that name but other content, on which the gold queries would give other answers.
+        DataError: a file with that name exists, but has other content, so the gold queries would give other results.
     """
     folder = local_path(output_dir, "output_dir")
     paths = {name: folder / f"{name}.sqlite" for name in dict.fromkeys(line["database"] for line in _query_lines())}
@@ -108,14 +108,14 @@ def sample_databases(output_dir: str | Path) -> dict[str, Path]:
                 write_atomically(path, database.serialize())
             elif _content(path) != list(database.iterdump()):
                 raise DataError(
-                    f"{path} is not the sample database of this version: delete it, or name another directory"
+                    f"{path} exists, but is not the sample database of this version. Delete it or use another folder."
                 )
     return paths
 
 
 @cache
 def _records() -> dict[str, _SampleRecord]:
-    """Return all records by their id; the hash of the id is their place in the order."""
+    """Return all records by id, ordered by the hash of the id."""
     found: dict[str, _SampleRecord] = {}
     for line in _query_lines():
         database, schema = line["database"], _schema(line["database"])
@@ -132,7 +132,7 @@ def _query_lines() -> list[_QueryLine]:
 
 @cache
 def _schema(database: str) -> str:
-    """Return the first paragraph of the database's file: its CREATE TABLE statements, one a line."""
+    """Return the CREATE TABLE statements of a database, one per line. They are the first paragraph of its file."""
     return _file(f"{database}.sql").partition("\n\n")[0]
 
 
@@ -141,7 +141,7 @@ def _file(name: str) -> str:
 
 
 def _content(path: Path) -> list[str] | None:
-    """Return the SQL that would write the database's content; None if the file is not a database."""
+    """Return the SQL statements that recreate the database, or None if the file is not a database."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             return list(database.iterdump())

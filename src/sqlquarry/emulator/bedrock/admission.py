@@ -1,8 +1,8 @@
-"""What Custom Model Import accepts, and how its transformers version reads it.
+"""Check the files of a model as Custom Model Import does, and convert them to what its transformers version reads.
 
 Rules: "Use Custom model import to import a customized open-source model into Amazon Bedrock" (Bedrock user guide).
-No list of the service's failure messages is public, so the texts are this emulator's, except "could not find the
-expected file", which users report.
+AWS publishes no list of failure messages, so the texts are this emulator's own, except for "could not find the expected
+file", which users report.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sqlquarry.tokenizing.readings import served_reading
 from sqlquarry.tokenizing.rendering import require_bounded
 from sqlquarry.tokenizing.tokenizer_files import SERVED_TOKENIZERS, TokenizerFiles
 
-# `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
+# `architectures[0]` -> value of modelArchitecture. The service also accepts GPT-OSS, which needs MXFP4 kernels that
 # this emulator does not have.
 ARCHITECTURES = {name: kind for name, kind in MODEL_TYPES.items() if name != "GptOssForCausalLM"}
-# "Invoke your imported model" names Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS; Qwen2 is read as Qwen2.5 is.
+# "Invoke your imported model" lists Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS. Qwen2 is treated like Qwen2.5.
 _WITHOUT_CONVERSE = {"qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe"}
 WEIGHT_DTYPES = {"F32", "F16", "BF16"}
 
-# "Amazon Bedrock overrides llama3 rope_scaling" with these (same page).
+# "Amazon Bedrock overrides llama3 rope_scaling" with these values (same page).
 _LLAMA3_SCALING = {
     "factor": 8.0,
     "high_freq_factor": 4.0,
@@ -38,14 +38,14 @@ _LLAMA3_SCALING = {
 
 
 class ImportFailedError(Exception):
-    """The import job ends Failed; the message is its failureMessage."""
+    """The import job ends Failed. The message is its failureMessage."""
 
 
 class AdmittedModel(NamedTuple):
-    """What is known of an accepted model.
+    """Properties of an accepted model.
 
     Args:
-        converses: whether Converse is served: its family is not one of those without, and it has a chat template.
+        converses: whether the model supports Converse. Its family must support it, and it must have a chat template.
     """
 
     architecture: str
@@ -55,24 +55,26 @@ class AdmittedModel(NamedTuple):
 
 
 def admit(directory: Path) -> AdmittedModel:
-    """Check the files of a model as an import job does, then leave them as transformers 4.51.3 would read them.
+    """Check the files of a model as an import job does, then rewrite them to what transformers 4.51.3 would read.
 
     Raises:
-        ImportFailedError: the message says which file is wrong and how.
+        ImportFailedError: a file is missing or invalid. The message names it.
     """
     config = _read_json(directory, "config.json")
     tokenizer_config = _read_json(directory, "tokenizer_config.json")
     if adapter := sorted(path.name for path in directory.glob("adapter_*")):
-        raise ImportFailedError(f"{adapter[0]} belongs to an adapter: merge it into its base model, then import that")
+        raise ImportFailedError(
+            f"{adapter[0]} belongs to an adapter. Merge the adapter into its base model, then import the merged model"
+        )
     _read_json(directory, "tokenizer.json")
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "none"
     if architecture not in ARCHITECTURES:
         raise ImportFailedError(
-            f"unsupported model architecture {architecture}: supported are {', '.join(sorted(ARCHITECTURES))}"
+            f"unsupported model architecture {architecture} (supported: {', '.join(sorted(ARCHITECTURES))})"
         )
     if "quantization_config" in config:
-        raise ImportFailedError("config.json holds quantization_config: quantized weights cannot be imported")
+        raise ImportFailedError("config.json contains quantization_config, but quantized weights cannot be imported")
     _check_tokenizer(tokenizer_config)
     try:
         refuse_foreign_code(directory)
@@ -93,9 +95,9 @@ def admit(directory: Path) -> AdmittedModel:
 
 
 def as_transformers_4_51(config: dict[str, object]) -> dict[str, object]:
-    """Return what transformers 4.51.3 makes of a config.json, in keys that any version reads.
+    """Return the settings that transformers 4.51.3 would use for a config.json, with keys that all versions support.
 
-    It knows neither `rope_parameters` nor `dtype` and ignores them silently, so theta falls back to its default.
+    Version 4.51.3 silently ignores `rope_parameters` and `dtype`, so theta falls back to its default.
     """
     seen = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
     if "rope_parameters" in config:
@@ -109,10 +111,10 @@ def as_transformers_4_51(config: dict[str, object]) -> dict[str, object]:
 def _check_tokenizer(config: dict[str, object]) -> None:
     name = config.get("tokenizer_class")
     if not isinstance(name, str) or name.removesuffix("Fast") not in SERVED_TOKENIZERS:
-        raise ImportFailedError(f"unsupported tokenizer class {name}: transformers 4.51.3 does not have it")
+        raise ImportFailedError(f"unsupported tokenizer class {name}, which transformers 4.51.3 does not have")
     if isinstance(config.get("extra_special_tokens"), list):
         raise ImportFailedError(
-            "tokenizer_config.json holds extra_special_tokens as a list, which transformers 4.51.3 cannot read "
+            "tokenizer_config.json contains extra_special_tokens as a list, which transformers 4.51.3 cannot read "
             "('list' object has no attribute 'keys')"
         )
 
@@ -123,11 +125,11 @@ def _check_reading(directory: Path) -> None:
     except UnsupportedModelError as error:
         raise ImportFailedError(f"the tokenizer cannot be loaded: {error}") from error
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ImportFailedError(f"the tokenizer's files are malformed ({error})") from error
+        raise ImportFailedError(f"the tokenizer files are malformed ({error})") from error
 
 
 def _templates(config: dict[str, object]) -> list[str]:
-    """Return the chat templates in tokenizer_config.json: one, or several by name."""
+    """Return the chat templates in tokenizer_config.json, which may contain one template or several named ones."""
     found = config.get("chat_template")
     named = [one.get("template") if isinstance(one, dict) else None for one in found] if isinstance(found, list) else []
     return [template for template in (found, *named) if isinstance(template, str)]
@@ -146,7 +148,7 @@ def _check_weights(directory: Path) -> int:
     for shard in shards:
         for tensor in _check_safetensors(directory / shard):
             if found.setdefault(tensor, shard) != shard:
-                raise ImportFailedError(f"size mismatch for {tensor}: {found[tensor]} and {shard} both hold it")
+                raise ImportFailedError(f"size mismatch for {tensor}: {found[tensor]} and {shard} both contain it")
     if len(shards) > 1 or (directory / INDEX).exists():
         try:
             weight_map = parse_index(read_bytes(directory / INDEX))
@@ -157,18 +159,20 @@ def _check_weights(directory: Path) -> int:
         if absent := sorted(set(weight_map.values()) - set(shards)):
             raise ImportFailedError(f"could not find the expected file {absent[0]}, which {INDEX} names")
         if lost := sorted(set(weight_map) - found.keys()):
-            raise ImportFailedError(f"{INDEX} names the tensor {lost[0]}, which no file holds")
+            raise ImportFailedError(f"{INDEX} names the tensor {lost[0]}, but no file contains it")
     return sum((directory / shard).stat().st_size for shard in shards)
 
 
 def _check_safetensors(path: Path) -> list[str]:
-    """Return the tensor names of a file, whose size must be exactly what its header says."""
+    """Return the tensor names of a file, and check that its size matches its header."""
     try:
         tensors = read_header(path).tensors
     except (OSError, MetadataError) as error:
         raise ImportFailedError(str(error)) from error
     if odd := sorted({tensor.dtype for tensor in tensors.values()} - WEIGHT_DTYPES):
-        raise ImportFailedError(f"{path.name} holds {odd[0]} tensors: only {', '.join(sorted(WEIGHT_DTYPES))} can be")
+        raise ImportFailedError(
+            f"{path.name} contains {odd[0]} tensors, but only {', '.join(sorted(WEIGHT_DTYPES))} can be imported"
+        )
     return list(tensors)
 
 

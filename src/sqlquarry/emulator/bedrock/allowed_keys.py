@@ -1,7 +1,7 @@
-"""The keys that the body of InvokeModel may hold, and the values that they may have.
+"""The allowed keys in the body of InvokeModel, and their allowed values.
 
 Sources: "Invoke your imported model" and "Advanced API features for imported models" (Bedrock user guide) for formats
-and constraints; vLLM's SamplingParams and OpenAI-compatible server for all other keys, types and ranges.
+and constraints, vLLM's SamplingParams and OpenAI-compatible server for all other keys, types and ranges.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIMITS: tuple[Literal["max_gen_len", "max_completion_tokens", "max_tokens"], ...
 
 
 class InvocationOptions(TypedDict, total=False):
-    """The keys that a body may hold, without `prompt` and `messages`; none of them is null."""
+    """The keys of a body without `prompt` and `messages`. No value is null."""
 
     temperature: float
     top_p: float
@@ -59,7 +59,12 @@ class InvocationOptions(TypedDict, total=False):
 
 
 class AllowedValue(NamedTuple):
-    """Says what a key may hold; null always counts as leaving it out."""
+    """The allowed values of a key. null is always allowed and means that the key is not set.
+
+    Args:
+        wanted: description of the allowed values.
+        fits: returns whether a value is allowed.
+    """
 
     wanted: str
     fits: Callable[[object], bool]
@@ -75,10 +80,10 @@ _COUNT = AllowedValue("a positive integer", lambda value: _is_int(value, 1))
 _FLAG = AllowedValue("true or false", lambda value: isinstance(value, bool))
 _OBJECT = AllowedValue("an object", lambda value: isinstance(value, dict))
 _WRITTEN_TOKENS_ONLY = AllowedValue(
-    "true, false, 0 or 1, because other candidates are not reported here", lambda value: value in (0, 1)
+    "true, false, 0 or 1, because this emulator does not report other candidates", lambda value: value in (0, 1)
 )
-_TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")  # one spelling each, so that no token is named twice
-_EVERY_FORMAT: Mapping[str, AllowedValue] = {
+_TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")  # one spelling per ID, so that no token is named twice
+EVERY_FORMAT: Mapping[str, AllowedValue] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
     "top_k": _INTEGER,
@@ -87,28 +92,28 @@ _EVERY_FORMAT: Mapping[str, AllowedValue] = {
     "presence_penalty": _NUMBER,
     "frequency_penalty": _NUMBER,
     "logit_bias": AllowedValue(
-        "an object with a number for each token id",
+        "an object that maps token IDs to numbers",
         lambda value: isinstance(value, dict) and all(_TOKEN_ID.fullmatch(k) and is_number(value[k]) for k in value),
     ),
-    "seed": AllowedValue("an integer of 64 bits", lambda value: _is_int(value, -(2**63), 2**63 - 1)),
+    "seed": AllowedValue("a 64-bit integer", lambda value: _is_int(value, -(2**63), 2**63 - 1)),
     "stop": AllowedValue(
-        "a string or a list of strings, none of them empty",
+        "a non-empty string or a list of non-empty strings",
         lambda value: (
             (isinstance(value, str) and bool(value))
             or (isinstance(value, list) and all(isinstance(text, str) and text for text in value))
         ),
     ),
     "stop_token_ids": AllowedValue(
-        "a list of token ids",
+        "a list of token IDs",
         lambda value: isinstance(value, list) and all(_is_int(token, 0) for token in value),
     ),
     "ignore_eos": _FLAG,
-    "min_tokens": AllowedValue("an integer of at least 0", lambda value: _is_int(value, 0)),
+    "min_tokens": AllowedValue("a non-negative integer", lambda value: _is_int(value, 0)),
     "skip_special_tokens": _FLAG,
     "response_format": _OBJECT,
 }
 # Each format's own keys, without `prompt` and `messages`.
-_OWN_KEYS: Mapping[type[AnswerFormat], Mapping[str, AllowedValue]] = {
+OWN_KEYS: Mapping[type[AnswerFormat], Mapping[str, AllowedValue]] = {
     BedrockCompletion: {"max_gen_len": _COUNT, "return_logprobs": _FLAG},
     OpenAICompletion: {
         "max_tokens": _COUNT,
@@ -128,8 +133,8 @@ _OWN_KEYS: Mapping[type[AnswerFormat], Mapping[str, AllowedValue]] = {
         "chat_template_kwargs": _OBJECT,
     },
 }
-# vLLM knows these keys, and this emulator does not. These values change nothing, so clients may send them.
-_WITHOUT_EFFECT: Mapping[str, object] = {
+# vLLM supports these keys, but this emulator does not. The values below have no effect, so clients may send them.
+WITHOUT_EFFECT: Mapping[str, object] = {
     "n": 1,
     "best_of": 1,
     "stream": False,
@@ -144,22 +149,22 @@ _WITHOUT_EFFECT: Mapping[str, object] = {
 
 
 def check_keys(options: Mapping[str, object], answer_format: type[AnswerFormat]) -> InvocationOptions:
-    """Check every key of a body; returns those that are given, without the ones that change nothing.
+    """Check every key of a body, and return the keys that are set and have an effect.
 
     Raises:
-        ApiError: ValidationException that names the keys that are not supported, or whose values are wrong.
+        ApiError: ValidationException that names the keys that are not supported or have invalid values.
     """
-    allowed = {**_EVERY_FORMAT, **_OWN_KEYS[answer_format]}
+    allowed = {**EVERY_FORMAT, **OWN_KEYS[answer_format]}
     if refused := [key for key in options if key not in allowed and not _changes_nothing(key, options[key])]:
         raise unsupported(sorted(refused), f" in {answer_format.__name__}")
     given = {key: value for key, value in options.items() if key in allowed and value is not None}
     if wrong := [key for key, value in given.items() if not allowed[key].fits(value)]:
-        raise invalid("; ".join(f"{key} is {given[key]!r:.80}, but must be {allowed[key].wanted}" for key in wrong))
-    return cast("InvocationOptions", given)  # what `fits` has just checked, key by key
+        raise invalid("; ".join(f"{key} must be {allowed[key].wanted}, but is {given[key]!r:.80}" for key in wrong))
+    return cast("InvocationOptions", given)  # `fits` has just checked every key
 
 
 def _changes_nothing(key: str, value: object) -> bool:
-    if key not in _WITHOUT_EFFECT:
+    if key not in WITHOUT_EFFECT:
         return False
-    neutral = _WITHOUT_EFFECT[key]
+    neutral = WITHOUT_EFFECT[key]
     return value is None or (value == neutral and isinstance(value, bool) == isinstance(neutral, bool))

@@ -1,4 +1,4 @@
-"""The three formats in which imported models answer InvokeModel; a request's own keys choose one (see `invocation`).
+"""The three answer formats of InvokeModel for imported models. The keys of a request select one (see `invocation`).
 
 Source: "Invoke your imported model" (Bedrock user guide).
 """
@@ -17,9 +17,9 @@ _PIECE_CHARACTERS = 4  # about a token
 
 
 class AnswerFormat(ABC):
-    """What an answer looks like, whole and in pieces.
+    """The format of an answer, complete or in pieces.
 
-    Logprobs are those of the written tokens, without other candidates and without the tokens' texts or ids.
+    It reports the logprobs of the generated tokens, without other candidates and without the tokens' texts or IDs.
     """
 
     @abstractmethod
@@ -28,7 +28,7 @@ class AnswerFormat(ABC):
 
     @abstractmethod
     def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:
-        """Return the chunks of InvokeModelWithResponseStream: the text, then one with stop reason and usage."""
+        """Yield the chunks of InvokeModelWithResponseStream. The last one contains the stop reason and the usage."""
 
 
 class BedrockCompletion(AnswerFormat):
@@ -40,7 +40,7 @@ class BedrockCompletion(AnswerFormat):
             "prompt_token_count": generation.prompt_tokens,
             "generation_token_count": generation.completion_tokens,
             "stop_reason": generation.stop_reason,
-            # {token id: value} in the service; ids are not known here.
+            # The service returns {token ID: value}, but the IDs are not known here.
             "logprobs": None if generation.logprobs is None else [{"?": value} for value in generation.logprobs],
         }
 
@@ -55,7 +55,7 @@ class OpenAICompletion(AnswerFormat):
     """``prompt`` + ``max_tokens`` -> ``choices[0].text``.
 
     Args:
-        echo: the prompt, if the answer must begin with it.
+        echo: prompt to repeat at the start of the answer, or "".
     """
 
     kind, prefix, piece_kind = "text_completion", "cmpl-", "text_completion"
@@ -117,11 +117,11 @@ class OpenAIChatCompletion(OpenAICompletion):
 
 
 def without_text(answer: ApiAnswer) -> ApiAnswer:
-    """Return an answer, or a piece of one, without its text."""
+    """Return an answer, or a piece of an answer, without its text."""
     silent = {key: value for key, value in answer.items() if key != "generation"}
     return silent | {"choices": []} if "choices" in silent else silent
 
 
 def split_text(text: str) -> list[str]:
-    """Return the pieces in which a text is streamed."""
+    """Split a text into the pieces in which it is streamed."""
     return [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]

@@ -1,4 +1,4 @@
-"""One prompt and how to decode its answer."""
+"""A prompt and the options for decoding its answer."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from sqlquarry.models.local.constraints import Constraint
 from sqlquarry.models.local.sampling import Sampling
 
-DEFAULT_MAX_TOKENS = 512  # for requests that name no limit; this emulator's choice
-UNCHANGED = Sampling(temperature=1.0)  # the model's own probabilities, as vLLM samples by default
+DEFAULT_MAX_TOKENS = 512  # for requests without a limit (this emulator's choice)
+UNCHANGED = Sampling(temperature=1.0)  # the model's own probabilities, as in vLLM's default
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How to decode; requests with equal options may share a batch.
+    """Decoding options. Requests with equal options may share a batch.
 
     Args:
-        max_tokens: tokens to write at most; None if the request names no limit, so that the answer gets
-            `DEFAULT_MAX_TOKENS`, or what the context has left.
-        sampling: how tokens are chosen.
+        max_tokens: maximum number of tokens to generate. None means that the request sets no limit. Then the limit is
+            `DEFAULT_MAX_TOKENS` or the rest of the context, whichever is smaller.
+        sampling: how tokens are sampled.
         stop: texts that end an answer.
-        seed: repeats a sampled answer, so such a request is decoded alone.
-        logprobs: report the log-probability of each token written.
-        constraint: the form that the answer must have.
-        stop_ids: tokens that end an answer, like the model's own.
-        ignore_eos: continue after the model's own.
-        min_tokens: tokens to write at least.
+        seed: seed that makes a sampled answer repeatable. A request with a seed is decoded alone.
+        logprobs: report the log-probability of each generated token.
+        constraint: form that the answer must have.
+        stop_ids: tokens that end an answer, in addition to the model's own.
+        ignore_eos: continue after the model's own end tokens.
+        min_tokens: minimum number of tokens to generate.
         skip_special_tokens: leave special tokens out of the text.
     """
 
@@ -47,12 +47,12 @@ class CompletionRequest:
     """One prompt, as text or as messages for the model's chat template.
 
     Args:
-        prompt: the text, or messages with role and content.
-        decoding: how to decode.
-        context_tokens: the model's limit for prompt and answer together; None for no limit.
-        add_special_tokens: let the tokenizer put its special tokens around the prompt; None if the request does not
-            say, which means yes for texts and no for messages, whose template brings its own.
-        template: variables of the chat template, without the messages.
+        prompt: text, or messages with role and content.
+        decoding: decoding options.
+        context_tokens: the model's limit for prompt and answer together. None means no limit.
+        add_special_tokens: let the tokenizer add its special tokens to the prompt. None means that the request does not
+            set it. Then they are added to texts but not to messages, whose template adds them itself.
+        template: variables of the chat template, except for the messages.
     """
 
     prompt: str | list[dict[str, str]]

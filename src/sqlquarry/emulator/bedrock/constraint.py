@@ -1,4 +1,4 @@
-"""Read the constraints of a request: `response_format` and `structured_outputs`."""
+"""Parse the constraints of a request (`response_format` and `structured_outputs`)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from sqlquarry.models.local.constraints import AnswerForm
 
 
 def read_constraint(given: InvocationOptions, answer_format: type[AnswerFormat]) -> AnswerForm | None:
-    """Return the form that an answer must have; None for free text.
+    """Return the form that an answer must have, or None for free text.
 
     Raises:
-        ApiError: ValidationException that says why the form cannot be read.
+        ApiError: ValidationException that says why the form is invalid.
     """
     outputs = _without_null(given.get("structured_outputs"))
     wanted = _without_null(given.get("response_format"))
     if outputs is not None and wanted is not None:
-        raise invalid("structured_outputs and response_format cannot both be given")
+        raise invalid("structured_outputs and response_format cannot be used together")
     if outputs is not None:
         if len(outputs) != 1:
-            raise invalid(f"structured_outputs must hold one of json, regex, choice, grammar, not {sorted(outputs)}")
+            raise invalid(
+                f"structured_outputs must contain exactly one of json, regex, choice and grammar, but contains "
+                f"{sorted(outputs)}"
+            )
         ((kind, value),) = outputs.items()
         return _read_form("structured_outputs", kind, value)
     if wanted is None or wanted == {"type": "text"}:
@@ -30,7 +33,8 @@ def read_constraint(given: InvocationOptions, answer_format: type[AnswerFormat])
         return _read_form("response_format", "json", {"type": "object"})
     if wanted.get("type") != "json_schema" or wanted.keys() != {"type", "json_schema"}:
         raise invalid(
-            f"response_format is {wanted!r:.80}, but must be of type text, json_object, or json_schema with json_schema"
+            "response_format must have the type text, json_object, or json_schema with a key json_schema, but is "
+            f"{wanted!r:.80}"
         )
     return _read_form("response_format", "json", _schema(wanted["json_schema"], answer_format))
 
@@ -47,10 +51,13 @@ def _read_form(key: str, kind: str, value: object) -> AnswerForm:
 
 
 def _schema(described: object, answer_format: type[AnswerFormat]) -> object:
-    """Return the schema in a response_format: BedrockCompletion takes it alone, the others with a name."""
+    """Return the schema in a response_format.
+
+    In BedrockCompletion, json_schema is the schema itself. In the other formats, it contains a name and the schema.
+    """
     if answer_format is BedrockCompletion:
         if not isinstance(described, dict) or isinstance(described.get("schema"), dict):
-            raise invalid(f"response_format.json_schema is {described!r:.80}, but must be the schema itself here")
+            raise invalid(f"response_format.json_schema must be the schema itself, but is {described!r:.80}")
         return described
     if (
         not isinstance(described, dict)
@@ -60,5 +67,5 @@ def _schema(described: object, answer_format: type[AnswerFormat]) -> object:
         or not isinstance(described.get("strict"), bool | None)
         or not isinstance(described.get("description"), str | None)
     ):
-        raise invalid(f"response_format.json_schema is {described!r:.80}, but must be an object with name and schema")
+        raise invalid(f"response_format.json_schema must be an object with name and schema, but is {described!r:.80}")
     return described["schema"]

@@ -1,7 +1,7 @@
 """The control plane of Custom Model Import: import jobs, imported models and their tags.
 
-Rules and quotas: the Bedrock API reference (CreateModelImportJob and its neighbors) and "Amazon Bedrock endpoints and
-quotas" in the AWS General Reference. Texts of failure messages are this emulator's (see `admission`).
+Sources of rules and quotas: Bedrock API reference (CreateModelImportJob and related operations) and "Amazon Bedrock
+endpoints and quotas" (AWS General Reference). The texts of failure messages are this emulator's own (see `admission`).
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 MAX_IMPORTED_MODELS = 3
 MAX_TAGS = 50  # per resource ("Tag your AWS resources", AWS General Reference)
-_READING = ("s3:ListBucket", "s3:GetObject", "kms:Decrypt")  # what the role needs
+_READ_ACTIONS = ("s3:ListBucket", "s3:GetObject", "kms:Decrypt")  # actions that the role must be allowed
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
 class ModelImports:
-    """The operations of Bedrock's control plane that concern imported models; each maps parameters to an answer.
+    """Bedrock's control plane operations for imported models. Each maps parameters to an answer.
 
     Args:
-        storage: a directory of its own, where snapshots of imported models are kept.
-        fetch: copies the objects directly below (bucket, prefix) into a directory; raises `ImportFailedError` if the
+        storage: separate directory for snapshots of imported models.
+        fetch: copies the objects directly below (bucket, prefix) into a directory. Raises `ImportFailedError` if the
             bucket does not exist.
-        role_trusts_bedrock: whether a role of this ARN exists and Bedrock may assume it.
-        on_delete: called with a model's directory before that is removed.
+        role_trusts_bedrock: returns whether a role with this ARN exists and Bedrock may assume it.
+        on_delete: called with a model's directory before the directory is removed.
         arn_prefix: ``arn:aws:bedrock:<region>:<account>``.
-        timing: how long import jobs and cold starts take.
-        faults: what goes wrong on purpose.
+        timing: durations of import jobs and cold starts.
+        faults: faults to apply.
         clock: returns the time in seconds.
     """
 
@@ -73,10 +73,10 @@ class ModelImports:
         self._tags: dict[str, dict[str, str]] = {}
         self._lock = threading.RLock()
 
-    # One method per operation, named as botocore names it.
+    # There is one method per operation, with botocore's name.
 
     def create_model_import_job(self, parameters: bedrock.CreateModelImportJobRequestTypeDef) -> ApiAnswer:
-        """Start a job and import the model; takes as long as copying its files."""
+        """Start a job and import the model. Return after the model's files are copied."""
         validate("CreateModelImportJob", parameters)
         with self._lock:
             if known := self._job_of_token(parameters):
@@ -91,23 +91,23 @@ class ModelImports:
             )
             self._jobs[job.arn] = job
             self._tags[job.arn] = _tag_dict(parameters.get("jobTags", []))
-        outcome = self._import(job)  # takes seconds for gigabytes, in which other calls are answered
+        outcome = self._import(job)  # this takes seconds for gigabytes, so other calls must not wait for it
         with self._lock:
             job.outcome = outcome
             self._settle(job)
-            forgotten = job.arn not in self._jobs
-        if forgotten and isinstance(outcome, ImportedModelRecord):
-            self._remove(outcome)  # the emulator was reset meanwhile
+            deleted = job.arn not in self._jobs
+        if deleted and isinstance(outcome, ImportedModelRecord):
+            self._remove(outcome)  # the emulator was reset during the import
         return {"jobArn": job.arn}
 
     def get_model_import_job(self, parameters: bedrock.GetModelImportJobRequestTypeDef) -> ApiAnswer:
-        """Return a job, which this look brings nearer to its end."""
+        """Return the details of a job, and count the call as a poll."""
         with self._lock:
             wanted = parameters["jobIdentifier"]
             job = next((j for j in self._jobs.values() if wanted in (j.arn, j.name)), None)
             if job is None:
                 raise ApiError("ResourceNotFoundException", f"Could not find model import job {wanted}")
-            self._look_at(job)
+            self._poll(job)
             return job.details()
 
     def list_model_import_jobs(self, parameters: bedrock.ListModelImportJobsRequestTypeDef) -> ApiAnswer:
@@ -119,7 +119,7 @@ class ModelImports:
             return _page(jobs, "modelImportJobSummaries", parameters)
 
     def get_imported_model(self, parameters: bedrock.GetImportedModelRequestTypeDef) -> ApiAnswer:
-        """Return a model."""
+        """Return the details of a model."""
         return self.model(parameters["modelIdentifier"]).details()
 
     def list_imported_models(self, parameters: bedrock.ListImportedModelsRequestTypeDef) -> ApiAnswer:
@@ -129,7 +129,7 @@ class ModelImports:
             return _page(self._models.values(), "modelSummaries", parameters)
 
     def delete_imported_model(self, parameters: bedrock.DeleteImportedModelRequestTypeDef) -> ApiAnswer:
-        """Delete a model with its files."""
+        """Delete a model and its files."""
         with self._lock:
             model = self.model(parameters["modelIdentifier"])
             del self._models[model.arn]
@@ -143,7 +143,9 @@ class ModelImports:
         with self._lock:
             tags = self._tags_of(parameters["resourceARN"]) | _tag_dict(parameters["tags"])
             if len(tags) > MAX_TAGS:
-                raise ApiError("TooManyTagsException", f"{len(tags)} tags, but a resource can have {MAX_TAGS}")
+                raise ApiError(
+                    "TooManyTagsException", f"a resource can have at most {MAX_TAGS} tags, but this has {len(tags)}"
+                )
             self._tags[parameters["resourceARN"]] = tags
         return {}
 
@@ -162,10 +164,10 @@ class ModelImports:
             return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
     def model(self, identifier: str) -> ImportedModelRecord:
-        """Return the imported model of this ARN or name.
+        """Return the imported model with this ARN or name.
 
         Raises:
-            ApiError: ResourceNotFoundException.
+            ApiError: ResourceNotFoundException if there is no such model.
         """
         with self._lock:
             for model in self._models.values():
@@ -174,12 +176,12 @@ class ModelImports:
         raise ApiError("ResourceNotFoundException", f"Could not find imported model {identifier}")
 
     def still_cold(self, model: ImportedModelRecord) -> bool:
-        """Return whether this invocation finds the model cold; each one brings it nearer to ready."""
+        """Count an invocation of a model, and return whether the model is still cold."""
         with self._lock:
             return model.cold_start.refuses(self._clock())
 
     def reset(self) -> None:
-        """Forget every job, model and tag."""
+        """Delete all jobs, models and tags."""
         with self._lock:
             models = list(self._models.values())
             for state in (self._jobs, self._models, self._tags):
@@ -200,25 +202,25 @@ class ModelImports:
             (j for j in self._jobs.values() if token and j.parameters.get("clientRequestToken") == token), None
         )
         if known and known.parameters != parameters:
-            raise ApiError("ConflictException", f"clientRequestToken {token} was used for another request")
+            raise ApiError("ConflictException", f"clientRequestToken {token} was already used for another request")
         return known
 
     def _refuse(self, parameters: bedrock.CreateModelImportJobRequestTypeDef) -> None:
-        """Refuse what the service refuses at once, before there is a job."""
+        """Refuse requests that the service refuses immediately, before it creates a job."""
         if not parameters["modelDataSource"].get("s3DataSource"):
             raise invalid("modelDataSource.s3DataSource is required")
         if not self._role_trusts_bedrock(parameters["roleArn"]):
-            # The service's words, for a role that is missing as for one that it may not assume.
+            # The service uses this message both for a missing role and for a role that it may not assume.
             raise invalid("The provided role ARN is invalid")
         if any(job.name == parameters["jobName"] for job in self._jobs.values()):
-            raise ApiError("ConflictException", f"A model import job named {parameters['jobName']} exists already")
+            raise ApiError("ConflictException", f"A model import job named {parameters['jobName']} already exists")
         for job in self._jobs.values():
-            self._look_at(job)  # a job that nobody asks for must end too
+            self._poll(job)  # a job must also end if no client polls it
         if any(job.status == "InProgress" for job in self._jobs.values()):
             raise ApiError("ServiceQuotaExceededException", "request a quota increase for Concurrent model import jobs")
         if any(model.name == parameters["importedModelName"] for model in self._models.values()):
             raise ApiError(
-                "ConflictException", f"An imported model named {parameters['importedModelName']} exists already"
+                "ConflictException", f"An imported model named {parameters['importedModelName']} already exists"
             )
         if len(self._models) >= MAX_IMPORTED_MODELS:
             raise ApiError(
@@ -239,7 +241,7 @@ class ModelImports:
             admitted = admit(directory)
         except ImportFailedError as error:
             failure = f"{error} (in {source.geturl()})"
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job must end, or it keeps the one slot
+        except Exception as error:  # noqa: BLE001 - the job must end after any error, otherwise it blocks new jobs
             failure = f"{type(error).__name__}: {error} (in {source.geturl()})"
         else:
             cold_start = ColdStart(self._timing.cold_start_calls, self._timing.cold_start_s)
@@ -248,14 +250,14 @@ class ModelImports:
         return failure
 
     def _require_access(self, bucket: str, prefix: str) -> None:
-        if denied := [right for right in _READING if self._faults.denies(right)]:
-            # The words of customization jobs ("Troubleshooting", Bedrock user guide), which read buckets alike.
+        if denied := [action for action in _READ_ACTIONS if self._faults.denies(action)]:
+            # Customization jobs also read buckets and have this message ("Troubleshooting", Bedrock user guide).
             raise ImportFailedError(
                 f"Could not validate GetObject permissions to access Amazon S3 bucket: {bucket} at key {prefix}: the "
-                f"role is not allowed {denied[0]}"
+                f"role is not allowed to perform {denied[0]}"
             )
 
-    def _look_at(self, job: ImportJobRecord) -> None:
+    def _poll(self, job: ImportJobRecord) -> None:
         self._settle(job)
         job.polls_left -= 1
 
@@ -264,7 +266,7 @@ class ModelImports:
             return
         if self._clock() < job.due or self._faults.is_active(JobHangs):
             return
-        if job.arn not in self._jobs:  # the emulator was reset meanwhile
+        if job.arn not in self._jobs:  # the emulator was reset during the import
             return
         job.ended = self._now()
         if isinstance(job.outcome, ImportedModelRecord):
@@ -290,7 +292,7 @@ def _page(
     answer_key: str,
     parameters: bedrock.ListModelImportJobsRequestTypeDef | bedrock.ListImportedModelsRequestTypeDef,
 ) -> ApiAnswer:
-    """Return the page of a list that a request asks for, filtered and sorted."""
+    """Filter and sort a list, and return the requested page."""
     before, after = parameters.get("creationTimeBefore"), parameters.get("creationTimeAfter")
     kept = [
         item

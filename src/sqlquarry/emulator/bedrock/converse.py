@@ -1,7 +1,7 @@
-"""Translate Converse and ConverseStream of imported models to InvokeModel with `messages`, and back.
+"""Translate Converse and ConverseStream requests to InvokeModel with `messages`, and translate the answers back.
 
-Sources: Converse and ConverseStream (API reference of Bedrock's runtime); "Invoke your imported model" and "Code
-samples for custom model import" (Bedrock user guide), which name the families without Converse.
+Sources: Converse and ConverseStream (API reference of Bedrock's runtime), "Invoke your imported model" and "Code
+samples for custom model import" (Bedrock user guide), which list the families without Converse.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         SystemContentBlockTypeDef,
     )
 
-# In the words that users report.
+# The service's messages, as reported by users.
 UNSUPPORTED = "This action doesn't support the model that you provided. Try again with a supported text or chat model."
 BLANK = "The text field in the ContentBlock object is blank. Add text to the text field, and try again."
 _HONORED = {
@@ -34,25 +34,25 @@ _HONORED = {
     "system",
     "inferenceConfig",
     "additionalModelRequestFields",
-    "requestMetadata",  # for the logs of the service; it changes no answer
+    "requestMetadata",  # only for the logs of the service
 }
-# Of the other parameters -> the value that changes nothing, if there is one.
+# Other parameters -> the value that has no effect, if there is one.
 _WITHOUT_EFFECT: Mapping[str, object] = {
     "promptVariables": {},
     "additionalModelResponseFieldPaths": [],
     "performanceConfig": {"latency": "standard"},
     "serviceTier": {"type": "default"},
 }
-# Of `inferenceConfig` -> the key of InvokeModel.
+# Key of `inferenceConfig` -> key of InvokeModel.
 _SETTINGS = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
 def parse_converse(parameters: ConverseRequestTypeDef | ConverseStreamRequestTypeDef) -> CompletionRequest:
-    """Read the parameters of Converse; additionalModelRequestFields holds further keys of InvokeModel.
+    """Parse the parameters of Converse. additionalModelRequestFields may contain further keys of InvokeModel.
 
     Raises:
-        ApiError: ValidationException that names what is wrong or not emulated.
+        ApiError: ValidationException that names the parameters that are invalid or not supported.
     """
     validate("Converse", parameters, service="bedrock-runtime")
     asked = {name: held for name, held in parameters.items() if name not in _HONORED and held is not None}
@@ -63,40 +63,40 @@ def parse_converse(parameters: ConverseRequestTypeDef | ConverseStreamRequestTyp
         messages.insert(0, {"role": "system", "content": _text(system)})
     settings = parameters.get("inferenceConfig") or {}
     options = {_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
-    for name in ("temperature", "top_p"):  # InvokeModel's temperature may be higher
+    for name in ("temperature", "top_p"):  # InvokeModel accepts a higher temperature
         value = options.get(name)
         if isinstance(value, int | float) and value > 1:
-            raise invalid(f"inferenceConfig: {name} is {value!r}, but must be at most 1")
+            raise invalid(f"inferenceConfig: {name} must be at most 1, but is {value!r}")
     more = parameters.get("additionalModelRequestFields") or {}
     if not isinstance(more, dict):
-        raise invalid(f"additionalModelRequestFields is {more!r:.80}, but must be an object")
+        raise invalid(f"additionalModelRequestFields must be an object, but is {more!r:.80}")
     if twice := sorted(options.keys() & more.keys()):
-        raise invalid(f"{', '.join(twice)} is in inferenceConfig and in additionalModelRequestFields")
+        raise invalid(f"inferenceConfig and additionalModelRequestFields both contain {', '.join(twice)}")
     request = chat_request(messages, options | more)
     if request.decoding.logprobs:
-        raise invalid("Converse has no place for logprobs in its answers; use InvokeModel")
+        raise invalid("answers of Converse cannot contain logprobs. Use InvokeModel instead.")
     return request
 
 
 def _messages(turns: Sequence[MessageUnionTypeDef]) -> list[dict[str, str]]:
     roles = [turn["role"] for turn in turns]
-    if roles != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
+    if roles != ["user" if index % 2 == 0 else "assistant" for index in range(len(turns))] or len(turns) % 2 == 0:
         raise invalid(f"messages must begin and end with a user message, and roles must alternate, but are {roles}")
     return [{"role": turn["role"], "content": _text(turn["content"])} for turn in turns]
 
 
 def converse_answer(generation: Generation, *, without_text: bool = False) -> ApiAnswer:
-    """Return the answer of Converse; `without_text` leaves its content empty."""
+    """Return the answer of Converse. `without_text` leaves its content empty."""
     content = [] if without_text else [{"text": generation.text}]
     return {
         "output": {"message": {"role": "assistant", "content": content}},
         "stopReason": _stop_reason(generation),
-        **_measures(generation),
+        **_metadata(generation),
     }
 
 
 def converse_events(generation: Generation, *, without_text: bool = False) -> list[ApiAnswer]:
-    """Return the events of ConverseStream; `without_text` leaves out those of its content."""
+    """Return the events of ConverseStream. `without_text` omits the events with content."""
     block: list[ApiAnswer] = [
         {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": piece}}}
         for piece in split_text(generation.text)
@@ -106,7 +106,7 @@ def converse_events(generation: Generation, *, without_text: bool = False) -> li
         {"messageStart": {"role": "assistant"}},
         *([] if without_text else block),
         {"messageStop": {"stopReason": _stop_reason(generation)}},
-        {"metadata": _measures(generation)},
+        {"metadata": _metadata(generation)},
     ]
 
 
@@ -114,7 +114,7 @@ def _stop_reason(generation: Generation) -> str:
     return "stop_sequence" if generation.stop_text else _STOP_REASONS[generation.stop_reason]
 
 
-def _measures(generation: Generation) -> ApiAnswer:
+def _metadata(generation: Generation) -> ApiAnswer:
     read, written = generation.prompt_tokens or 0, generation.completion_tokens or 0
     return {
         "usage": {"inputTokens": read, "outputTokens": written, "totalTokens": read + written},
@@ -125,7 +125,7 @@ def _measures(generation: Generation) -> ApiAnswer:
 def _text(blocks: Sequence[ContentBlockUnionTypeDef] | Sequence[SystemContentBlockTypeDef]) -> str:
     kinds = {kind for block in blocks for kind in block}
     if not blocks or kinds != {"text"}:
-        raise invalid(f"content must be text, but holds {', '.join(sorted(kinds)) or 'nothing'}")
+        raise invalid(f"content must be text, but contains {', '.join(sorted(kinds)) or 'nothing'}")
     if not all(block["text"].strip() for block in blocks):
         raise invalid(BLANK)
     return "\n".join(block["text"] for block in blocks)

@@ -1,7 +1,8 @@
-"""Answer from real weights: requests that wait together are decoded together.
+"""Answer requests with real weights, and decode waiting requests together.
 
-Server threads submit; one worker thread per loaded model collects what waits, groups it by equal decoding options and
-answers through futures. Only the worker touches model and tokenizer, neither of which is thread-safe.
+Server threads submit requests. One worker thread per loaded model collects the waiting requests, groups them by their
+decoding options and answers through futures. Only the worker uses the model and the tokenizer, which are not
+thread-safe.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from sqlquarry.emulator.bedrock.completion_request import DEFAULT_MAX_TOKENS, Co
 from sqlquarry.emulator.bedrock.prompts import ChatTokenizer, MeasuredPrompt, measured_prompt
 from sqlquarry.models.local.decoding import DecodingOptions
 
-GRACE_S = 0.01  # a batch begins once no further request came for this long
+GRACE_S = 0.01  # a batch begins when no further request has arrived for this long
 
 
 class CompletionModel(Protocol):
-    """What the engine needs of a loaded model; `sqlquarry.models.local.model.LocalModel` is one."""
+    """The interface of a loaded model. `sqlquarry.models.local.model.LocalModel` implements it."""
 
     tokenizer: ChatTokenizer
 
@@ -44,18 +45,18 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A request whose prompt is measured, and who waits for its answer."""
+    """A request with its measured prompt, and the future for its answer."""
 
     prompt: MeasuredPrompt
     future: Future[Generation]
 
 
 class InferenceEngine:
-    """One model and the worker thread that answers for it.
+    """One model and the worker thread that answers its requests.
 
     Args:
-        load: makes the model; called once, in the worker. If it fails, every request gets its error.
-        max_batch: prompts decoded together at most.
+        load: loads the model. The worker calls it once. If it fails, every request gets its error.
+        max_batch: maximum number of prompts that are decoded together.
     """
 
     def __init__(self, load: Callable[[], CompletionModel], max_batch: int) -> None:
@@ -65,23 +66,23 @@ class InferenceEngine:
         self._worker.start()
 
     def submit(self, request: CompletionRequest) -> Future[Generation]:
-        """Queue a request."""
+        """Queue a request and return the future of its answer."""
         pending = _Pending(request)
         self._queue.put(pending)
         return pending.future
 
     def close(self) -> None:
-        """Let the worker end after what is queued; returns at once."""
+        """Let the worker end after the queued requests, without waiting for it."""
         self._queue.put(None)
 
     def join(self) -> None:
-        """Wait until the worker has ended and let go of the model."""
+        """Wait until the worker has ended and released the model."""
         self._worker.join()
 
     def _work(self) -> None:
         try:
             model = self._load()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the requesters must hear of it
+        except Exception as error:  # noqa: BLE001 - the callers must get any error
             while pending := self._queue.get():
                 pending.future.set_exception(error)
             return
@@ -92,7 +93,10 @@ class InferenceEngine:
                 _answer(model, group)
 
     def _collect(self) -> tuple[list[_Pending], bool]:
-        """Return what waits, at least one request unless the engine was closed, and whether more can come."""
+        """Wait for requests, and return them and whether more can come.
+
+        There is at least one request unless the engine was closed.
+        """
         batch: list[_Pending] = []
         while len(batch) < self._max_batch:
             try:
@@ -106,7 +110,7 @@ class InferenceEngine:
 
 
 class EnginePool:
-    """The loaded models, at most `max_loaded`: the one that was not used for longest makes room."""
+    """The loaded models, of which there are at most `max_loaded`. The least recently used model is unloaded first."""
 
     def __init__(self, load: LoadModel, *, max_batch: int, max_loaded: int) -> None:
         self._load, self._max_batch, self._max_loaded = load, max_batch, max_loaded
@@ -114,7 +118,7 @@ class EnginePool:
         self._lock = threading.Lock()
 
     def submit(self, directory: Path, request: CompletionRequest) -> Future[Generation]:
-        """Queue a request to the model in `directory`, which is loaded if it is not."""
+        """Queue a request to the model in `directory`, and load the model if necessary."""
         with self._lock:
             if directory not in self._engines:
                 evicted = self._engines.popitem(last=False)[1] if len(self._engines) >= self._max_loaded else None
@@ -127,7 +131,7 @@ class EnginePool:
             return self._engines[directory].submit(request)
 
     def discard(self, directory: Path) -> None:
-        """Unload a model once it has answered what is queued."""
+        """Unload a model after it has answered its queued requests."""
         with self._lock:
             engine = self._engines.pop(directory, None)
         if engine:
@@ -135,7 +139,7 @@ class EnginePool:
             engine.join()
 
     def close(self) -> None:
-        """Unload every model once it has answered what is queued."""
+        """Unload all models after they have answered their queued requests."""
         for directory in list(self._engines):
             self.discard(directory)
 
@@ -146,11 +150,11 @@ class EnginePool:
 
 
 def _prepare(tokenizer: ChatTokenizer, batch: Iterable[_Pending]) -> Iterator[_Ready]:
-    """Render and measure each request; one that cannot be answered gets its error and drops out."""
+    """Render and measure each request. A request that cannot be answered gets its error and is dropped."""
     for pending in batch:
         try:
             prompt = measured_prompt(tokenizer, pending.request)
-        except Exception as error:  # noqa: BLE001 - whatever it is, this requester must hear of it
+        except Exception as error:  # noqa: BLE001 - the caller must get any error
             pending.future.set_exception(error)
         else:
             yield _Ready(prompt, pending.future)
@@ -160,7 +164,7 @@ def _groups(requests: Iterable[_Ready]) -> Iterable[list[_Ready]]:
     groups: dict[tuple[bool, Decoding, int | None], list[_Ready]] = defaultdict(list)
     for request in requests:
         decoding = request.prompt.decoding
-        # A seeded sample must not depend on which other requests happen to wait.
+        # A seeded sample must not depend on which other requests are waiting.
         alone = decoding.seed is not None and not decoding.sampling.greedy
         groups[request.prompt.add_special_tokens, decoding, id(request) if alone else None].append(request)
     return groups.values()
@@ -183,11 +187,11 @@ def _answer(model: CompletionModel, group: list[_Ready]) -> None:
             skip_special_tokens=decoding.skip_special_tokens,
         )
         generations = model.complete([request.prompt.text for request in group], options)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the requesters must hear of it
+    except Exception as error:  # noqa: BLE001 - the callers must get any error
         if len(group) == 1:
             group[0].future.set_exception(error)
             return
-        for request in group:  # one bad prompt must not fail its neighbors
+        for request in group:  # one bad prompt must not make the other requests fail
             _answer(model, [request])
     else:
         for request, generation in zip(group, generations, strict=True):

@@ -1,7 +1,7 @@
-"""Read the body of InvokeModel: every key is honored as vLLM defines it, or refused by its name.
+"""Parse the body of InvokeModel. Every key is either honored as vLLM defines it or refused by name.
 
 Sources: "Invoke your imported model" and "Advanced API features for imported models" (Bedrock user guide). The service
-is said to ignore keys that it does not know; here they are refused, so that no test passes for the wrong reason.
+reportedly ignores unknown keys. This emulator refuses them, so that no test passes for the wrong reason.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from sqlquarry.errors import ConfigError, MetadataError
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.models.local.sampling import Sampling
 
-_CHOOSING = (
+_FORMAT_KEYS = (
     "prompt",
     "messages",
     "max_gen_len",
     "max_completion_tokens",
     "max_tokens",
-)  # the keys that choose a format
+)  # the keys that select a format
 
 
 def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]:
-    """Read the body of an invocation: the format of its answer, and what is asked.
+    """Parse the body of an invocation into the format of its answer and the request.
 
-    Without ``temperature`` the answer is sampled at 1.0, as vLLM does; 0 is greedy. Without a limit a prompt gets
-    Bedrock's own format, as in the examples of "Advanced API features for imported models".
+    Without ``temperature``, the answer is sampled at 1.0 as in vLLM. 0 means greedy decoding. A prompt without a limit
+    is answered in Bedrock's own format, as in the examples of "Advanced API features for imported models".
 
     Raises:
-        ApiError: ValidationException that says which keys are wrong.
+        ApiError: ValidationException that names the invalid keys.
     """
     try:
         body = parse_json(raw, "the body", lenient=True)
@@ -46,7 +46,7 @@ def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]
         raise invalid(f"the body is not valid JSON ({error})") from error
     if not isinstance(body, dict):
         raise invalid("the body must be a JSON object")
-    body = {key: value for key, value in body.items() if value is not None or key not in _CHOOSING}
+    body = {key: value for key, value in body.items() if value is not None or key not in _FORMAT_KEYS}
     if "messages" in body:
         rest = {key: value for key, value in body.items() if key != "messages"}
         return OpenAIChatCompletion(), chat_request(body["messages"], rest)
@@ -57,7 +57,7 @@ def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]
         given = check_keys(rest, OpenAICompletion)
         decoding = _decoding(given, OpenAICompletion)
         if given.get("echo") and decoding.logprobs:
-            raise invalid("this emulator does not support echo together with logprobs; leave one out")
+            raise invalid("this emulator does not support echo together with logprobs. Leave one of them out.")
         request = CompletionRequest(prompt, decoding, add_special_tokens=given.get("add_special_tokens"))
         return OpenAICompletion(prompt if given.get("echo") else ""), request
     return BedrockCompletion(), CompletionRequest(
@@ -66,10 +66,10 @@ def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]
 
 
 def chat_request(messages: object, options: Mapping[str, object]) -> CompletionRequest:
-    """Read messages, and the other keys of the body.
+    """Parse messages and the other keys of the body.
 
     Raises:
-        ApiError: ValidationException that says what is wrong.
+        ApiError: ValidationException that names the problem.
     """
     if not isinstance(messages, list) or not messages:
         raise invalid("messages must be a list with at least one message")
@@ -91,11 +91,11 @@ def _decoding(given: InvocationOptions, answer_format: type[AnswerFormat]) -> De
     constraint = read_constraint(given, answer_format)
     stop, least, limit = given.get("stop", ()), given.get("min_tokens", 0), _limit(given)
     if limit is not None and least > limit:
-        raise invalid(f"min_tokens is {least}, but at most {limit} tokens are asked for")
+        raise invalid(f"min_tokens is {least}, but the limit is {limit} tokens")
     if constraint and (least or given.get("ignore_eos")):
-        raise invalid("a constraint says where the answer ends: leave out min_tokens and ignore_eos")
+        raise invalid("a constraint determines where the answer ends, so leave out min_tokens and ignore_eos")
     if given.get("top_logprobs") and not given.get("logprobs"):
-        raise invalid("top_logprobs needs logprobs")
+        raise invalid("top_logprobs requires logprobs")
     return Decoding(
         max_tokens=limit,
         sampling=sampling,
@@ -127,29 +127,29 @@ def _sampling(given: InvocationOptions) -> Sampling:
 
 
 def _limit(given: InvocationOptions) -> int | None:
-    """Return how many tokens the answer may have; None if the body does not say."""
+    """Return the maximum number of tokens of the answer, or None if the body sets no limit."""
     limits = [key for key in LIMITS if key in given]
     if len(limits) > 1:
-        raise invalid(f"{' and '.join(limits)} cannot both be given")
+        raise invalid(f"{' and '.join(limits)} cannot be used together")
     return given[limits[0]] if limits else None
 
 
 def _wants_logprobs(given: InvocationOptions, answer_format: type[AnswerFormat]) -> bool:
-    if answer_format is OpenAICompletion:  # a count of candidates: 0 is the written token alone, and true counts as 1
+    if answer_format is OpenAICompletion:  # the number of candidates: 0 is the generated token only, true means 1
         return given.get("logprobs", False) is not False
     return bool(given.get("return_logprobs") if answer_format is BedrockCompletion else given.get("logprobs"))
 
 
 def _message(message: object) -> dict[str, str]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise invalid(f"a message is {message!r:.80}, but must be an object with role and content")
+        raise invalid(f"a message must be an object with role and content, but is {message!r:.80}")
     if refused := sorted(message.keys() - {"role", "content"}):
         raise invalid(f"this emulator does not support {', '.join(refused)} in messages, only role and content")
     content = message.get("content")
     if isinstance(content, list) and content and all(map(_is_text_part, content)):
-        content = "\n".join(part["text"] for part in content)  # vLLM's rule for templates that take strings
+        content = "\n".join(part["text"] for part in content)  # vLLM's rule for templates that expect strings
     if not isinstance(content, str):
-        raise invalid(f"the content of the {message['role']} message is {content!r:.80}, but must be text")
+        raise invalid(f"the content of the {message['role']} message must be text, but is {content!r:.80}")
     return {"role": message["role"], "content": content}
 
 

@@ -1,4 +1,4 @@
-"""Import jobs and imported models, and how Bedrock's operations show them."""
+"""The state of import jobs and imported models, and their form in the answers of Bedrock's operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ImportedModelRecord:
-    """An imported model: a snapshot of its files, which later changes in S3 do not reach."""
+    """An imported model. Its directory is a snapshot of the files, so later changes in S3 do not affect it."""
 
     arn: str
     name: str
@@ -46,7 +46,7 @@ class ImportedModelRecord:
             "jobArn": self.job.arn,
             "modelDataSource": self.job.parameters["modelDataSource"],
             "customModelUnits": {
-                # Published points only: 4B 1 unit, 8B 2, 70B 8; the thresholds between them are ours.
+                # AWS publishes 1 unit for 4B, 2 for 8B and 8 for 70B. The thresholds in between are this emulator's.
                 "customModelUnitsPerModelCopy": 1 if gigabytes < 10 else 2 if gigabytes < 40 else 8,
                 "customModelUnitsVersion": "v1.0",
             },
@@ -56,31 +56,31 @@ class ImportedModelRecord:
 
 @dataclass(slots=True)
 class ImportJobRecord:
-    """An import job, whose result is known when it is created and is shown after some looks at it."""
+    """An import job. Its outcome is known early but is only shown after some polls."""
 
     arn: str
     parameters: CreateModelImportJobRequestTypeDef
     polls_left: int
-    due: float  # by the emulator's clock; it does not end before
-    outcome: ImportedModelRecord | str | None = None  # the model, or why there is none; None while files are copied
+    due: float  # earliest end, by the emulator's clock
+    outcome: ImportedModelRecord | str | None = None  # the model or the failure message, or None while files are copied
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None
 
     @property
     def name(self) -> str:
-        """The name that the request gave."""
+        """The job's name in the request."""
         return self.parameters["jobName"]
 
     @property
     def status(self) -> str:
-        """InProgress, Completed or Failed."""
+        """The status (InProgress, Completed or Failed)."""
         if self.ended is None:
             return "InProgress"
         return "Completed" if isinstance(self.outcome, ImportedModelRecord) else "Failed"
 
     @property
     def key_arn(self) -> str | None:
-        """The KMS key that the request named, by id or ARN."""
+        """The ARN of the KMS key that the request names by ID or ARN."""
         key = self.parameters.get("importedModelKmsKeyId")
         if key is None or key.startswith("arn:"):
             return key

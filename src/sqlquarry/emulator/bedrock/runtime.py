@@ -1,4 +1,4 @@
-"""The operations of bedrock-runtime for imported models."""
+"""The operations of Bedrock's runtime for imported models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from sqlquarry.errors import ConfigError
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime import type_defs as bedrock_runtime
 
-_HONORED = {"modelId", "body", "requestMetadata"}  # the last is for the logs of the service; it changes no answer
-# Of InvokeModel's other parameters -> the values that change nothing.
+_HONORED = {"modelId", "body", "requestMetadata"}  # requestMetadata is only for the logs of the service
+# InvokeModel's other parameters -> the values that have no effect.
 _WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     "accept": ("application/json", "*/*"),
     "contentType": ("application/json",),
@@ -37,12 +37,12 @@ _WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
 
 
 class BedrockRuntime:
-    """The operations that ask imported models; each maps parameters to an answer.
+    """The operations that invoke imported models. Each maps parameters to an answer.
 
     Args:
-        imports: holds the models.
-        pool: loads them and decodes.
-        faults: what goes wrong on purpose.
+        imports: imported models.
+        pool: loads models and decodes requests.
+        faults: faults to apply.
         sleep: waits for a number of seconds.
     """
 
@@ -60,7 +60,7 @@ class BedrockRuntime:
     def invoke_model_with_response_stream(
         self, parameters: bedrock_runtime.InvokeModelWithResponseStreamRequestTypeDef
     ) -> ApiAnswer | BrokenStream:
-        """Answer in several chunks, which are sent together once the whole answer is there."""
+        """Answer in several chunks, which are sent together when the answer is complete."""
         answer_format, generation, arn = self._invoke(parameters)
         if generation.logprobs is not None:
             raise invalid("this emulator does not stream logprobs")
@@ -76,7 +76,7 @@ class BedrockRuntime:
         return converse_answer(generation, without_text=self._faults.take(NoText) is not None)
 
     def converse_stream(self, parameters: bedrock_runtime.ConverseStreamRequestTypeDef) -> ApiAnswer | BrokenStream:
-        """Answer in several events, which are sent together once the whole answer is there."""
+        """Answer in several events, which are sent together when the answer is complete."""
         generation = self._converse(parameters)
         events = converse_events(generation, without_text=self._faults.take(NoText) is not None)
         return self._stream("stream", events, {})
@@ -89,7 +89,7 @@ class BedrockRuntime:
         return BrokenStream(rest | {member: events[: broken.after_chunks]}, error)
 
     def _model(self, identifier: str) -> ImportedModelRecord:
-        if ":imported-model/" not in identifier:  # names are not identifiers here, and there are no other models
+        if ":imported-model/" not in identifier:  # a name is not a valid identifier, and there are no other models
             raise invalid("The provided model identifier is invalid.")
         if self._faults.take(ModelDeleted):
             self._imports.delete_imported_model({"modelIdentifier": identifier})
@@ -129,10 +129,10 @@ class BedrockRuntime:
             generation = self._pool.submit(model.directory, request).result()
         except ApiError:
             raise
-        except ConfigError as error:  # of a constraint that fits neither the model's tokens nor reasonable time
+        except ConfigError as error:  # the constraint does not suit the model's tokens, or takes too long to compile
             raise invalid(str(error)) from error
         except Exception as error:
-            # Not InternalServerException: botocore would send that again, and the model would fail again.
+            # After an InternalServerException, botocore would retry, and the model would fail again.
             raise ApiError("ModelErrorException", f"{type(error).__name__}: {error}") from error
         if slow := self._faults.take(SlowAnswers):
             self._sleep(slow.latency_s)

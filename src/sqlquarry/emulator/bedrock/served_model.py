@@ -1,6 +1,6 @@
 """Load an imported model with the tokenizer that Bedrock would use.
 
-Prompts become the ids that transformers 4.51.3 makes of them, not those of the installed version.
+Prompts get the token IDs of transformers 4.51.3 instead of those of the installed version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlquarry.models.local.model import LocalModel
 
-_LARGEST_BATCH = 1024  # the engine decides how many prompts come together
+_LARGEST_BATCH = 1024  # no limit in practice, because the engine limits the batch size
 
 
 def load_served_model(directory: Path) -> LocalModel:
@@ -34,10 +34,10 @@ def load_served_model(directory: Path) -> LocalModel:
 
 
 def served_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """Return transformers' tokenizer around what 4.51.3 reads from the files.
+    """Return a transformers tokenizer that behaves as in transformers 4.51.3.
 
     Raises:
-        UnsupportedModelError: 4.51.3 cannot load it.
+        UnsupportedModelError: transformers 4.51.3 cannot load the tokenizer.
     """
     from transformers import PreTrainedTokenizerFast
 

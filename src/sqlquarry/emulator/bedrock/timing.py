@@ -1,7 +1,8 @@
-"""How long imports and cold starts take, and whether an imported model is loaded when a request comes.
+"""The durations of imports and cold starts, and the state of a model that may be cold.
 
-Sources (Bedrock user guide): "Invoke your imported model", where a call to a cold model begins to restore it, and
-"Calculate the cost of running a custom model", where five minutes without a call scale it to zero.
+Sources (Bedrock user guide): "Invoke your imported model", which says that a call to a cold model starts to restore it,
+and "Calculate the cost of running a custom model", which says that a model is scaled to zero after five minutes without
+a call.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ IDLE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class ImportTiming:
-    """How long import jobs and cold starts take; by default, no time.
+    """The durations of import jobs and cold starts. The defaults take no time.
 
     Args:
-        import_polls: how many looks at a job (Get, or another Create) find it InProgress.
-        import_s: how long it stays InProgress at least.
-        cold_start_calls: how many invocations find a model cold each time it wakes.
-        cold_start_s: how long waking takes at least.
+        import_polls: number of status requests (Get, or another Create) for which a job stays InProgress.
+        import_s: minimum number of seconds that a job stays InProgress.
+        cold_start_calls: number of invocations that fail during each cold start.
+        cold_start_s: minimum duration of a cold start in seconds.
     """
 
     import_polls: int = 0
@@ -34,11 +35,11 @@ IMMEDIATE = ImportTiming()
 
 @dataclass(slots=True)
 class ColdStart:
-    """The state of one model, which begins cold.
+    """The cold-start state of one model, which is cold at first.
 
     Args:
-        calls: how many calls find it cold each time it wakes.
-        duration_s: how long waking takes at least, from the first of these calls.
+        calls: number of calls that fail during each cold start.
+        duration_s: minimum duration of a cold start in seconds, from the first of these calls.
     """
 
     calls: int
@@ -48,7 +49,7 @@ class ColdStart:
     _used: float = -math.inf
 
     def refuses(self, now: float) -> bool:
-        """Return whether a call at this time finds the model cold; every call keeps it awake or begins to wake it."""
+        """Return whether a call at this time finds the model cold. A call also keeps the model loaded or loads it."""
         if now - self._used >= IDLE_S:
             self._calls_left, self._ready_at = self.calls, now + self.duration_s
         self._used = max(now, self._ready_at)

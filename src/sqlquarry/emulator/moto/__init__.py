@@ -1,5 +1,5 @@
-"""moto, which carries requests to services, and everything that relies on its private parts.
+"""The connection to moto, which routes requests to services, and all code that relies on moto's private parts.
 
-`server` listens, `operations` lets the emulator's services answer in place of moto's, `s3_objects` keeps large objects
-in files, `state` reads what moto holds, and `compatibility` checks that the installed moto is one that was tested.
+`server` listens, `operations` replaces moto's operations by those of the emulator, `s3_objects` stores large objects in
+files, `state` reads moto's state, and `compatibility` checks that the installed version of moto was tested.
 """

@@ -1,4 +1,4 @@
-"""Every part of moto, most of them private, that this emulator relies on, and the check that they are there."""
+"""A list of all parts of moto that the emulator relies on, most of them private, and a check that they exist."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from sqlquarry.errors import EmulatorError
 
 TESTED_VERSIONS = r"5\.2\.\d+"
 
-# Module, what is used of it, and what for.
+# Module, name in it, and what the emulator uses it for.
 RELIES_ON = (
-    ("moto.server", "DomainDispatcherApplication", "the server: which service a request is for"),
-    ("moto.server", "create_backend_app", "the server: an application per service"),
-    ("moto.server", "MotoRequestHandler", "the server: header names of S3's metadata"),
-    ("werkzeug.serving", "WSGIRequestHandler.make_environ", "faults: werkzeug.socket; the guard: RAW_URI, as it came"),
+    ("moto.server", "DomainDispatcherApplication", "the server: finding the service of a request"),
+    ("moto.server", "create_backend_app", "the server: creating an application for each service"),
+    ("moto.server", "MotoRequestHandler", "the server: header names of S3 metadata"),
+    ("werkzeug.serving", "WSGIRequestHandler.make_environ", "werkzeug.socket for faults, RAW_URI for authentication"),
     ("moto.moto_api._internal.models", "moto_api_backend.reset", "clearing moto's process-global state"),
-    ("moto.moto_api._internal.models", "MotoAPIBackend.reset", "clearing ours where a client asks moto to reset"),
-    ("moto.core.responses", "ActionResult", "answers, written by botocore's output shape"),
-    ("moto.core.responses", "BaseResponse.call_action", "calling the method that is named after the operation; faults"),
-    ("moto.core.responses", "BaseResponse._get_action", "faults: which operation a request is for"),
-    ("moto.core.responses", "BaseResponse.serialized", "faults: errors, and streams that break"),
+    ("moto.moto_api._internal.models", "MotoAPIBackend.reset", "clearing the emulator's state if a client resets moto"),
+    ("moto.core.responses", "ActionResult", "serializing answers by botocore's output shape"),
+    ("moto.core.responses", "BaseResponse.call_action", "calling the method named after the operation, and faults"),
+    ("moto.core.responses", "BaseResponse._get_action", "faults: finding the operation of a request"),
+    ("moto.core.responses", "BaseResponse.serialized", "faults: errors and broken streams"),
     ("moto.core.eventstream", "EventStreamEncoder.encode_message", "errors in the middle of a stream"),
-    ("moto.core.responses", "BaseResponse.parse_parameters", "reading requests by botocore's input shape"),
-    ("moto.core.exceptions", "ServiceException", "errors, written by botocore's error shape"),
+    ("moto.core.responses", "BaseResponse.parse_parameters", "parsing requests by botocore's input shape"),
+    ("moto.core.exceptions", "ServiceException", "serializing errors by botocore's error shape"),
     ("moto.bedrock.responses", "BedrockResponse", "the class that receives bedrock operations"),
     ("moto.bedrockruntime.responses", "BedrockRuntimeResponse", "the class that receives bedrock-runtime operations"),
     ("moto.iam.responses", "IamResponse", "the class that receives iam operations"),
@@ -31,31 +31,31 @@ RELIES_ON = (
     ("moto.servicequotas.responses", "ServiceQuotasResponse", "the class that receives service-quotas operations"),
     ("moto.s3.models", "s3_backends", "reading and writing objects"),
     ("moto.s3.models", "S3Backend.get_bucket", "reading objects"),
-    ("moto.s3.models", "s3_backends.bucket_accounts", "whose a bucket is"),
+    ("moto.s3.models", "s3_backends.bucket_accounts", "finding the owner of a bucket"),
     (
         "moto.s3.models",
         "FakeKey.value",
-        "objects in files, never in memory: _value_buffer, contentsize, _etag and lock",
+        "storing objects in files instead of memory: _value_buffer, contentsize, _etag and lock",
     ),
-    ("moto.s3.models", "FakeKey.dispose", "closing the object that check_moto makes"),
-    ("moto.s3.models", "FakeMultipart.complete", "joining an upload's parts as files"),
+    ("moto.s3.models", "FakeKey.dispose", "closing the object that check_moto creates"),
+    ("moto.s3.models", "FakeMultipart.complete", "joining the parts of an upload as files"),
     ("moto.s3.models", "FakeMultipart.set_part", "receiving a part as a file"),
-    ("moto.settings", "S3_UPLOAD_PART_MIN_SIZE", "joining an upload's parts"),
+    ("moto.settings", "S3_UPLOAD_PART_MIN_SIZE", "joining the parts of an upload"),
     (
         "moto.iam.models",
         "iam_backends",
-        "looking at roles; keys that CreateAccessKey made: users and their access_keys",
+        "reading roles, and keys created by CreateAccessKey (users and their access_keys)",
     ),
-    ("moto.iam.models", "IAMBackend.get_role_by_arn", "looking at roles: assume_role_policy_document"),
-    ("moto.sts.models", "sts_backends", "keys that AssumeRole made: assumed_roles"),
+    ("moto.iam.models", "IAMBackend.get_role_by_arn", "reading roles: assume_role_policy_document"),
+    ("moto.sts.models", "sts_backends", "reading keys created by AssumeRole: assumed_roles"),
 )
 
 
 def check_moto() -> None:
-    """Check that the installed moto is one that this emulator was tested with.
+    """Check that this emulator was tested with the installed version of moto.
 
     Raises:
-        EmulatorError: the version is outside 5.2.x, or a part that the emulator relies on is missing.
+        EmulatorError: the version is not 5.2.x, or a part that the emulator relies on is missing.
     """
     import moto
 
@@ -72,7 +72,7 @@ def check_moto() -> None:
         probe.dispose()
     if missing or not re.fullmatch(TESTED_VERSIONS, moto.__version__):
         raise EmulatorError(
-            f"moto {moto.__version__} cannot carry the emulator, which is tested with 5.2.x"
+            f"the emulator cannot use moto {moto.__version__}, because it was tested with moto 5.2.x only"
             + (f" and needs {', '.join(missing)}" if missing else "")
             + ". Run: pip install 'sqlquarry[emulator]'"
         )

@@ -1,7 +1,7 @@
-"""Let the emulator's services answer moto's requests: parameters in, answers, errors and broken streams out.
+"""Let the emulator's services answer requests to moto with answers, errors or broken streams.
 
-moto routes by botocore's service model and looks the operation's method up on its Response class at each call, so new
-operations need no URLs: it is enough to set them on the class.
+moto routes requests by botocore's service model and looks up the operation's method on its Response class at each call.
+So new operations need no URLs. It is enough to set methods on the class.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlquarry.emulator.requests.broken_connections import CUT_AFTER
 from sqlquarry.emulator.requests.errors import COMMON_STATUSES, QUERY_CODES, ApiError
 from sqlquarry.emulator.requests.parameters import ApiAnswer, BrokenStream, Parameters, check_types, json_members
 
-# They take the place of moto's own methods of these names (tags of customization jobs, InvokeModel's empty answer).
+# These replace moto's own methods of the same names (tags of customization jobs, InvokeModel's empty answer).
 BEDROCK_OPERATIONS = (
     "create_model_import_job",
     "get_model_import_job",
@@ -48,7 +48,7 @@ QUOTA_OPERATIONS = ("get_service_quota", "list_service_quotas")
 
 
 class MotoResponse(Protocol):
-    """What is used of moto's BaseResponse, which holds one request and writes its answer."""
+    """The used part of moto's BaseResponse, which contains one request and serializes its answer."""
 
     service_name: str
     boto3_service_name: str
@@ -60,17 +60,17 @@ class MotoResponse(Protocol):
     def _get_action(self) -> str: ...
 
     def parse_parameters(self, request: object) -> None:
-        """Read the parameters of the request into `params`."""
+        """Parse the parameters of the request into `params`."""
         ...
 
     def serialized(self, result: object) -> tuple[int, dict[str, str], bytes]:
-        """Write an answer or an exception in the service's protocol: status, headers and body."""
+        """Serialize an answer or an exception in the service's protocol, as status, headers and body."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What answers, each by methods that are named after its operations.
+    """The services that answer. Their methods are named after the operations.
 
     Args:
         bedrock: answers `BEDROCK_OPERATIONS`.
@@ -88,13 +88,13 @@ class Services:
 
 
 def install(services: Services, *, region: str, faults: Faults, on_reset: Callable[[], None]) -> Callable[[], None]:
-    """Let services answer in place of moto's own; return a function that undoes it.
+    """Replace moto's own services, and return a function that undoes it.
 
     Args:
-        services: the services.
-        region: the only one that they serve, except IAM, which is global.
-        faults: asked before every operation of every service but S3 (see `s3_rules`).
-        on_reset: called after moto has reset itself, which clients ask for at /moto-api/reset.
+        services: the new services.
+        region: only region that they serve, except for IAM, which is global.
+        faults: checked before every operation of every service except S3 (see `s3_rules`).
+        on_reset: called after moto has reset itself. Clients request that at /moto-api/reset.
     """
     from moto.bedrock.responses import BedrockResponse
     from moto.bedrockruntime.responses import BedrockRuntimeResponse
@@ -134,7 +134,7 @@ def _replace(undo: ExitStack, owner: type, name: str, value: object) -> None:
 
 
 def _with_faults(faults: Faults, stock: Callable[[MotoResponse], object]) -> Callable[[MotoResponse], object]:
-    """Return what replaces BaseResponse.call_action: it answers with the error of a fault, or lets moto answer."""
+    """Return a replacement for BaseResponse.call_action that answers with the error of a fault, or lets moto answer."""
     from flask import request
 
     def call_action(response: MotoResponse) -> object:
@@ -149,7 +149,7 @@ def _with_faults(faults: Faults, stock: Callable[[MotoResponse], object]) -> Cal
 
 
 def _error(response: MotoResponse, code: str, message: str) -> tuple[int, dict[str, str], bytes]:
-    """Return an error in the service's protocol, with the HTTP status that its model or AWS's common errors name."""
+    """Return an error in the service's protocol, with the HTTP status from its model or from AWS's common errors."""
     from moto.core.responses import ActionResult
 
     known: int | None
@@ -158,7 +158,7 @@ def _error(response: MotoResponse, code: str, message: str) -> tuple[int, dict[s
     else:
         known = COMMON_STATUSES.get(code)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # moto's, of codes that a service's model does not list
+        warnings.simplefilter("ignore")  # moto warns about codes that a service's model does not list
         status, headers, body = response.serialized(ActionResult(_service_exception()(code, message)))
     headers["status"] = str(known or status)
     return int(headers["status"]), headers, body
@@ -168,15 +168,15 @@ def _error(response: MotoResponse, code: str, message: str) -> tuple[int, dict[s
 def _service_exception() -> Callable[[str, str], Exception]:
     from moto.core.exceptions import ServiceException
 
-    # Of a module outside moto on purpose: for an exception of its own, moto looks for the error's shape in the AWS
-    # service that it takes the package's name for.
+    # The class must belong to a module outside moto. For exceptions of its own packages, moto looks up the error's
+    # shape in the AWS service that has the package's name.
     return type("RequestRefusedError", (ServiceException,), {"__module__": __name__})
 
 
 def _operation(
     handle: Callable[[Parameters], ApiAnswer | BrokenStream], region: str | None
 ) -> Callable[[MotoResponse], object]:
-    """Return the method that moto calls on its Response object, which reads and writes by botocore's shapes."""
+    """Return the method that moto calls on its Response object. It parses and serializes by botocore's shapes."""
     from moto.core.responses import ActionResult
 
     def respond(response: MotoResponse) -> object:
@@ -184,13 +184,13 @@ def _operation(
             message = f"this emulator serves {region} only, not {response.region}"
             raise _service_exception()("ValidationException", message)
         response.parse_parameters(response.normalized_request)
-        # moto's times are naive and in UTC.
+        # moto's times are naive datetimes in UTC.
         parameters = {
             name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
             for name, value in response.params.items()
         }
         try:
-            action, service = response._get_action(), response.boto3_service_name  # noqa: SLF001 - likewise
+            action, service = response._get_action(), response.boto3_service_name  # noqa: SLF001 - as above
             sent = json_members(action, response.body, service=service) if service.startswith("bedrock") else {}
             check_types(action, parameters | sent, service=service)
             answer = handle(parameters)
@@ -205,10 +205,10 @@ def _operation(
 
 
 def _error_event(error: ApiError) -> bytes:
-    """Return the message that ends an event stream with an error; moto itself writes events only."""
+    """Return the message that ends an event stream with an error, because moto itself writes events only."""
     from moto.core.eventstream import EventStreamEncoder
 
-    # In streams codes are members of the answer's shape, which begin with a small letter.
+    # In streams, codes are members of the answer's shape and begin with a small letter.
     code = error.code[:1].lower() + error.code[1:]
     headers = {":message-type": "exception", ":exception-type": code, ":content-type": "application/json"}
     encoded: bytes = EventStreamEncoder().encode_message(headers, json.dumps({"message": error.message}).encode())

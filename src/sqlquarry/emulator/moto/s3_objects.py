@@ -1,8 +1,8 @@
-"""Keep large objects of emulated S3 in files.
+"""Store large objects of the emulated S3 in files without loading them into memory.
 
-moto keeps objects in files too, but reads every part of an upload into memory, and to complete it the whole object
-several times over: weights would need four times their size. Here a part goes from the socket into a file, and files
-are joined. Everything else is moto's, refusals included.
+moto also stores objects in files, but it reads every part of an upload into memory. To complete an upload, it holds the
+complete object several times, so weights would need four times their size. Here a part goes from the socket directly
+into a file, and the files are joined. moto does everything else, including refusals.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class MotoObject(Protocol):
-    """What is used of moto's FakeKey, an object or a part of an upload."""
+    """The used part of moto's FakeKey, which is an object or a part of an upload."""
 
     lock: AbstractContextManager[object]
     etag: str
@@ -38,12 +38,12 @@ class MotoObject(Protocol):
 
 
 class MotoUpload(Protocol):
-    """What is used of moto's FakeMultipart."""
+    """The used part of moto's FakeMultipart."""
 
     parts: Mapping[int, MotoObject]
 
     def set_part(self, number: int, value: IO[bytes]) -> MotoObject:
-        """Take the content of a part."""
+        """Store the content of a part."""
         ...
 
 
@@ -51,7 +51,7 @@ def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, re
     """Copy the objects directly below a prefix into a directory, block by block.
 
     Raises:
-        ImportFailedError: the bucket does not exist, or is in another region.
+        ImportFailedError: the bucket does not exist or is in another region.
     """
     from moto.s3.exceptions import MissingBucket
     from moto.s3.models import FakeKey, s3_backends
@@ -61,18 +61,21 @@ def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, re
     except MissingBucket as error:
         raise ImportFailedError(f"could not access the bucket {bucket}") from error
     if (actual := bucket_region(bucket, account)) != region:
-        raise ImportFailedError(f"could not access the bucket {bucket}: it is in {actual}, the job in {region}")
+        raise ImportFailedError(f"could not access the bucket {bucket}: it is in {actual}, but the job is in {region}")
     folder = f"{prefix}/" if prefix else ""
     for name, key in keys.items():
         file_name = name.removeprefix(folder)
-        # A delete marker is not a FakeKey; a deeper "folder" does not belong to the model.
+        # Skip delete markers, which are not FakeKeys, and subfolders, which do not belong to the model.
         if name.startswith(folder) and file_name and "/" not in file_name and isinstance(key, FakeKey):
             with (directory / file_name).open("wb") as file:
                 _copy(key, file)
 
 
 def install() -> Callable[[], None]:
-    """Let moto accept an open file as an object's value, and make one when it completes an upload; return the undo."""
+    """Let moto accept open files as values of objects, and complete uploads as files.
+
+    Return a function that undoes it.
+    """
     from moto.s3.models import FakeKey, FakeMultipart
 
     stock_value, stock_complete = FakeKey.value, FakeMultipart.complete
@@ -80,7 +83,7 @@ def install() -> Callable[[], None]:
     def set_value(key: MotoObject, value: object) -> None:
         if isinstance(value, io.IOBase):
             key._value_buffer.close()  # noqa: SLF001 - see compatibility.RELIES_ON
-            key._value_buffer, key.contentsize = value, value.seek(0, os.SEEK_END)  # noqa: SLF001 - likewise
+            key._value_buffer, key.contentsize = value, value.seek(0, os.SEEK_END)  # noqa: SLF001 - as above
         else:
             stock_value.fset(key, value)
 
@@ -92,7 +95,7 @@ def install() -> Callable[[], None]:
 
 
 def receive_parts(application: WSGIApplication, account: str) -> WSGIApplication:
-    """Return `application`, but parts of uploads that moto would accept are stored here and never reach it."""
+    """Return a wrapper of `application` that stores the parts of uploads itself if moto would accept them."""
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         destination = _destination(environ, account)
@@ -101,7 +104,7 @@ def receive_parts(application: WSGIApplication, account: str) -> WSGIApplication
         upload, number = destination
         file, md5 = _receive(environ["wsgi.input"], int(environ["CONTENT_LENGTH"]))
         part = upload.set_part(number, file)
-        part._etag = md5  # noqa: SLF001 - else moto reads the whole file for it
+        part._etag = md5  # noqa: SLF001 - otherwise moto reads the complete file to compute it
         start_response("200 OK", [("ETag", part.etag), ("Content-Length", "0"), *_checksums(environ)])
         return []
 
@@ -109,7 +112,7 @@ def receive_parts(application: WSGIApplication, account: str) -> WSGIApplication
 
 
 def _destination(environ: WSGIEnvironment, account: str) -> tuple[MotoUpload, int] | None:
-    """Return the upload that a part belongs to, and its number; None if moto must answer the request itself."""
+    """Return the upload that a part belongs to and the part's number, or None if moto must answer the request."""
     from moto.s3.models import s3_backends
 
     query = parse_qs(environ["QUERY_STRING"])
@@ -119,7 +122,7 @@ def _destination(environ: WSGIEnvironment, account: str) -> tuple[MotoUpload, in
         or not (number.isdecimal() and 1 <= int(number) <= 10_000)
         or not environ.get("CONTENT_LENGTH")
         or "HTTP_X_AMZ_COPY_SOURCE" in environ
-        # Chunks with signatures or trailers between them, which botocore sends over TLS only.
+        # Such bodies contain signatures or trailers between chunks. botocore sends them over TLS only.
         or environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING-")
     ):
         return None
@@ -129,12 +132,12 @@ def _destination(environ: WSGIEnvironment, account: str) -> tuple[MotoUpload, in
 
 
 def _receive(body: IO[bytes], size: int) -> tuple[IO[bytes], str]:
-    """Return a file with the next `size` bytes of a request, and their MD5 (hex)."""
-    file, digest = tempfile.TemporaryFile(), hashlib.md5(usedforsecurity=False)  # noqa: SIM115 - it is to stay open
+    """Return a file with the next `size` bytes of a request, and the MD5 (hex) of these bytes."""
+    file, digest = tempfile.TemporaryFile(), hashlib.md5(usedforsecurity=False)  # noqa: SIM115 - it must stay open
     while size:
         block = body.read(min(size, _BLOCK_BYTES))
         if not block:
-            raise ConnectionError(f"the client went away {size} bytes before the end of a part")
+            raise ConnectionError(f"the client closed the connection {size} bytes before the end of a part")
         file.write(block)
         digest.update(block)
         size -= len(block)
@@ -142,14 +145,14 @@ def _receive(body: IO[bytes], size: int) -> tuple[IO[bytes], str]:
 
 
 def _checksums(environ: WSGIEnvironment) -> Iterator[tuple[str, str]]:
-    # S3 answers with the checksum that came with the part; botocore repeats it when it completes the upload.
+    # S3 answers with the checksum that came with the part. botocore sends it again to complete the upload.
     for name, value in environ.items():
         if name.startswith("HTTP_X_AMZ_CHECKSUM_"):
             yield name.removeprefix("HTTP_").replace("_", "-"), value
 
 
 def _complete(upload: MotoUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[bytes], str, None]:
-    """Return what FakeMultipart.complete would: the object, its ETag, and no checksum of the whole."""
+    """Return the same as FakeMultipart.complete: the object, its ETag, and None as the checksum of the object."""
     from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
     from moto.settings import S3_UPLOAD_PART_MIN_SIZE
 
@@ -163,7 +166,7 @@ def _complete(upload: MotoUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[
         parts.append(part)
     if not parts:
         raise MalformedXML
-    whole, digest = tempfile.TemporaryFile(), hashlib.md5(usedforsecurity=False)  # noqa: SIM115 - it is to stay open
+    whole, digest = tempfile.TemporaryFile(), hashlib.md5(usedforsecurity=False)  # noqa: SIM115 - it must stay open
     for part in parts:
         _copy(part, whole)
         digest.update(bytes.fromhex(part.etag.strip('"')))
@@ -172,5 +175,5 @@ def _complete(upload: MotoUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[
 
 def _copy(key: MotoObject, target: IO[bytes]) -> None:
     with key.lock:
-        key._value_buffer.seek(0)  # noqa: SLF001 - `value` would read all of it into memory
-        shutil.copyfileobj(key._value_buffer, target, _BLOCK_BYTES)  # noqa: SLF001 - likewise
+        key._value_buffer.seek(0)  # noqa: SLF001 - `value` would read the complete object into memory
+        shutil.copyfileobj(key._value_buffer, target, _BLOCK_BYTES)  # noqa: SLF001 - as above

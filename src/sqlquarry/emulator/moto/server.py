@@ -1,4 +1,4 @@
-"""The server: every request passes the checks of the room `requests` before moto finds its service."""
+"""The HTTP server. Every request passes the checks in `requests` before moto finds its service."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ _CLIENT_TIMEOUT_S = 60.0
 
 @contextmanager
 def serve(port: int, faults: Faults, *, account: str, key: AccessKey) -> Iterator[str]:
-    """Serve moto on loopback until the context ends; gives the URL.
+    """Serve moto on loopback until the context ends, and yield the URL.
 
     Args:
-        port: the port to listen on; 0 takes a free one.
-        faults: what goes wrong on purpose.
-        account: the AWS account that every request belongs to.
-        key: what requests must be signed with; keys that moto's IAM and STS make later are accepted too.
+        port: port to listen on. 0 selects a free port.
+        faults: faults to apply.
+        account: AWS account that every request belongs to.
+        key: key that requests must be signed with. Keys that moto's IAM and STS create later are also accepted.
 
     Raises:
-        EmulatorError: the port is taken.
+        EmulatorError: the port is in use.
     """
     try:
         listener = socket.create_server((HOST, port), backlog=128)
     except OSError as error:
-        raise EmulatorError(f"port {port} of {HOST} is taken ({error}). Use port=0 for a free one.") from error
+        raise EmulatorError(
+            f"cannot listen on port {port} of {HOST} ({error}). Use port=0 to select a free port."
+        ) from error
     with listener, _quiet("werkzeug"):
         server = _make_server(listener, faults, account=account, key=key)
         thread = threading.Thread(
@@ -60,7 +62,7 @@ def serve(port: int, faults: Faults, *, account: str, key: AccessKey) -> Iterato
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Let a logger pass warnings and errors only."""
+    """Limit a logger to warnings and errors."""
     log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.WARNING)
@@ -71,7 +73,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _make_server(listener: socket.socket, faults: Faults, *, account: str, key: AccessKey) -> BaseWSGIServer:
-    """Make moto's server on a socket that listens already, because its own start would hang if the port is taken."""
+    """Create moto's server on a socket that already listens. moto's own start would hang if the port is in use."""
     from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug import serving
 
@@ -89,8 +91,8 @@ def _make_server(listener: socket.socket, faults: Faults, *, account: str, key: 
         "Handler",
         (MotoRequestHandler,),
         {
-            "timeout": _CLIENT_TIMEOUT_S,  # a client that sends half a request is not waited for
-            # For requests that are not HTTP, which http.server answers itself.
+            "timeout": _CLIENT_TIMEOUT_S,  # limits the wait for a client that sends only half a request
+            # http.server itself answers requests that are not HTTP, in this format.
             "error_content_type": "application/xml",
             "error_message_format": "<Error><Code>%(code)d</Code><Message>%(message)s</Message></Error>",
         },

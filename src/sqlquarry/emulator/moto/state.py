@@ -1,4 +1,4 @@
-"""What moto keeps for the whole process: accounts with their roles, access keys and buckets."""
+"""Access to moto's process-global state: accounts with their roles, access keys and buckets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlquarry.emulator.requests.signature import AccessKey
 
 
 def choose_account() -> str:
-    """Choose the account that every request of this process belongs to: a random one, unless moto is told which."""
+    """Return the account that every request of this process belongs to: $MOTO_ACCOUNT_ID, or a random one."""
     return os.environ.get("MOTO_ACCOUNT_ID") or str(secrets.randbelow(9 * 10**11) + 10**11)
 
 
@@ -21,7 +21,7 @@ def reset_moto() -> None:
 
 
 def role_trusts(service: str, arn: str, *, account: str) -> bool:
-    """Return whether an emulated role exists and lets a service ("bedrock.amazonaws.com") assume it."""
+    """Return whether an emulated role exists and allows a service ("bedrock.amazonaws.com") to assume it."""
     from moto.iam.exceptions import NotFoundException
     from moto.iam.models import iam_backends
 
@@ -33,7 +33,7 @@ def role_trusts(service: str, arn: str, *, account: str) -> bool:
 
 
 def made_key(name: str, account: str) -> AccessKey | None:
-    """Return a key that CreateAccessKey or AssumeRole of the emulated services has made; None if there is none."""
+    """Return a key that the emulated CreateAccessKey or AssumeRole has created, or None if the key is unknown."""
     from moto.iam.models import iam_backends
     from moto.sts.models import sts_backends
 
@@ -48,7 +48,7 @@ def made_key(name: str, account: str) -> AccessKey | None:
 
 
 def bucket_region(name: str, account: str) -> str | None:
-    """Return the region of a bucket, or None if there is no bucket of this name."""
+    """Return the region of a bucket, or None if the bucket does not exist."""
     from moto.s3.models import s3_backends
 
     bucket = s3_backends[account]["aws"].buckets.get(name)
@@ -56,7 +56,7 @@ def bucket_region(name: str, account: str) -> str | None:
 
 
 def bucket_owner(name: str) -> str | None:
-    """Return the account that owns a bucket, or None if there is no bucket of this name."""
+    """Return the account that owns a bucket, or None if the bucket does not exist."""
     from moto.s3.models import s3_backends
 
     owner = s3_backends.bucket_accounts.get(name)  # partition and account

@@ -1,6 +1,6 @@
-"""Requests on their way to a service.
+"""The checks that a request passes on its way to a service.
 
-`authentication` checks who sends a request (`signature`) and what it holds (`body`), and `refusals` writes the answer
-if it may not pass. `s3_rules` makes S3's own checks, and `broken_connections` interrupts answers. Then the room `moto`
-calls the operation, whose `parameters` are checked here, whose `errors` are named here and whose lists come in `pages`.
+`authentication` checks the sender (`signature`) and the body (`body`) of a request. `refusals` writes the answer to
+refused requests. `s3_rules` applies S3's own checks, and `broken_connections` interrupts answers. Then
+`sqlquarry.emulator.moto` calls the operation. `parameters`, `errors` and `pages` are helpers of the operations.
 """

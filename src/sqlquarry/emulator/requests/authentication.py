@@ -1,7 +1,7 @@
-"""Authenticate every request before any service sees it: only signed ones pass, and malformed ones get an error.
+"""Authenticate every request before a service sees it. Unsigned and malformed requests are refused.
 
-Whoever may create a training job runs code on this machine. So nothing that a browser sends for a web page may reach
-the emulator, and nothing that another user of the machine sends. It has no pages of its own.
+Anybody who may create a training job can run code on this machine. So requests of web pages in a browser and of other
+users of the machine must not reach the services. The emulator has no web pages of its own.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def authenticate(
     account: str,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> WSGIApplication:
-    """Return `application`, which only authenticated requests reach.
+    """Return a wrapper of `application` that passes on authenticated requests only.
 
     Args:
-        application: answers requests that pass.
-        hosts: the values of Host that are served ("127.0.0.1:5000").
-        find_key: gives the key of a name; None for an unknown one.
-        account: the AWS account in which every request is answered.
-        now: gives the time.
+        application: answers authenticated requests.
+        hosts: accepted values of the Host header ("127.0.0.1:5000").
+        find_key: returns the key with a given ID, or None if the key is unknown.
+        account: AWS account in which every request is answered.
+        now: returns the time.
     """
     served = frozenset(host.lower() for host in hosts)
 
@@ -54,21 +54,21 @@ def authenticate(
             body = _verified_body(environ, signature)
             environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
             if signature.presigned:
-                # moto finds the service of a request by this header; without it, it would guess by path and body.
+                # moto finds the service of a request by this header. Without it, moto would guess from path and body.
                 environ["HTTP_AUTHORIZATION"] = _authorization(signature)
             content = _content(application, answered, body)
         except RequestRefusedError as refusal:
             return answer_refusal(refusal, environ, start_response)
         start_response(answered.status, answered.headers)
         if connection := environ.get("werkzeug.socket"):
-            connection.settimeout(None)  # the client may read as slowly as it likes
+            connection.settimeout(None)  # the client may read slowly
         return content
 
     return respond
 
 
 def _content(application: WSGIApplication, answered: _CapturedAnswer, body: CheckedBody) -> Iterable[bytes]:
-    """Return what the application answers, unless the body turned out to be wrong while it was read."""
+    """Return the application's answer, or raise the refusal if the body proved to be invalid while it was read."""
     try:
         content = answered.content_of(application)
     except (ConnectionError, MemoryError):
@@ -77,13 +77,13 @@ def _content(application: WSGIApplication, answered: _CapturedAnswer, body: Chec
         if body.refusal is None and isinstance(error, OSError) and not isinstance(error, BadGzipFile):
             raise
         raise body.refusal or _unreadable(error) from error
-    if body.refusal:  # a framework has made an answer of its own of the body's error
+    if body.refusal:  # a framework has turned the body's error into an answer of its own
         raise body.refusal
     return content
 
 
 class _CapturedAnswer:
-    """The answer of an application, kept until it is clear that the request was whole."""
+    """The answer of an application, which is held back until the request has proved to be complete."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
@@ -91,15 +91,15 @@ class _CapturedAnswer:
         self.headers: list[tuple[str, str]] = []
 
     def content_of(self, application: WSGIApplication) -> Iterable[bytes]:
-        """Call the application; its status and headers are then here, without those that let pages of a browser in."""
+        """Call the application, store its status and headers without CORS headers, and return its content."""
         content = application(self._environ, self._start)
         types = [value.partition(";")[0] for name, value in self.headers if name.lower() == "content-type"]
         if self.status[:1] != "4" or types != ["text/html"] or self._environ["REQUEST_METHOD"] == "HEAD":
             return content
         text = b"".join(content)
-        getattr(content, "close", lambda: None)()  # as WSGI wants it
+        getattr(content, "close", lambda: None)()  # required by WSGI
         if text and text.lstrip()[:14].lower() != b"<!doctype html":
-            return [text]  # most of moto's own errors are called HTML too
+            return [text]  # moto labels most of its own errors as HTML too
         kind, message = ("denied", "Access Denied") if self.status[:3] == "403" else ("operation", "Unknown operation")
         raise RequestRefusedError(kind, message, status=self.status)
 
@@ -110,26 +110,28 @@ class _CapturedAnswer:
 
 
 def _no_write(_: bytes) -> object:
-    raise NotImplementedError("the application must return its content")
+    raise NotImplementedError("the application must return its content instead of writing it")
 
 
 def _check_sender(environ: WSGIEnvironment, served: frozenset[str]) -> None:
-    """Refuse what a browser sends for a page, and names that somebody else made lead here."""
+    """Refuse requests of web pages, and requests to host names that somebody else has pointed to this machine."""
     if "HTTP_ORIGIN" in environ or any(name.startswith("HTTP_SEC_FETCH_") for name in environ):
-        raise RequestRefusedError("denied", "This emulator does not answer web pages.")
+        raise RequestRefusedError("denied", "This emulator does not answer requests of web pages.")
     if environ.get("HTTP_HOST", "").lower() not in served:
         raise RequestRefusedError(
-            "denied", f"This emulator answers only to {' and '.join(sorted(served))}. Address S3 buckets by path."
+            "denied",
+            f"This emulator accepts only the hosts {' and '.join(sorted(served))}. Use path-style addresses for S3 "
+            "buckets.",
         )
     target = environ["RAW_URI"]
     if not (target.startswith("/") and target.isascii()) or "#" in target:
         raise RequestRefusedError(
-            "malformed", "The request's target must be a path in ASCII, with all else percent-encoded."
+            "malformed", "The request target must be an ASCII path. Percent-encode all other characters."
         )
 
 
 def _verified_body(environ: WSGIEnvironment, signature: Signature) -> CheckedBody:
-    """Verify the signature, and replace the body with one that is checked while it is read."""
+    """Verify the signature, and replace the body by one that is checked while it is read."""
     length = content_length(environ)
     named = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
     sha256 = named if _SHA256.fullmatch(named) else None
@@ -137,7 +139,7 @@ def _verified_body(environ: WSGIEnvironment, signature: Signature) -> CheckedBod
     limit = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES
     if length is not None and length > limit:
         raise RequestRefusedError(
-            "size", f"The body of the request is {length} bytes long, but may have at most {limit}."
+            "size", f"The body of the request has {length} bytes, but at most {limit} bytes are allowed."
         )
     body = CheckedBody(environ["wsgi.input"], length, limit=limit, sha256=sha256)
     if signature.service == "s3":
@@ -145,7 +147,7 @@ def _verified_body(environ: WSGIEnvironment, signature: Signature) -> CheckedBod
             named = named or UNSIGNED_PAYLOAD
         elif not (sha256 or named == UNSIGNED_PAYLOAD or named.startswith("STREAMING-")):
             raise RequestRefusedError(
-                "incomplete", "x-amz-content-sha256 must be a SHA-256, UNSIGNED-PAYLOAD or a STREAMING- word."
+                "incomplete", "x-amz-content-sha256 must be a SHA-256, UNSIGNED-PAYLOAD or a STREAMING-… value."
             )
     if is_upload:
         signature.verify(environ, named)
@@ -172,10 +174,10 @@ def _authorization(signature: Signature) -> str:
 
 
 def _unreadable(error: Exception) -> RequestRefusedError:
-    """Turn an exception of moto, which takes the shape of a request for granted, into an error of the client."""
+    """Turn an exception of moto into an error for the client, because moto does not check the form of requests."""
     if isinstance(error, RequestRefusedError):
         return error
     if isinstance(error, NotImplementedError):
-        return RequestRefusedError("operation", f"This emulator does not know this operation ({error}).")
-    _log.error("a signed request could not be read", exc_info=error)
-    return RequestRefusedError("malformed", f"The request cannot be read ({type(error).__name__}: {error}).")
+        return RequestRefusedError("operation", f"This emulator does not support this operation ({error}).")
+    _log.error("cannot parse a signed request", exc_info=error)
+    return RequestRefusedError("malformed", f"The request cannot be parsed ({type(error).__name__}: {error}).")

@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from _typeshed.wsgi import WSGIEnvironment
 
-MAX_UPLOAD_BYTES = 5 << 30  # of one PutObject or UploadPart ("Amazon S3 multipart upload limits")
-MAX_BODY_BYTES = 25_000_000  # of every other request: the longest `body` of InvokeModel (Bedrock API reference)
+MAX_UPLOAD_BYTES = 5 << 30  # for PutObject and UploadPart ("Amazon S3 multipart upload limits")
+MAX_BODY_BYTES = 25_000_000  # for all other requests: the limit of InvokeModel's `body` (Bedrock API reference)
 
 
 class CheckedBody(io.RawIOBase):
-    """The body of a request, counted and hashed while it is read; the last block of a wrong one is never handed over.
+    """The body of a request, which is counted and hashed while it is read.
+
+    The reader never gets the last block of an invalid body.
 
     Args:
-        source: the rest of the connection.
-        length: its size by Content-Length; None if its end is marked in another way.
-        limit: the most bytes that it may have.
-        sha256: what it must hash to (hex); None if that is not known.
+        source: stream of the connection.
+        length: size by Content-Length. None if the end is marked in another way.
+        limit: maximum size in bytes.
+        sha256: expected SHA-256 (hex). None if it is not known.
     """
 
     def __init__(self, source: IO[bytes], length: int | None, *, limit: int, sha256: str | None = None) -> None:
@@ -35,20 +37,20 @@ class CheckedBody(io.RawIOBase):
         self.refusal: RequestRefusedError | None = None
 
     def read_whole(self) -> bytes:
-        """Return all of it.
+        """Return the complete body.
 
         Raises:
-            RequestRefusedError: it is too long, too short, late, or not what was signed.
+            RequestRefusedError: it is too long or too short, arrives too late, or differs from what was signed.
         """
         try:
             return self.readall() or b""
         except OSError as error:
             raise self.refusal or error from error
 
-    def readable(self) -> bool:  # noqa: D102 - io's own method
+    def readable(self) -> bool:  # noqa: D102 - method of io
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:  # noqa: D102 - io's own method
+    def readinto(self, buffer: WriteableBuffer) -> int:  # noqa: D102 - method of io
         try:
             return self._next(memoryview(buffer).cast("B"))
         except RequestRefusedError as refusal:
@@ -67,7 +69,7 @@ class CheckedBody(io.RawIOBase):
         except OSError as error:
             raise RequestRefusedError("body", f"The body of the request cannot be read: {error}.") from error
         if not block and self._left:
-            raise RequestRefusedError("body", f"The request ends {self._left} bytes before its Content-Length.")
+            raise RequestRefusedError("body", f"The body of the request is {self._left} bytes too short.")
         self._size += len(block)
         if self._size > self._limit:
             raise RequestRefusedError("size", f"The body of the request is longer than {self._limit} bytes.")
@@ -78,14 +80,14 @@ class CheckedBody(io.RawIOBase):
         self._ended = not block or self._left == 0
         if self._ended and self._wanted not in (None, self._digest.hexdigest()):
             raise RequestRefusedError(
-                "payload", "The provided 'x-amz-content-sha256' does not match what was computed."
+                "payload", "The provided 'x-amz-content-sha256' header does not match what was computed."
             )
         buffer[: len(block)] = block
         return len(block)
 
 
 def content_length(environ: WSGIEnvironment) -> int | None:
-    """Return the length of a request's body; None if it is sent in chunks, so that its end is marked in another way.
+    """Return the length of a request's body, or None if the body is sent in chunks that mark its end.
 
     Raises:
         RequestRefusedError: the headers contradict each other, or the length is not a number.
@@ -94,7 +96,7 @@ def content_length(environ: WSGIEnvironment) -> int | None:
     if "HTTP_TRANSFER_ENCODING" in environ:
         if text or environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":
             raise RequestRefusedError(
-                "malformed", "Transfer-Encoding must be chunked, and Content-Length must not be given with it."
+                "malformed", "Transfer-Encoding must be chunked, and Content-Length must not be sent with it."
             )
         return None
     if text and not (text.isascii() and text.isdecimal() and len(text) < 16):

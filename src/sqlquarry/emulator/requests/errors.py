@@ -1,10 +1,10 @@
-"""The errors that emulated operations answer with, and what the protocols of AWS call them."""
+"""The errors with which emulated operations answer, and their codes in the protocols of AWS."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# What S3 calls Bedrock's errors, and with which HTTP status ("Error responses", Amazon S3 API reference).
+# Bedrock's code -> S3's code and HTTP status for the same error ("Error responses", Amazon S3 API reference).
 S3_CODES = {
     "AccessDeniedException": ("AccessDenied", 403),
     "ExpiredTokenException": ("ExpiredToken", 400),
@@ -12,7 +12,7 @@ S3_CODES = {
     "ServiceUnavailableException": ("ServiceUnavailable", 503),
     "ThrottlingException": ("SlowDown", 503),
 }
-# The same of IAM and STS ("Common errors", IAM API reference).
+# The same for IAM and STS ("Common errors", IAM API reference).
 QUERY_CODES = {
     "AccessDeniedException": ("AccessDenied", 403),
     "ExpiredTokenException": ("ExpiredToken", 403),
@@ -20,12 +20,12 @@ QUERY_CODES = {
     "ServiceUnavailableException": ("ServiceUnavailable", 503),
     "ThrottlingException": ("Throttling", 400),
 }
-# Errors that every service may answer with, although none of their models lists them.
+# Statuses of errors that every service may return, although no service model lists them.
 COMMON_STATUSES = {"ExpiredTokenException": 403, "UnrecognizedClientException": 403}
 
 
 class ApiError(Exception):
-    """An error answer of the emulated service; it reaches the client as botocore's exception of that code."""
+    """An error answer of the emulated service. The client gets it as botocore's exception for this code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -34,12 +34,12 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """Return the ValidationException with this message."""
+    """Return a ValidationException with this message."""
     return ApiError("ValidationException", message)
 
 
 def unsupported(names: Iterable[str], where: str = "") -> ApiError:
-    """Return the refusal of parameters that the service may know and this emulator does not, by their names."""
+    """Return an error that lists parameters that this emulator does not support, although the service may."""
     return invalid(
-        f"this emulator does not support {', '.join(names)}{where}. Leave it out here, or ask the service itself"
+        f"this emulator does not support {', '.join(names)}{where}. Leave it out, or test against the real service"
     )

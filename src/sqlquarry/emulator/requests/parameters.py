@@ -1,4 +1,4 @@
-"""The checks of parameters that AWS makes before any operation runs, by botocore's service models."""
+"""Check the parameters of operations by botocore's service models, as AWS does before it runs an operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlquarry.files.metadata import parse_json
 if TYPE_CHECKING:
     from botocore.model import Shape
 
-# Parameters and answers of an operation, in the types of botocore's service model.
+# Parameters and answers of an operation, with the types of botocore's service model.
 Parameters = Mapping[str, object]
 ApiAnswer = dict[str, object]
 
@@ -25,8 +25,8 @@ class BrokenStream:
     """An answer whose event stream ends with an error.
 
     Args:
-        answer: the answer with the events before it.
-        error: the error.
+        answer: answer with the events before the error.
+        error: error at the end of the stream.
     """
 
     answer: ApiAnswer
@@ -34,9 +34,9 @@ class BrokenStream:
 
 
 def check_types(operation: str, parameters: Parameters, *, service: str) -> None:
-    """Check that required members are there and that all have the types of botocore's service model.
+    """Check that required members are present and that all members have the types of botocore's service model.
 
-    botocore does so itself before it sends; other clients may not.
+    botocore checks that itself before it sends a request, but other clients may not.
 
     Raises:
         ApiError: ValidationException that names every wrong member.
@@ -50,9 +50,10 @@ def check_types(operation: str, parameters: Parameters, *, service: str) -> None
 
 
 def json_members(operation: str, body: bytes | str, *, service: str) -> dict[str, object]:
-    """Return the members of an operation as its body holds them: moto ignores unknown ones, and converts types.
+    """Return the members in an operation's body without conversion, because moto drops unknown ones and converts types.
 
-    Members that are null are left out, as the service does. A body that is one member (InvokeModel's) has none.
+    Members that are null are left out, as in the service. The result is empty if the complete body is one member, as in
+    InvokeModel.
 
     Raises:
         ApiError: ValidationException if the body is not a JSON object.
@@ -81,7 +82,7 @@ def validate(operation: str, parameters: Parameters, *, service: str = "bedrock"
     botocore checks only types before it sends (`check_types`).
 
     Raises:
-        ApiError: ValidationException that names every member out of bounds.
+        ApiError: ValidationException that names every member that is out of range.
     """
     shape = _input_shape(service, operation)
     problems = list(_problems(shape, parameters, "")) if shape else []
@@ -94,7 +95,7 @@ def _input_shape(service: str, operation: str) -> Shape | None:
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
 
-    # Not through a session, which would read the user's configuration.
+    # A session would read the user's configuration, so none is used here.
     return ServiceModel(Loader().load_service_model(service, "service-2")).operation_model(operation).input_shape
 
 
@@ -109,7 +110,7 @@ def _problems(shape: Shape, value: object, path: str) -> Iterator[str]:
     limits = shape.metadata
     size = _size(shape, value)
     if size is not None and not limits.get("min", size) <= size <= limits.get("max", size):
-        yield f"{path} = {value!r} must lie between {limits.get('min')} and {limits.get('max')} in size"
+        yield f"the size of {path} = {value!r} must be between {limits.get('min')} and {limits.get('max')}"
     elif "enum" in limits and value not in limits["enum"]:
         yield f"{path} = {value!r} must be one of {limits['enum']}"
     elif "pattern" in limits and not re.fullmatch(_linear(limits["pattern"]), str(value)):
@@ -120,16 +121,20 @@ def _problems(shape: Shape, value: object, path: str) -> Iterator[str]:
 
 
 def _size(shape: Shape, value: object) -> int | None:
-    """Return what a shape's minimum and maximum apply to: a number itself, or the length of a text or list."""
+    """Return the number that a shape's minimum and maximum apply to: an integer's value, or a text's or list's length.
+
+    Return None for other types.
+    """
     if shape.type_name == "integer" and isinstance(value, int):
         return value
     return len(value) if shape.type_name in ("string", "list") and isinstance(value, Sized) else None
 
 
 def _linear(pattern: str) -> str:
-    # Names are "(-*[…-…])*": where the class holds the dash too, this says the same without exponential backtracking.
+    # Names are "(-*[…-…])*". If the class contains the dash too, this replacement matches the same names without
+    # exponential backtracking.
     pattern = re.sub(r"\(-\*(\[[^]]*\\-[^]]*\])", r"(\1", pattern)
-    # Java's classes of letters, spaces and digits, which Python does not have.
+    # Python lacks Java's classes of letters, spaces and digits.
     for java, python in ((r"\p{Alnum}", "a-zA-Z0-9"), (r"\p{L}", r"\w"), (r"\p{Z}", r"\s"), (r"\p{N}", r"\d")):
         pattern = pattern.replace(java, python)
     return pattern

@@ -1,4 +1,4 @@
-"""Errors for requests that reach no service, in the codes and format of the service that they are meant for.
+"""Errors for requests that are refused before they reach a service, in the codes and format of the requested service.
 
 Codes: "Error responses" (Amazon S3 API reference), "Common errors" (API references of IAM and Bedrock).
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class _Codes(NamedTuple):
     status: str
     s3: str
-    query: str  # the query protocol: IAM and STS
+    query: str  # for the query protocol of IAM and STS
     json: str
 
 
@@ -50,12 +50,12 @@ _SCOPE = re.compile(r"Credential=[^/,\s]+/\d+/[^/,\s]*/(?P<service>[^/,\s]+)/aws
 
 
 class RequestRefusedError(Exception):
-    """A request that is answered with an error and reaches no service.
+    """A request is refused before it reaches a service.
 
     Args:
-        kind: a key of the table of codes above.
-        message: what is wrong, for the client.
-        status: the HTTP status; None takes that of the kind.
+        kind: key in the table of codes.
+        message: error message for the client.
+        status: HTTP status. None uses the status of the kind.
     """
 
     def __init__(self, kind: str, message: str, *, status: str | None = None) -> None:
@@ -68,7 +68,7 @@ class RequestRefusedError(Exception):
 def answer_refusal(
     refusal: RequestRefusedError, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer a request with an error, in the protocol of the service that it is meant for."""
+    """Answer a request with an error in the protocol of the requested service."""
     protocol = _protocol(environ)
     code, message = getattr(refusal.codes, protocol), refusal.message
     fields = []

@@ -1,6 +1,7 @@
-"""What S3 checks before moto answers: the faults of its operations, and the region and owner of the bucket.
+"""Checks of S3 requests before moto answers: faults, and the region and owner of the bucket.
 
-Names, codes and redirects: Amazon S3 API reference ("Error responses"). Requests of other services pass unchanged.
+Requests of other services pass unchanged. Source of names, codes and redirects: "Error responses" (Amazon S3 API
+reference).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _SIGNED_FOR = re.compile(r"Credential=[^/,]+/\d+/(?P<region>[^/]+)/s3/")
 _REASONS = {301: "Moved Permanently", 400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error"}
-# Method, what the query must hold, whether there is a key -> operation; the first that fits.
+# Method, required query field, whether there is a key, operation. The first row that matches is used.
 _OPERATIONS = (
     ("PUT", "uploadId", True, "UploadPart"),
     ("POST", "uploadId", True, "CompleteMultipartUpload"),
@@ -48,7 +49,7 @@ class _S3Request(NamedTuple):
     operation: str
     bucket: str
     key: str
-    region: str  # for which it is signed
+    region: str  # the region that the request is signed for
 
 
 def apply_s3_rules(
@@ -57,13 +58,13 @@ def apply_s3_rules(
     bucket_region: Callable[[str], str | None],
     bucket_owner: Callable[[str], str | None],
 ) -> WSGIApplication:
-    """Return `application` behind the rules of S3.
+    """Return a wrapper of `application` that applies S3's rules first.
 
     Args:
-        application: answers every request that passes.
-        faults: what goes wrong.
-        bucket_region: gives the region of a bucket; None if there is no bucket of this name.
-        bucket_owner: gives the account that owns a bucket; None if there is no bucket of this name.
+        application: answers every request that is not refused.
+        faults: faults to apply.
+        bucket_region: returns the region of a bucket, or None if the bucket does not exist.
+        bucket_owner: returns the account that owns a bucket, or None if the bucket does not exist.
     """
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -104,9 +105,9 @@ def _s3_request(environ: WSGIEnvironment) -> _S3Request | None:
 
 
 def _expects_another_owner(environ: WSGIEnvironment, bucket: str, owner: Callable[[str], str | None]) -> bool:
-    """Return whether the owner of the bucket, or of a copy's source, is not the one that the request names."""
+    """Return whether the bucket, or the source of a copy, has another owner than the request expects."""
     source = unquote(environ.get("HTTP_X_AMZ_COPY_SOURCE", "")).lstrip("/").partition("/")[0]
-    query = parse_qs(environ["QUERY_STRING"])  # a presigned URL names it there
+    query = parse_qs(environ["QUERY_STRING"])  # a presigned URL contains the expected owner in its query
     expected = environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER") or "".join(query.get("x-amz-expected-bucket-owner", []))
     named = ((bucket, expected), (source, environ.get("HTTP_X_AMZ_SOURCE_EXPECTED_BUCKET_OWNER")))
     return any(wanted and owner(name) not in (None, wanted) for name, wanted in named)
@@ -142,7 +143,9 @@ def _error(
     status: int,
     headers: Iterable[tuple[str, str]] = (),
 ) -> Iterable[bytes]:
-    discard(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0))  # else the client hears RST, not the answer
+    discard(
+        environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
+    )  # otherwise the client gets RST instead of the answer
     body = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>".encode()
     fields = [("Content-Type", "application/xml"), ("Content-Length", str(len(body))), *headers]
     start_response(f"{status} {_REASONS.get(status, 'Error')}", fields)

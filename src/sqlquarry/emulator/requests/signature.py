@@ -1,8 +1,8 @@
-"""Verification of signatures: Version 4, and Version 2 in S3's presigned URLs.
+"""Verify signatures of Version 4, and of Version 2 in presigned URLs of S3.
 
-Sources: "AWS Signature Version 4 for API requests" (IAM user guide); "Authenticating Requests (AWS Signature Version
-4)" and "Signing and authenticating REST requests" (Amazon S3). botocore presigns for S3 by Version 2 unless told
-otherwise. The canonical forms are computed by botocore's own signers.
+botocore's signers compute the canonical forms. By default, botocore presigns URLs for S3 with Version 2.
+Sources: "AWS Signature Version 4 for API requests" (IAM user guide), "Authenticating Requests (AWS Signature Version
+4)" and "Signing and authenticating REST requests" (Amazon S3).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 MAX_SKEW = timedelta(minutes=15)
-_MAX_EXPIRES_S = 7 * 24 * 3600  # of a presigned URL
+_MAX_EXPIRES_S = 7 * 24 * 3600  # for presigned URLs
 _MAX_QUERY_FIELDS = 1000
-# What Version 2 leaves unsigned: these only choose what a list shows. Others would name another operation.
+# Version 2 leaves these fields unsigned. They only filter lists, but other fields would change the operation.
 _UNSIGNED_FIELDS = {"AWSAccessKeyId", "Signature", "Expires", "x-id", "list-type", "prefix", "delimiter", "marker"}
 _UNSIGNED_FIELDS |= {"key-marker", "max-keys", "encoding-type", "continuation-token", "start-after", "fetch-owner"}
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -42,12 +42,12 @@ _TIMESTAMP = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """A key that requests are signed with; only its `id` may be shown.
+    """A key for signing requests. Only its `id` may be shown.
 
     Args:
-        id: names the key.
-        secret: signs.
-        token: of temporary credentials.
+        id: ID of the key.
+        secret: secret that signs requests.
+        token: session token of temporary credentials.
     """
 
     id: str
@@ -56,22 +56,22 @@ class AccessKey:
 
     @classmethod
     def random(cls) -> AccessKey:
-        """Make a key that nobody can guess: 80 random bits in its name, 256 in its secret."""
+        """Create a random key with 80 random bits in its ID and 256 in its secret."""
         return cls("AKIA" + base64.b32encode(secrets.token_bytes(10)).decode(), secrets.token_urlsafe(32))
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a request says about its own signature, and the key that it names.
+    """The signature of a request and the data needed to verify it.
 
     Args:
-        key: the key.
-        service: for which it is signed.
-        region: for which it is signed.
-        timestamp: when it was signed ("20261130T101112Z"); of Version 2, when it expires, in seconds of Unix time.
-        headers: names of the signed headers, in lower case.
-        value: the signature itself.
-        presigned: whether it is in the URL, so the payload may be anything.
+        key: key that the request names.
+        service: service that the request is signed for.
+        region: region that the request is signed for.
+        timestamp: time of signing ("20261130T101112Z"), or for Version 2 the time of expiry in Unix seconds.
+        headers: names of the signed headers in lower case.
+        value: signature itself.
+        presigned: whether the signature is in the URL. Then the payload is not signed.
         version: 4 or 2.
     """
 
@@ -85,32 +85,33 @@ class Signature:
     version: int = 4
 
     def verify(self, environ: WSGIEnvironment, payload_hash: str) -> None:
-        """Check the signature against the request.
+        """Check that the signature matches the request.
 
         Args:
-            environ: the request.
-            payload_hash: what its canonical form says of the body: a SHA-256 (hex), or S3's word for none.
+            environ: WSGI environment of the request.
+            payload_hash: hash of the body in the canonical form: a SHA-256 (hex), or S3's placeholder for no hash.
 
         Raises:
-            RequestRefusedError: another request was signed, or with another secret.
+            RequestRefusedError: another request was signed, or another secret was used.
         """
         expected = _version_2(self, environ) if self.version == 2 else _version_4(self, environ, payload_hash)
         if not hmac.compare_digest(expected.encode(), self.value.encode()):
             raise RequestRefusedError(
-                "signature", "The signature of the request does not match. Check the secret access key and the method."
+                "signature",
+                "The signature does not match the request. Check the secret access key and the signing method.",
             )
 
 
 def read_signature(environ: WSGIEnvironment, find_key: Callable[[str], AccessKey | None], now: datetime) -> Signature:
-    """Read the signature of a request from its Authorization header or its query; `verify` is the next step.
+    """Parse the signature of a request from its Authorization header or its query, without verifying it.
 
     Raises:
-        RequestRefusedError: there is none, it is incomplete, its key or token is unknown, or its time is over.
+        RequestRefusedError: the signature is missing, incomplete or expired, or its key or token is unknown.
     """
     header = environ.get("HTTP_AUTHORIZATION")
     query = _query(environ)
     if header and any(name in query for name in ("X-Amz-Signature", "Signature")):
-        raise RequestRefusedError("incomplete", "Only one of Authorization header and signed query may be given.")
+        raise RequestRefusedError("incomplete", "Use either an Authorization header or a signed query, not both.")
     if header:
         signature = _from_header(environ, header, find_key, now)
     elif "X-Amz-Signature" in query:
@@ -120,14 +121,14 @@ def read_signature(environ: WSGIEnvironment, find_key: Callable[[str], AccessKey
     else:
         raise RequestRefusedError(
             "unsigned",
-            "The request is not signed. Sign it with the access key that this emulator made when it started.",
+            "The request is not signed. Sign it with the access key that this emulator created at its start.",
         )
     if "host" not in signature.headers:
         raise RequestRefusedError("incomplete", "SignedHeaders must include host.")
     signed = {_environ_name(name) for name in signature.headers}
     for name in environ:
         if name.startswith("HTTP_X_AMZ_") and name not in signed:
-            raise RequestRefusedError("incomplete", "There were x-amz-* headers in the request that are not signed.")
+            raise RequestRefusedError("incomplete", "The request has x-amz-* headers that are not signed.")
     return signature
 
 
@@ -137,7 +138,7 @@ def _from_header(
     parts = _AUTHORIZATION.fullmatch(header)
     if parts is None:
         raise RequestRefusedError(
-            "incomplete", f"The Authorization header must be {_ALGORITHM} with a whole credential scope."
+            "incomplete", f"The Authorization header must be {_ALGORITHM} with a complete credential scope."
         )
     timestamp = environ.get("HTTP_X_AMZ_DATE") or _basic_format(environ.get("HTTP_DATE", ""))
     if abs(_time(timestamp) - now) > MAX_SKEW:
@@ -155,7 +156,9 @@ def _from_query(query: dict[str, str], find_key: Callable[[str], AccessKey | Non
         or not (expires.isascii() and expires.isdecimal() and len(expires) <= 6 and int(expires) <= _MAX_EXPIRES_S)
     ):
         raise RequestRefusedError(
-            "incomplete", "The query must hold X-Amz-Algorithm, -Credential, -Date, -Expires, -SignedHeaders."
+            "incomplete",
+            "The query must contain X-Amz-Algorithm, X-Amz-Credential, X-Amz-Date, X-Amz-Expires and "
+            "X-Amz-SignedHeaders.",
         )
     timestamp = query.get("X-Amz-Date", "")
     signed_at = _time(timestamp)
@@ -169,14 +172,14 @@ def _from_query_version_2(
 ) -> Signature:
     expires = query.get("Expires", "")
     if not (expires.isascii() and expires.isdecimal() and len(expires) <= 12):
-        raise RequestRefusedError("incomplete", "The query must hold AWSAccessKeyId, Signature and Expires.")
+        raise RequestRefusedError("incomplete", "The query must contain AWSAccessKeyId, Signature and Expires.")
     if int(expires) < now.timestamp():
         raise RequestRefusedError("expired", "Request has expired")
     from botocore.auth import HmacV1Auth
 
     unsigned = {name for name in query if not _is_header_of_version_2(name.lower())}
     if unsigned - _UNSIGNED_FIELDS - set(HmacV1Auth.QSAOfInterest):
-        raise RequestRefusedError("incomplete", "The query holds fields that a signature of Version 2 does not cover.")
+        raise RequestRefusedError("incomplete", "The query has fields that a signature of Version 2 does not cover.")
     key = _key(query.get("AWSAccessKeyId", ""), find_key, query.get("x-amz-security-token"))
     return Signature(key, "s3", "us-east-1", expires, (), query["Signature"], presigned=True, version=2)
 
@@ -190,7 +193,7 @@ def _signature(
     presigned: bool = False,
 ) -> Signature:
     if parts["date"] != timestamp[:8]:
-        raise RequestRefusedError("incomplete", "The date of the credential scope is not that of the request.")
+        raise RequestRefusedError("incomplete", "The credential scope and the request have different dates.")
     key = _key(parts["key"], find_key, token)
     headers = tuple(parts["headers"].split(";"))
     return Signature(
@@ -202,10 +205,10 @@ def _key(name: str, find_key: Callable[[str], AccessKey | None], token: str | No
     key = find_key(name)
     if key is None:
         raise RequestRefusedError(
-            "key", "The access key of the request is not known. This emulator makes a new one each time it starts."
+            "key", "The access key of the request is unknown. This emulator creates a new key each time it starts."
         )
     if not hmac.compare_digest((key.token or "").encode(), (token or "").encode()):
-        raise RequestRefusedError("token", "The security token of the request is not that of its access key.")
+        raise RequestRefusedError("token", "The security token of the request does not belong to its access key.")
     return key
 
 
@@ -219,14 +222,14 @@ def _version_4(signature: Signature, environ: WSGIEnvironment, payload_hash: str
     kept = "&".join(pair for pair in query.split("&") if not pair.startswith("X-Amz-Signature="))
     headers = HTTPHeaders()
     for name in signature.headers:
-        # WSGI decodes every byte as a character; SDKs sign UTF-8.
+        # WSGI decodes headers as Latin-1, but SDKs sign UTF-8.
         headers[name] = (
             str(environ.get(_environ_name(name), "")).encode("latin-1", "replace").decode("utf-8", "replace")
         )
     signer: Any = (S3SigV4Auth if signature.service == "s3" else SigV4Auth)(
         Credentials(signature.key.id, signature.key.secret), signature.service, signature.region
     )
-    # Those that the client signed; botocore itself would leave some of them out.
+    # Use exactly the headers that the client signed. botocore itself would leave some of them out.
     signer.headers_to_sign = lambda _: headers
     request = AWSRequest(
         method=environ["REQUEST_METHOD"],
@@ -242,7 +245,7 @@ def _version_2(signature: Signature, environ: WSGIEnvironment) -> str:
     from botocore.compat import HTTPHeaders
     from botocore.credentials import Credentials
 
-    # botocore moves headers into the URL; those that a client sends too are the ones that count.
+    # botocore moves headers into the URL. If the client also sends a header, the sent value is used.
     fields = {name.lower(): value for name, value in _query(environ).items()}
     fields |= {
         name.removeprefix("HTTP_").replace("_", "-").lower(): value
@@ -254,12 +257,12 @@ def _version_2(signature: Signature, environ: WSGIEnvironment) -> str:
         if _is_header_of_version_2(name):
             headers[name] = value
     signer: Any = HmacV1QueryAuth(Credentials(signature.key.id, signature.key.secret))
-    signer._get_date = lambda: signature.timestamp  # noqa: SLF001 - the time of expiry, which it would set to now
+    signer._get_date = lambda: signature.timestamp  # noqa: SLF001 - the signer would use the current time instead of the time of expiry
     return str(signer.get_signature(environ["REQUEST_METHOD"], urlsplit(environ["RAW_URI"]), headers))
 
 
 def _is_header_of_version_2(name: str) -> bool:
-    """Return whether a header of this name, in lower case, is signed; botocore may have moved it into the query."""
+    """Return whether a header with this name (in lower case) is signed. botocore may have moved it into the query."""
     return name.startswith("x-amz-") or name in ("content-type", "content-md5")
 
 
@@ -267,10 +270,10 @@ def _query(environ: WSGIEnvironment) -> dict[str, str]:
     try:
         pairs = parse_qsl(environ["QUERY_STRING"], keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
     except ValueError as error:
-        raise RequestRefusedError("malformed", f"The query holds more than {_MAX_QUERY_FIELDS} fields.") from error
+        raise RequestRefusedError("malformed", f"The query has more than {_MAX_QUERY_FIELDS} fields.") from error
     signing = [name for name, _ in pairs if name.startswith("X-Amz-") or name in ("AWSAccessKeyId", "Signature")]
     if len(signing) > len(set(signing)):
-        raise RequestRefusedError("incomplete", "A field of the query that belongs to its signature is repeated.")
+        raise RequestRefusedError("incomplete", "The query repeats a field of its signature.")
     return dict(pairs)
 
 
@@ -284,12 +287,12 @@ def _time(timestamp: str) -> datetime:
         return datetime.strptime(timestamp, _TIMESTAMP).replace(tzinfo=UTC)
     except ValueError as error:
         raise RequestRefusedError(
-            "incomplete", "The request must hold its time as X-Amz-Date, in the form 20261130T101112Z."
+            "incomplete", "The request must contain its time as X-Amz-Date in the form 20261130T101112Z."
         ) from error
 
 
 def _basic_format(date: str) -> str:
-    """Return the header Date, which may replace X-Amz-Date, in the form of that one."""
+    """Convert a Date header, which may replace X-Amz-Date, to the form of X-Amz-Date."""
     from email.utils import parsedate_to_datetime
 
     try:

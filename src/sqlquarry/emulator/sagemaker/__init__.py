@@ -1,5 +1,5 @@
-"""SageMaker: run training jobs on this machine.
+"""The emulated SageMaker, which runs training jobs on this machine.
 
-`operations` answers requests, of which `request_checks` refuses some. `job_run` takes a job through its stages, which
-`job_record` shows: each instance is a `container`, and `s3_files` and `checkpoint_sync` move its files.
+`operations` answers requests, and `request_checks` refuses invalid ones. `job_run` runs a job through its stages, which
+`job_record` stores. Each instance is a `container`. `s3_files` and `checkpoint_sync` copy its files.
 """

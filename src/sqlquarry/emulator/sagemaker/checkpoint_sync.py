@@ -1,4 +1,4 @@
-"""Keep the checkpoints of a training job on S3.
+"""Copy the checkpoints of a training job to S3 while it runs.
 
 Source: "Use checkpoints in Amazon SageMaker AI" (SageMaker developer guide).
 """
@@ -15,13 +15,13 @@ from sqlquarry.emulator.sagemaker.s3_files import S3Files, files_below
 
 
 class CheckpointSync:
-    """Copies a checkpoint directory to S3 while it changes; nothing on S3 is ever deleted.
+    """Copies a checkpoint directory to S3 while it changes, and deletes nothing on S3.
 
     Args:
-        files: S3.
-        directory: the local directory.
-        uri: the prefix on S3.
-        interval_s: how long to wait between two looks at the directory.
+        files: access to S3.
+        directory: local directory.
+        uri: prefix on S3.
+        interval_s: minimum number of seconds between two scans of the directory.
     """
 
     def __init__(self, files: S3Files, directory: Path, uri: str, *, interval_s: float = 1.0) -> None:
@@ -30,7 +30,7 @@ class CheckpointSync:
         self._due = 0.0
 
     def restore(self) -> None:
-        """Copy what is on S3 into the directory."""
+        """Copy the files on S3 into the directory."""
         self._files.download(self._uri, self._directory)
         self._copied = self._seen()
 
@@ -48,7 +48,7 @@ class CheckpointSync:
                 try:
                     self._files.upload(self._directory, self._uri, [name])
                 except (OSError, BotoCoreError):
-                    # The job may move or remove a file at any moment of a copy, and botocore says so in its own terms.
+                    # The job may move or remove a file while it is copied. botocore has its own errors for that.
                     if (self._directory / name).exists():
                         raise
                 self._copied[name] = state

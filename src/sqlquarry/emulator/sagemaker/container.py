@@ -1,7 +1,7 @@
-"""Run one instance of a training job: `/opt/ml` in a directory, and the entry point as a process of this interpreter.
+"""Run one instance of a training job, with `/opt/ml` in a directory and the entry point as a Python process.
 
-Layout, files and signals: "How Amazon SageMaker AI Runs Your Training Image" and "How Amazon SageMaker AI Provides
-Training Information" (developer guide); SM_* variables: ENVIRONMENT_VARIABLES.md of the SageMaker Training Toolkit.
+Sources: "How Amazon SageMaker AI Runs Your Training Image" and "How Amazon SageMaker AI Provides Training Information"
+(developer guide) for layout, files and signals, ENVIRONMENT_VARIABLES.md of the SageMaker Training Toolkit for SM_*.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 ROOT = "/opt/ml"
 ROOT_VARIABLE = "SQLQUARRY_ML_ROOT"
-PROGRAM = re.compile(r"(.*/)?python(3(\.\d+)?)?")  # an image's other programs are not here
+PROGRAM = re.compile(r"(.*/)?python(3(\.\d+)?)?")  # there is no image, so other programs are not available
 _NETWORK = "lo"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-# PR_SET_PDEATHSIG: the entry point gets SIGTERM where this process is killed and can end nothing any more.
-_TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+# PR_SET_PDEATHSIG (1): the kernel sends SIGTERM to the entry point if this process is killed and cannot do it itself.
+_DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the instances of one job share.
+    """The data that the instances of one job share.
 
     Args:
-        arn: the job's ARN.
-        parameters: of CreateTrainingJob.
-        hosts: the instances' names, which resolve.
-        port: a free port for the first of them.
-        aws: environment variables that lead AWS clients to the emulator.
+        arn: ARN of the job.
+        parameters: parameters of CreateTrainingJob.
+        hosts: host names of the instances, which can be resolved.
+        port: free port for the first instance.
+        aws: environment variables that make AWS clients use the emulator.
     """
 
     arn: str
@@ -53,12 +53,12 @@ class Cluster:
 
 
 class Container:
-    """One instance.
+    """One instance of a training job.
 
     Args:
-        cluster: the job's.
-        rank: the instance's place among its hosts.
-        directory: becomes its file system; nothing of it is written elsewhere.
+        cluster: data of the job's cluster.
+        rank: index of the instance in the cluster's hosts.
+        directory: directory for the instance's file system. All its files are below it.
     """
 
     def __init__(self, cluster: Cluster, rank: int, directory: Path) -> None:
@@ -74,21 +74,21 @@ class Container:
             (self.root / "input/config" / f"{name}.json").write_text(json.dumps(content))
 
     def channel(self, name: str) -> Path:
-        """Return the directory of a channel's files."""
+        """Return the directory with a channel's files."""
         return self.root / "input/data" / name
 
     def local(self, path: str) -> str:
-        """Return a text of the request, with this instance's own `/opt/ml`."""
+        """Replace `/opt/ml` in a text of the request by this instance's own directory."""
         return path.replace(ROOT, str(self.root))
 
     def start(self) -> None:
-        """Start the entry point, with its output in a file."""
+        """Start the entry point and write its output to a file."""
         algorithm = self._cluster.parameters["AlgorithmSpecification"]
         arguments = [*algorithm["ContainerEntrypoint"][1:], *algorithm.get("ContainerArguments", [])]
-        tie = [sys.executable, "-ISc", _TIED] if sys.platform == "linux" else []
+        prefix = [sys.executable, "-ISc", _DIE_WITH_PARENT] if sys.platform == "linux" else []
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - what the request names, on this interpreter
-                [*tie, sys.executable, *map(self.local, arguments)],
+            self._process = subprocess.Popen(  # noqa: S603 - arguments of the request for this interpreter
+                [*prefix, sys.executable, *map(self.local, arguments)],
                 cwd=self.root,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -99,40 +99,43 @@ class Container:
 
     @property
     def exit_status(self) -> int | None:
-        """The exit status of the entry point, as a shell gives it (143 after SIGTERM); None while it runs."""
+        """The exit status of the entry point as in a shell (143 after SIGTERM), or None while it runs."""
         code = self._process.poll() if self._process else None
         return 128 - code if code is not None and code < 0 else code
 
     @property
     def failure(self) -> str:
-        """What the entry point wrote of its failure."""
+        """The failure message that the entry point has written, or "" if there is none."""
         with suppress(OSError):
             return (self.root / "output/failure").read_text(errors="replace").strip()
         return ""
 
     def new_lines(self) -> list[str]:
-        """Return what was written to the log since the last call, in whole lines; after the end, all of it."""
-        ended = self.exit_status is not None  # before reading: what is written later would be lost else
+        """Return the complete lines that were written to the log since the last call.
+
+        After the process has ended, an incomplete last line is included.
+        """
+        ended = self.exit_status is not None  # must come before reading, so that no later output is lost
         with suppress(FileNotFoundError), self._log.open("rb") as log:
             log.seek(self._log_end)
             text = log.read()
-            whole = len(text) if ended else text.rfind(b"\n") + 1
-            self._log_end += whole
-            lines = text[:whole].decode(errors="replace").split("\n")
+            size = len(text) if ended else text.rfind(b"\n") + 1
+            self._log_end += size
+            lines = text[:size].decode(errors="replace").split("\n")
             return [line.rstrip("\r") for line in lines if line.strip()]
         return []
 
     def terminate(self) -> None:
-        """Send SIGTERM as `docker stop` does: to the entry point alone."""
+        """Send SIGTERM to the entry point only, as `docker stop` does."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End every process of this instance, also those that made sessions of their own (torchrun's workers do)."""
+        """Kill every process of this instance, including those in their own sessions, such as torchrun's workers."""
         if self._process is None:
             return
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # without /proc, this is all that can be done
+            os.killpg(self._process.pid, signal.SIGKILL)  # without /proc, this is all that is possible
             self._process.wait()
         while found := _processes_marked(f"{ROOT_VARIABLE}={self.root}".encode()):
             for pid in found:
@@ -169,7 +172,7 @@ class Container:
         }
 
     def _environment(self) -> dict[str, str]:
-        """Return the whole environment; no secret, setting or path of this process's own environment goes in."""
+        """Return the complete environment. It contains no secrets, settings or paths of this process's environment."""
         parameters, hosts = self._cluster.parameters, self._cluster.hosts
         channels = [channel["ChannelName"] for channel in parameters.get("InputDataConfig", [])]
         hyperparameters = parameters.get("HyperParameters", {})
@@ -201,10 +204,10 @@ class Container:
                 "TMPDIR": str(self._directory / "tmp"),
                 "HF_HOME": str(self._directory / "home/huggingface"),
                 "LANG": "C.UTF-8",
-                "PYTHONUNBUFFERED": "1",  # a log that shows lines when they are printed
+                "PYTHONUNBUFFERED": "1",  # so that the log shows lines as soon as they are printed
                 "CUDA_VISIBLE_DEVICES": "",
                 "GLOO_SOCKET_IFNAME": _NETWORK,
-                # From the host: how much of its processors it lets a process take, and how threads wait for each other.
+                # Taken from the host: the number of threads per process, and how threads wait for each other.
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")
                 or str(max(1, (os.cpu_count() or 1) // len(hosts))),
                 WAIT_POLICY: os.environ.get(WAIT_POLICY, "passive"),
@@ -214,10 +217,10 @@ class Container:
 
 
 def _processes_marked(mark: bytes) -> Sequence[int]:
-    """Return processes whose environment at their start held `mark`, whatever their session or parent is now."""
+    """Return the processes that were started with `mark` in their environment, in any session and under any parent."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has ended, or is another user's
+        with suppress(OSError):  # the process has ended, or belongs to another user
             if mark in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
     return found

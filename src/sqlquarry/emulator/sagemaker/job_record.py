@@ -1,4 +1,4 @@
-"""One training job, as DescribeTrainingJob and ListTrainingJobs show it."""
+"""The state of one training job, as DescribeTrainingJob and ListTrainingJobs show it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TrainingJobSummaryTypeDef,
     )
 
-# Secondary status -> the status it belongs to, and the words that come with it, as SDKs print them.
+# Secondary status -> its primary status, and the message that SDKs print for it.
 _STATUSES: Mapping[SecondaryStatusType, tuple[TrainingJobStatusType, str]] = {
     "Starting": ("InProgress", "Preparing the instances for training"),
     "Downloading": ("InProgress", "Downloading input data"),
@@ -34,19 +34,20 @@ _STATUSES: Mapping[SecondaryStatusType, tuple[TrainingJobStatusType, str]] = {
     "MaxWaitTimeExceeded": ("Stopped", "Training job wait time exceeded MaxWaitTimeInSeconds provided"),
 }
 ENDED = ("Completed", "Failed", "Stopped")
-# Of the time that a spot job ran: the service bills what the market asks, which saves "up to 90 %"; this share is ours.
+# Share of a spot job's run time that is billed. The service bills the market price, which saves "up to 90 %". The value
+# is this emulator's choice.
 _SPOT_SHARE = 0.3
-_MAX_REASON = 1024  # characters (the shape FailureReason)
+_MAX_REASON = 1024  # characters (shape FailureReason)
 
 
 @dataclass(slots=True)
 class TrainingJobRecord:
-    """A training job: what was asked for, and how far it is.
+    """The request and the progress of a training job.
 
     Args:
-        arn: its ARN.
-        parameters: of CreateTrainingJob.
-        created: when it was created, by the emulator's clock.
+        arn: ARN of the job.
+        parameters: parameters of CreateTrainingJob.
+        created: time of creation, by the emulator's clock.
     """
 
     arn: str
@@ -54,7 +55,7 @@ class TrainingJobRecord:
     created: datetime
     stop_requested: bool = False
     failure: str | None = None
-    trained_s: float = 0.0  # on instances, interrupted runs included
+    trained_s: float = 0.0  # time on instances, including interrupted runs
     started: datetime | None = None
     ended: datetime | None = None
     _transitions: list[SecondaryStatusTransitionTypeDef] = field(default_factory=list)
@@ -62,36 +63,36 @@ class TrainingJobRecord:
 
     @property
     def name(self) -> str:
-        """The name that the request gave."""
+        """The job's name in the request."""
         return self.parameters["TrainingJobName"]
 
     @property
     def status(self) -> TrainingJobStatusType:
-        """InProgress, Stopping, Completed, Failed or Stopped."""
+        """The status (InProgress, Stopping, Completed, Failed or Stopped)."""
         return _STATUSES[self.secondary_status][0]
 
     @property
     def secondary_status(self) -> SecondaryStatusType:
-        """The stage that it is in."""
+        """The current stage."""
         return self._transitions[-1]["Status"]
 
     @property
     def is_spot(self) -> bool:
-        """Whether its instances may be taken away."""
+        """Whether the job uses spot instances, which may be interrupted."""
         return bool(self.parameters.get("EnableManagedSpotTraining"))
 
     @property
     def output_uri(self) -> str:
-        """The prefix of all that the job writes, without a slash at its end."""
+        """The prefix of all outputs of the job, without a trailing slash."""
         return f"{self.parameters['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output"
 
     @property
     def is_compressed(self) -> bool:
-        """Whether outputs become archives."""
+        """Whether outputs are packed into archives."""
         return self.parameters["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
 
     def enter(self, secondary_status: SecondaryStatusType, now: datetime, *, failure: str | None = None) -> None:
-        """Begin a stage; `failure` says why the job is Failed."""
+        """Begin a stage. `failure` is the reason if the job has failed."""
         with self._lock:
             if self._transitions:
                 self._transitions[-1]["EndTime"] = now

@@ -1,7 +1,7 @@
 """Run one training job, from the start of its instances to its end.
 
-Stages and endings: DescribeTrainingJob ("SecondaryStatus"), "Managed Spot Training Lifecycle" (developer guide);
-StopTrainingJob, whose SIGTERM delays the end by 120 seconds.
+Sources: DescribeTrainingJob ("SecondaryStatus") and "Managed Spot Training Lifecycle" (developer guide) for stages and
+endings, StopTrainingJob for the 120 seconds between SIGTERM and the end.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 
 GRACE_S = 120.0
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-_TICK_S = 0.05  # of real time, between two looks at the processes
-_LOG_BATCH = 1000  # events; CloudWatch takes ten thousand
+_TICK_S = 0.05  # real time between two checks of the processes
+_LOG_BATCH = 1000  # events per request (CloudWatch accepts 10,000)
 _STEP = re.compile(r"\bstep\W{0,4}(\d+)", re.IGNORECASE)
 
 
 class ClosedError(Exception):
-    """The emulator closes, so nobody will ask for the job any more."""
+    """The emulator is closing, so the job's result is no longer needed."""
 
 
 class JobFailedError(Exception):
-    """The job ends Failed; the message is its FailureReason."""
+    """The job ends Failed. The message is its FailureReason."""
 
 
 class TrainingJobRun:
-    """Runs one job, and records each stage in it.
+    """Runs one job and records its stages.
 
     Args:
-        job: what to run.
-        directory: a new one, for the instances' file systems.
-        session: a boto3 session of this emulator.
-        aws: environment variables that lead AWS clients to the emulator.
-        faults: what goes wrong on purpose.
-        clock: returns the time in seconds, by which limits are measured.
-        now: returns the emulator's date.
-        closing: is set when the emulator closes.
+        job: job to run.
+        directory: new directory for the file systems of the instances.
+        session: boto3 session of this emulator.
+        aws: environment variables that make AWS clients use the emulator.
+        faults: faults to apply.
+        clock: returns the time in seconds. Limits are measured by it.
+        now: returns the emulator's date and time.
+        closing: set when the emulator closes.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class TrainingJobRun:
         limits = job.parameters["StoppingCondition"]
         self._max_runtime_s = limits.get("MaxRuntimeInSeconds", math.inf)
         self._max_wait_s = limits.get("MaxWaitTimeInSeconds", math.inf)
-        self._ending: SecondaryStatusType | None = None  # what the job is being stopped for
-        self._interruption: SpotInterruption | None = None  # what took the instances of this attempt away
-        self._kill_at = math.inf  # when processes that were told to end are killed
-        self._failed: list[Container] = []  # those that failed by themselves; the others are told to end
+        self._ending: SecondaryStatusType | None = None  # why the job is being stopped
+        self._interruption: SpotInterruption | None = None  # the fault that ended the current attempt
+        self._kill_at = math.inf  # when processes that got SIGTERM are killed
+        self._failed: list[Container] = []  # instances that failed by themselves, so that the others were stopped
 
     def run(self) -> None:
-        """Run until the job has ended, or the emulator closes."""
+        """Run the job until it has ended or the emulator closes."""
         try:
             while self._attempt():
                 pass
@@ -93,17 +93,17 @@ class TrainingJobRun:
             pass
         except JobFailedError as error:
             self._job.enter("Failed", self._now(), failure=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job must end
+        except Exception as error:  # noqa: BLE001 - the job must end after any error
             reason = f"InternalServerError: {type(error).__name__}: {error}"
             self._job.enter("Failed", self._now(), failure=reason)
         finally:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _attempt(self) -> bool:
-        """Run on new instances until the end; return whether they were taken away before it."""
+        """Run the job on new instances. Return True if it was interrupted and must start again."""
         if fault := self._faults.take(TrainingFails):
             raise JobFailedError(fault.message)
-        with _reserved_port() as port:
+        with reserved_port() as port:
             return self._attempt_on(port)
 
     def _attempt_on(self, port: int) -> bool:
@@ -151,7 +151,7 @@ class TrainingJobRun:
         return syncs
 
     def _watch(self, containers: Sequence[Container], syncs: Sequence[CheckpointSync]) -> None:
-        """Run every entry point until it has ended."""
+        """Run every entry point until all have ended."""
         fault = self._faults.take(SpotInterruption) if self._job.is_spot else None
         self._interruption, self._kill_at = None, math.inf
         began = self._clock()
@@ -177,7 +177,7 @@ class TrainingJobRun:
             time.sleep(_TICK_S)
 
     def _terminate_if_due(self, running: Sequence[Container], fault: SpotInterruption | None, began: float) -> None:
-        """Tell what runs to end if the job must stop, its instances are taken away, or another process failed."""
+        """Send SIGTERM to running instances if the job must stop, is interrupted, or another instance has failed."""
         self._ending = self._ending or self._limit(began)
         if self._ending:
             self._job.enter("Stopping", self._now())
@@ -189,7 +189,7 @@ class TrainingJobRun:
                 container.terminate()
 
     def _limit(self, began: float) -> SecondaryStatusType | None:
-        """Return the limit or request that ends the job now; None if it may continue."""
+        """Return the status of the limit or request that ends the job now, or None if the job may continue."""
         now = self._clock()
         if self._job.stop_requested:
             return "Stopped"
@@ -205,7 +205,7 @@ class TrainingJobRun:
         return self._clock() - began >= (fault.after_s or 0.0)
 
     def _wait_for_capacity(self, seconds: float) -> bool:
-        """Wait for new instances; return whether they come before the job has to end."""
+        """Wait for new instances, and return whether they become available before the job must end."""
         self._job.enter("Starting", self._now())
         until = self._clock() + seconds
         while True:
@@ -236,10 +236,12 @@ class TrainingJobRun:
         else:
             self._job.enter("Completed", self._now())
 
-    def _require(self, *rights: str) -> None:
+    def _require(self, *actions: str) -> None:
         role = self._job.parameters["RoleArn"]
-        if denied := [right for right in rights if self._faults.denies(right)]:
-            raise JobFailedError(f"ClientError: AccessDenied (403): the role {role} is not allowed {denied[0]}")
+        if denied := [action for action in actions if self._faults.denies(action)]:
+            raise JobFailedError(
+                f"ClientError: AccessDenied (403): the role {role} is not allowed to perform {denied[0]}"
+            )
 
     def _upload(self, roots: Sequence[Path]) -> None:
         uri = self._job.output_uri
@@ -259,7 +261,7 @@ class TrainingJobRun:
     def _relay(self, container: Container, stream: str) -> None:
         lines = container.new_lines()
         for start in range(0, len(lines), _LOG_BATCH):
-            # By the real clock: CloudWatch refuses times that are far from now.
+            # Use the real clock, because CloudWatch refuses times that are far from the present.
             time_ms = time.time_ns() // 1_000_000
             events: list[InputLogEventTypeDef] = [
                 {"timestamp": time_ms, "message": line} for line in lines[start : start + _LOG_BATCH]
@@ -270,16 +272,16 @@ class TrainingJobRun:
 
 
 def _host_names(count: int) -> tuple[str, ...]:
-    # Several hosts must find each other by name, and on loopback only addresses are found by everybody.
+    # Several hosts must be able to resolve each other's names. On loopback, that works for IP addresses only.
     return ("algo-1",) if count == 1 else tuple(f"127.0.0.{number + 1}" for number in range(count))
 
 
 @contextmanager
-def _reserved_port() -> Iterator[int]:
-    """Give a port that stays free for the first host.
+def reserved_port() -> Iterator[int]:
+    """Reserve a port for the first host and yield it.
 
-    It is bound here, so that the kernel gives it to no program that asks for any port. Nobody listens on it, so the one
-    program that asks for it by number gets it.
+    The port is bound here, so that the kernel does not assign it to a program that requests any free port. Nobody
+    listens on it, so a program that requests this port by number can use it.
     """
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

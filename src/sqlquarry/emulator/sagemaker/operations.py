@@ -1,7 +1,7 @@
-"""The operations of SageMaker that concern training jobs, and the threads that run them.
+"""SageMaker's operations for training jobs, and the threads that run the jobs.
 
-Source: SageMaker API reference (CreateTrainingJob and its neighbors). Words of errors are the service's own, as users
-report them.
+Source: SageMaker API reference (CreateTrainingJob and related operations). Error messages are the service's own, as
+reported by users.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 class TrainingJobs:
-    """The operations of SageMaker that concern training jobs; each maps parameters to an answer.
+    """SageMaker's operations for training jobs. Each maps parameters to an answer.
 
     Args:
-        storage: a directory of its own, for the file systems of running jobs.
-        session: makes a boto3 session of this emulator; each is used by one thread at a time.
-        aws: gives the environment variables that lead AWS clients here.
-        role_is_trusted: whether a role of this ARN exists and SageMaker may assume it.
+        storage: separate directory for the file systems of running jobs.
+        session: creates a boto3 session of this emulator. One thread at a time uses a session.
+        aws: returns environment variables that make AWS clients use this emulator.
+        role_is_trusted: returns whether a role with this ARN exists and SageMaker may assume it.
         arn_prefix: ``arn:aws:sagemaker:<region>:<account>``.
-        region: where jobs run.
-        faults: what goes wrong on purpose.
+        region: region of the jobs.
+        faults: faults to apply.
         clock: returns the time in seconds.
     """
 
@@ -66,10 +66,10 @@ class TrainingJobs:
         self._closing = threading.Event()
         self._lock = threading.Lock()
 
-    # One method per operation, named as botocore names it.
+    # There is one method per operation, with botocore's name.
 
     def create_training_job(self, parameters: sagemaker.CreateTrainingJobRequestTypeDef) -> ApiAnswer:
-        """Check a request and start the job in a thread of its own."""
+        """Check a request and start the job in a new thread."""
         session = self._session()
         s3 = session.client("s3")
         check_request(
@@ -96,7 +96,7 @@ class TrainingJobs:
         return {"TrainingJobArn": job.arn}
 
     def describe_training_job(self, parameters: sagemaker.DescribeTrainingJobRequestTypeDef) -> ApiAnswer:
-        """Return a job."""
+        """Return the details of a job."""
         return self._job(parameters["TrainingJobName"]).details()
 
     def list_training_jobs(self, parameters: sagemaker.ListTrainingJobsRequestTypeDef) -> ApiAnswer:
@@ -134,7 +134,7 @@ class TrainingJobs:
         return answer | ({"NextToken": following} if following else {})
 
     def stop_training_job(self, parameters: sagemaker.StopTrainingJobRequestTypeDef) -> ApiAnswer:
-        """Ask a job to stop."""
+        """Request that a job stops."""
         job = self._job(parameters["TrainingJobName"])
         if job.status in ENDED:
             raise invalid(f"The request was rejected because the training job is in status {job.status}")
@@ -142,10 +142,10 @@ class TrainingJobs:
         return {}
 
     def delete_training_job(self, parameters: sagemaker.DeleteTrainingJobRequestTypeDef) -> ApiAnswer:
-        """Forget a job that has ended."""
+        """Delete a job that has ended."""
         job = self._job(parameters["TrainingJobName"])
         if job.status not in ENDED:
-            raise ApiError("ResourceInUse", f"The training job {job.name} is in status {job.status}: stop it first")
+            raise ApiError("ResourceInUse", f"The training job {job.name} is in status {job.status}. Stop it first.")
         with self._lock:
             self._jobs.pop(job.name, None)
             self._tags.pop(job.arn, None)
@@ -170,7 +170,7 @@ class TrainingJobs:
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     def reset(self) -> None:
-        """End every job with its processes, forget them all, and begin with an empty log."""
+        """Stop and delete all jobs, and start with an empty log."""
         self.close()
         with self._lock:
             self._jobs.clear()
@@ -181,7 +181,7 @@ class TrainingJobs:
             logs.create_log_group(logGroupName=LOG_GROUP)
 
     def close(self) -> None:
-        """End every job with its processes, and wait for that."""
+        """Stop all jobs and their processes, and wait until they have ended."""
         self._closing.set()
         with self._lock:
             threads, self._threads = self._threads, []
@@ -204,7 +204,7 @@ class TrainingJobs:
         with self._lock:
             if job := self._jobs.get(name):
                 return job
-        raise invalid("Requested resource not found.")  # not ResourceNotFound, as documented
+        raise invalid("Requested resource not found.")  # the service does not use the documented ResourceNotFound
 
     def _tags_of(self, arn: str) -> dict[str, str]:
         if arn not in self._tags:

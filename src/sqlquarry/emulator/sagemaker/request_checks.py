@@ -1,7 +1,7 @@
-"""Refuse training jobs that SageMaker would refuse at once, and those that this emulator could not run.
+"""Refuse training jobs that SageMaker would refuse immediately, and jobs that this emulator cannot run.
 
-Rules and limits: CreateTrainingJob (API reference), by botocore's service model where it holds them. Words: the
-service's own, as users report them.
+Sources: CreateTrainingJob (API reference) and botocore's service model for rules and limits. Error messages are the
+service's own, as reported by users, unless they mention this emulator.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def check_request(
     role_is_trusted: Callable[[str], bool],
     has_objects: Callable[[str], bool],
 ) -> None:
-    """Check a request as a whole, before there is a job.
+    """Check a request before a job is created.
 
     Args:
-        parameters: of CreateTrainingJob.
-        region: where the job would run.
-        role_is_trusted: whether a role of this ARN exists and SageMaker may assume it.
-        has_objects: whether any object's key begins with this URI.
+        parameters: parameters of CreateTrainingJob.
+        region: region of the job.
+        role_is_trusted: returns whether a role with this ARN exists and SageMaker may assume it.
+        has_objects: returns whether any object has this prefix (an S3 URI).
 
     Raises:
-        ApiError: ValidationException.
+        ApiError: ValidationException that names the first problem.
     """
     validate("CreateTrainingJob", parameters, service="sagemaker")
     for problem in (*_contradictions(parameters), *_not_emulated(parameters)):
@@ -56,7 +56,7 @@ def check_request(
 
 
 def _contradictions(parameters: CreateTrainingJobRequestTypeDef) -> Iterator[str]:
-    """Yield what the service refuses: members that exclude or need each other."""
+    """Yield a message for each conflict between members, which the service refuses."""
     algorithm = parameters["AlgorithmSpecification"]
     if ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):
         yield "You must specify exactly one of TrainingImage and AlgorithmName"
@@ -77,21 +77,24 @@ def _contradictions(parameters: CreateTrainingJobRequestTypeDef) -> Iterator[str
 
 
 def _not_emulated(parameters: CreateTrainingJobRequestTypeDef) -> Iterator[str]:
-    """Yield what the service would accept and this emulator would run differently."""
+    """Yield a message for each member that the service accepts but this emulator would treat differently."""
     algorithm = parameters["AlgorithmSpecification"]
     program = algorithm.get("ContainerEntrypoint", ["train"])[0]
     if not PROGRAM.fullmatch(program):
-        yield f"this emulator has no images: ContainerEntrypoint must begin with python3, not {program}"
+        yield f"this emulator has no images, so ContainerEntrypoint must begin with python3, not {program}"
     if not {"InstanceType", "InstanceCount"} <= parameters.get("ResourceConfig", {}).keys():
-        yield "this emulator needs ResourceConfig.InstanceType and InstanceCount; it has no groups or plans"
+        yield (
+            "this emulator requires ResourceConfig.InstanceType and InstanceCount, because it does not support "
+            "instance groups and training plans"
+        )
     if "StoppingCondition" not in parameters:
-        yield "this emulator needs StoppingCondition"
+        yield "this emulator requires StoppingCondition"
     for channel in parameters.get("InputDataConfig", []):
         source = channel["DataSource"].get("S3DataSource")
         mode = channel.get("InputMode", algorithm["TrainingInputMode"])
         shown = (source.get("S3DataType") if source else None, mode, channel.get("CompressionType", "None"))
         if shown[0] != "S3Prefix" or shown[1] not in ("File", "FastFile") or shown[2] != "None":
             yield (
-                f"this emulator reads channels of type S3Prefix in mode File, uncompressed; {channel['ChannelName']} "
-                f"is {', '.join(map(str, shown))}"
+                "this emulator supports uncompressed channels of type S3Prefix in mode File or FastFile, but "
+                f"{channel['ChannelName']} is {', '.join(map(str, shown))}"
             )

@@ -1,4 +1,4 @@
-"""Grade by running both queries: databases -> sandboxed processes -> rows -> verdict."""
+"""Grade a prediction by running it and the gold query in sandboxed processes and comparing their rows."""
 
 from sqlquarry.judging.execution.databases import DatabaseSource
 from sqlquarry.judging.execution.grader import ExecutionGrader

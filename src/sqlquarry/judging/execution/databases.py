@@ -17,40 +17,45 @@ _PLACEHOLDER = "{database}"
 
 
 class DatabaseSource(Protocol):
-    """Anything that knows where a record's queries run.
+    """An object that provides the databases of a record.
 
-    Optional: ``details(record)``, a mapping ready for JSON that is shown with each judgement; ``fingerprint(record)``,
-    a text that changes with what the databases hold, without which verdicts are not reused; ``caveat(database)``, what
-    a reader should know of a verdict "wrong" that rests on this database's rows, or None.
+    It may also have these methods:
+
+    - ``details(record)`` returns a mapping ready for JSON that is shown with each judgement.
+    - ``fingerprint(record)`` returns a text that changes with the content of the databases. Verdicts are not reused
+      without it.
+    - ``caveat(database)`` returns why a verdict "wrong" that was decided by this database's rows may be uncertain, or
+      None.
     """
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path | str]:
-        """Files or SQLAlchemy URLs on which the record's queries run.
+        """Return the files or SQLAlchemy URLs on which the record's queries run.
 
         Raises:
-            JudgingError: there is none, and why; the record is then unjudged.
+            JudgingError: the record has no database. The message is the reason why it is unjudged.
         """
         ...
 
     def translate(self, sql: str, record: Record) -> str:
-        """Return the text of a query that runs there.
+        """Return the query in the dialect of the databases.
 
         Raises:
-            JudgingError: it cannot be said there; the record is then unjudged.
+            JudgingError: the query cannot be translated. The record is then unjudged.
         """
         ...
 
 
 class NamedDatabases:
-    """Find one database per record by the record's `database`; queries run as they are.
+    """Databases that are found by the record's `database`, one per record. Queries run unchanged.
 
     Args:
-        databases: name -> SQLite or DuckDB file or SQLAlchemy URL; or a directory that holds ``<name>.sqlite`` (also
-            ``.db``, ``.sqlite3``, ``.duckdb``) or ``<name>/<name>.sqlite`` as Spider does; or one URL, in which
-            ``{database}`` is replaced by the name; a URL without it is the database of every record.
+        databases: a mapping, a directory or a URL. A mapping contains name -> SQLite or DuckDB file or SQLAlchemy URL.
+            A directory contains ``<name>.sqlite`` (also ``.db``, ``.sqlite3``, ``.duckdb``) or
+            ``<name>/<name>.sqlite`` as in Spider. In a URL, ``{database}`` is replaced by the name. A URL without it
+            is the database of every record.
 
     Raises:
-        JudgingError: the directory, or files of the mapping, do not exist, or a URL cannot be read.
+        JudgingError: the directory or a file of the mapping does not exist, or a URL cannot be parsed.
     """
 
     def __init__(self, databases: Mapping[str, str | Path] | str | Path) -> None:
@@ -60,9 +65,9 @@ class NamedDatabases:
             self._named = dict(databases)
             files = {name: file_of(database) for name, database in databases.items()}
             if missing := [f"{name}: {path}" for name, path in files.items() if path and not path.is_file()]:
-                raise JudgingError(f"these databases are not files: {', '.join(missing)}. Correct their paths.")
+                raise JudgingError(f"these database files do not exist: {', '.join(missing)}. Correct their paths.")
             for database in databases.values():
-                engine_of(database)  # a URL that cannot be read is an error at once
+                engine_of(database)  # report an invalid URL now and not for each record
         elif "://" in str(databases) and not is_s3(databases):
             self._url = str(databases)
             engine_of(self._url)
@@ -70,23 +75,23 @@ class NamedDatabases:
             self._directory = local_path(databases, "databases")
             if not self._directory.is_dir():
                 raise JudgingError(
-                    f"{databases} is not a directory. Give the folder of the database files, a mapping, or a URL."
+                    f"{databases} is not a directory. Give the folder with the database files, a mapping or a URL."
                 )
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path | str]:  # noqa: ARG002 - the protocol's
         """Return the record's one database.
 
         Raises:
-            JudgingError: the record names none, or one that is not there.
+            JudgingError: the record has no database, or its database does not exist.
         """
         return (self._find(record),)
 
     def translate(self, sql: str, record: Record) -> str:  # noqa: ARG002 - the protocol's
-        """Return the query as it is."""
+        """Return the query unchanged."""
         return sql
 
     def fingerprint(self, record: Record) -> str | None:
-        """Size and time of change of the record's file and its write-ahead log; None for a server."""
+        """Return size and modification time of the record's file and its write-ahead log, or None for a server."""
         try:
             path = file_of(self._find(record))
         except JudgingError:
@@ -103,14 +108,14 @@ class NamedDatabases:
             raise JudgingError("the record has no database")
         if self._named is not None:
             if name not in self._named:
-                raise JudgingError(f"database {name!r} is not among the {len(self._named)} given")
+                raise JudgingError(f"database {name!r} is not among the {len(self._named)} databases of the mapping")
             return self._named[name]
-        if Path(name).name != name:  # it must not lead out of the directory
-            raise JudgingError(f"{name!r} is not a name for a database")
+        if Path(name).name != name:  # the path must stay inside the directory
+            raise JudgingError(f"invalid database name {name!r}: it must not contain a path separator")
         if self._url is not None:
             return self._url.replace(_PLACEHOLDER, quote(name, safe=""))
         candidates = (self._directory / folder / (name + suffix) for folder in ("", name) for suffix in _SUFFIXES)
         found = next((path for path in candidates if path.is_file()), None)
         if found is None:
-            raise JudgingError(f"database {name!r} is not among {self._directory}")
+            raise JudgingError(f"database {name!r} is not in {self._directory}")
         return found

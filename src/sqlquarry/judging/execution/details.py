@@ -1,4 +1,4 @@
-"""What a report keeps of a result: its first rows, or its error, ready for JSON."""
+"""Shorten results for a report to their first rows or their error, ready for JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SHOWN_CHARACTERS = 200
 
 
 def gold_details(gold: GoldResult) -> dict[str, JSON]:
-    """Return what a judgement's details say of a gold result."""
+    """Return the part of a judgement's details that describes a gold result."""
     return {"ordered": gold.ordered, "gold": result_details(gold.result)}
 
 
 def result_details(result: Rows | Failure) -> dict[str, JSON]:
-    """Return the first rows, or the error."""
+    """Return the first rows of a result, or the error of a failure."""
     if isinstance(result, Failure):
         return {"error": result.kind, "message": result.message}
     rows: list[JSON] = [[_cell(cell) for cell in row] for row in result.rows[:_SHOWN_ROWS]]

@@ -1,4 +1,4 @@
-"""Run gold queries, and find out in which order and with which rows an answer may differ from what they return."""
+"""Run gold queries, and find out which other row orders and which other rows are also right."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CACHED_GOLDS = 2048
 
 
 class UnavailableError(Exception):
-    """A database cannot be reached, which proves nothing about a query."""
+    """A database cannot be reached. This says nothing about the query."""
 
 
 class LimitChoice(NamedTuple):
-    """Among which rows a LIMIT chose.
+    """The rows among which a LIMIT chose.
 
     Args:
-        candidates: the rows that it could have kept, each with its place.
-        places: of the rows that it kept.
-        is_certain: False if it is unknown which rows tie; all have the same place then.
+        candidates: the rows that LIMIT could have kept, each with its place.
+        places: the places of the rows that LIMIT kept.
+        is_certain: False if it is unknown which rows tie. All rows then have the same place.
     """
 
     candidates: list[tuple[int, tuple[Cell, ...]]]
@@ -36,14 +36,15 @@ class LimitChoice(NamedTuple):
 
 
 class GoldResult(NamedTuple):
-    """What a gold query returned on one database, and what may take another query to know.
+    """The result of a gold query on one database, with functions for facts that may need another query.
 
     Args:
-        result: its rows.
-        ordered: it has a top-level ORDER BY.
-        places: returns the place of each row; rows that tie in ORDER BY share one. None if it is unknown which tie.
-        limit_choice: returns among which rows its LIMIT chose; None if it had no choice.
-        note: what a reader should know of the gold, or "".
+        result: the rows.
+        ordered: the query has a top-level ORDER BY.
+        places: returns the place of each row in the order. Rows that tie in ORDER BY share a place. None if it is
+            unknown which rows tie.
+        limit_choice: returns the rows among which LIMIT chose, or None if it had no choice.
+        note: a remark on the gold query for the reader of a report, or "".
     """
 
     result: Rows
@@ -54,7 +55,7 @@ class GoldResult(NamedTuple):
 
 
 class GoldQueries:
-    """Run gold queries in a sandbox and keep their results; may be used from several threads."""
+    """A runner of gold queries that caches their results. It may be used from several threads."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -73,30 +74,30 @@ class GoldQueries:
         return GoldResult(result, True, places, limit_choice, note)
 
     def _places(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
-        """Return the place of each row; rows that tie share one. None if it is unknown which tie."""
+        """Return the place of each row, or None if it is unknown which rows tie. Rows that tie share a place."""
         if len(result.rows) < 2:
             return [0] * len(result.rows)
         places = self._ranked(database, sql, result, dialect)
         if places is not None:
             return places
-        # The rank may have made a LIMIT keep other rows that tie.
+        # The added keys may have made LIMIT keep other rows that tie.
         choice = self._limit_choice(database, sql, result, dialect)
         return choice.places if choice and choice.is_certain else None
 
     def _ranked(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
-        """Let the database rank the rows by the query's own keys; None if it cannot, or if that changes the rows."""
+        """Let the database rank the rows by the query's own keys. Return None if it cannot or if the rows change."""
         for keyed in (with_order_keys(sql, dialect), around_order_keys(sql, result.columns, dialect)):
             ranked = run(self._sandbox, database, keyed.sql) if keyed else None
             if keyed and isinstance(ranked, Rows):
                 places = tied_places(ranked.rows, keyed.keys)
                 rows = [row[: -keyed.keys] for row in ranked.rows]
-                # Else the rank has changed the rows, or is not the query's own order.
+                # Otherwise the added keys have changed the rows, or the rank is not the order of the query.
                 if Counter(zip(places, rows, strict=True)) == Counter(zip(places, result.rows, strict=False)):
                     return places
         return None
 
     def _limit_choice(self, database: Path | str, sql: str, result: Rows, dialect: str) -> LimitChoice | None:
-        """Return among which rows a LIMIT chose; None if no row that it left out ties with one that it kept."""
+        """Return the rows among which LIMIT chose, or None if no row that it dropped ties with one that it kept."""
         cut = limit_of(sql, dialect)
         whole = run(self._sandbox, database, cut.sql) if cut and result.rows else None
         if cut is None or not isinstance(whole, Rows) or len(whole.rows) <= len(result.rows):
@@ -110,11 +111,11 @@ class GoldQueries:
         return LimitChoice([(0, row) for row in whole.rows], [0] * len(result.rows), is_certain=False)
 
     def _text_for_a_column(self, database: Path | str, sql: str) -> str:
-        """Note a double-quoted name that SQLite takes for text where text makes no sense: AVG("totl")."""
+        """Return a note on a double-quoted name that SQLite reads as text, because it is not a column: AVG("totl")."""
         for name in quoted_columns(sql):
             tried = run(self._sandbox, database, with_brackets(sql, name))
             if isinstance(tried, Failure) and tried.kind == "no_such_column":
-                return f'the gold SQL uses "{name}" as text: there is no such column'
+                return f'the gold SQL uses "{name}" as text, because there is no such column'
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Execution accuracy: run gold and prediction on the record's databases and compare what they return."""
+"""Grade by execution: run gold and prediction on the record's databases and compare their rows."""
 
 from __future__ import annotations
 
@@ -22,41 +22,42 @@ from sqlquarry.records import Record
 
 @check_options()
 class ExecutionGrader:
-    """Judge a prediction correct if it returns the same rows as a gold query on every database of the record.
+    """A grader that accepts predictions with the same rows as a gold query on every database of the record.
 
-    Rows are compared with `results_equal`; if both queries name their columns the same, by these names. The order of
-    rows counts only if the gold SQL has a top-level ORDER BY, and rows that tie in its keys may then come in any order.
-    If the database cannot say which rows tie, other orders are unjudged. Where the gold's LIMIT cuts through rows that
-    tie, any choice of them is right; without ORDER BY, or if it is unknown which rows tie, another choice is unjudged.
+    Rows are compared with `results_equal`. If both queries return the same column names, columns are matched by name.
+    The order of rows counts only if the gold SQL has a top-level ORDER BY. Rows that tie in its keys may then come in
+    any order. If the database cannot tell which rows tie, a different order is unjudged. If the gold's LIMIT cuts
+    through rows that tie, any choice of them is right. Without ORDER BY, or if it is unknown which rows tie, a
+    different choice is unjudged.
 
-    Where a record has several golds, one and the same of them must agree on all databases; golds that fail on one do
-    not count. A record without gold or database, or of which no gold runs, is unjudged, and so is one whose server
-    cannot be reached, or whose prediction calls a function that is not known to only read (see `allow_functions`). A
-    prediction that fails for any other reason is wrong: a gold ran under the same limits. So is one with another number
-    of columns, also where both results are empty. SQL is run in the database's dialect, whatever the record's is,
-    unless the source of the databases translates it.
+    If a record has several gold queries, the prediction must agree with the same one on all databases. Golds that fail
+    on a database are ignored. A record is unjudged if it has no gold or no database, if no gold runs, if its server
+    cannot be reached, or if the prediction calls a function that is not known to only read (see `allow_functions`). A
+    prediction that fails for any other reason is wrong, because a gold ran under the same limits. A prediction with a
+    different number of columns is wrong too, even if both results are empty. SQL runs in the database's dialect and
+    not in the record's, unless the source of the databases translates it.
 
-    Databases are opened read-only, in processes of their own that can be killed; only one statement that reads is run.
-    These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and of
-    temporary files, and for a server what its client reads, such as PGPASSWORD and HOME, but no keys of clouds and no
-    tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a private copy is read.
-    Gold results are kept and used again. It may be used from several threads.
+    Databases are opened read-only in separate processes, which can be killed and which end with the judge. Only a
+    single statement that reads is run. Of the environment these processes see the locale, the time zone, the folders
+    of libraries and temporary files, and the variables that a server's client reads, such as PGPASSWORD and HOME. They
+    see no cloud keys and no tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
+    private copy is read. Gold results are cached. The grader may be used from several threads.
 
     Args:
-        databases: name -> SQLite or DuckDB file or SQLAlchemy URL; or a directory that holds ``<name>.sqlite`` (also
-            ``.db``, ``.sqlite3``, ``.duckdb``) or ``<name>/<name>.sqlite`` as Spider does; or one URL, in which
-            ``{database}`` is replaced by the name; or a `DatabaseSource`.
-        comparison: what may differ between results that count as the same.
+        databases: a mapping, a directory, a URL or a `DatabaseSource`. A mapping contains name -> SQLite or DuckDB file
+            or SQLAlchemy URL. A directory contains ``<name>.sqlite`` (also ``.db``, ``.sqlite3``, ``.duckdb``) or
+            ``<name>/<name>.sqlite`` as in Spider. In a URL, ``{database}`` is replaced by the name.
+        comparison: differences between results that still count as equal.
         limits: seconds, rows, bytes and memory of one query.
-        allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
-            ``name`` on other servers. ``*`` and ``?`` match any characters.
-        allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
-        allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
-            them an account that can only read.
+        allow_functions: functions of a database or an extension that only read, as ``schema.name`` on PostgreSQL and
+            ``name`` on other servers. ``*`` and ``?`` are wildcards.
+        allow_privileged_accounts: use PostgreSQL accounts that may do more than read, such as superusers.
+        allow_unchecked_servers: use servers other than PostgreSQL, which do not report what a query does. Give them an
+            account that can only read.
         name: the grader's name in reports.
 
     Raises:
-        JudgingError: the directory, or files of the mapping, do not exist.
+        JudgingError: the directory or a file of the mapping does not exist, or a URL cannot be parsed.
         ConfigError: `allow_functions` is not a list of names.
         MissingExtraError: the extra `judge` is not installed.
     """
@@ -86,11 +87,11 @@ class ExecutionGrader:
         )
 
     def grade(self, record: Record, predicted_sql: str) -> Judgement:
-        """Run gold and prediction and compare; the first rows of both are in the details.
+        """Run gold and prediction and compare their rows. The details contain the first rows of both.
 
         Raises:
-            JudgingError: a process that runs the queries does not start.
-            MissingExtraError: the record's database is of a kind whose extra is not installed.
+            JudgingError: a process for the queries does not start.
+            MissingExtraError: the extra for this kind of database is not installed.
         """
         source = self._source
         if record.sql is None:
@@ -113,7 +114,7 @@ class ExecutionGrader:
         return Judgement(self.name, outcome.verdict, outcome.reason, details)
 
     def fingerprint(self, record: Record) -> str | None:
-        """Return a text that changes with the databases and every option; None if a change of data cannot be seen."""
+        """Return a text that changes with the databases and every option, or None if changes of data go unnoticed."""
         content = getattr(self._source, "fingerprint", None)
         databases = content(record) if content else None
         options = (self.comparison, self._sandbox.limits, self._sandbox.permissions)
@@ -122,8 +123,8 @@ class ExecutionGrader:
     def _outcome(
         self, databases: Sequence[Path | str], golds: Sequence[str], predicted_sql: str, details: dict[str, object]
     ) -> QueryOutcome:
-        """Judge by the golds that run on all databases; what a reader wants to see is added to `details`."""
-        results: dict[int, list[GoldResult]] = {}  # by the gold's place in the record
+        """Judge by the golds that run on all databases, and add both results to `details`."""
+        results: dict[int, list[GoldResult]] = {}  # by the gold's index in the record
         failures: list[Failure] = []
         for i, sql in enumerate(golds):
             found = [self._golds.result(database, sql) for database in databases]
@@ -149,7 +150,7 @@ class ExecutionGrader:
         predicted_sql: str,
         details: dict[str, object],
     ) -> tuple[int | None, QueryOutcome]:
-        """Return the place of the first gold that agrees on every database, if one does, and the outcome."""
+        """Return the index of the first gold that agrees on every database (None if none does), and the outcome."""
         agreeing = list(results)
         remarks = {i: [gold.note for gold in found] for i, found in results.items()}
         undecided: QueryOutcome | None = None  # a gold that cannot be compared may be the one that agrees
@@ -170,8 +171,8 @@ class ExecutionGrader:
             for i in agreeing:
                 remarks[i].append(outcomes[i].reason)
         accepted = agreeing[0]
-        said = dict.fromkeys(filter(None, remarks[accepted]))
-        return accepted, QueryOutcome("correct", "; ".join((_agreement(results[accepted]), *said)))
+        notes = dict.fromkeys(filter(None, remarks[accepted]))
+        return accepted, QueryOutcome("correct", "; ".join((_agreement(results[accepted]), *notes)))
 
     def _with_caveat(
         self,
@@ -181,7 +182,7 @@ class ExecutionGrader:
         outcome: QueryOutcome,
         details: dict[str, object],
     ) -> QueryOutcome:
-        """Add what the source knows of a database whose rows, not the number of columns, decided."""
+        """Add the source's caveat about the database if its rows, and not the number of columns, decided."""
         source_caveat = getattr(self._source, "caveat", None)
         decided_by_rows = isinstance(predicted, Rows) and len(predicted.columns) == width
         caveat = source_caveat(database) if source_caveat and decided_by_rows else None

@@ -1,4 +1,4 @@
-"""What a judged query may use, and what a user allows on servers."""
+"""Limits for a judged query, and permissions that a user grants on servers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sqlquarry.options import check_options
 @check_options()
 @dataclass(frozen=True, kw_only=True)
 class ExecutionLimits:
-    """Bound what one query may use; a query that exceeds a bound fails.
+    """Limits on the resources of one query. A query that exceeds a limit fails.
 
     Args:
-        time_s: seconds until it is stopped; it is killed half a second later.
-        rows: rows of the result.
+        time_s: seconds until the query is stopped. Half a second later its process is killed.
+        rows: number of rows in the result.
         result_bytes: bytes of text and blobs in the whole result, plus 16 for each cell.
-        value_bytes: bytes of any one value; in SQLite of intermediate ones too.
+        value_bytes: bytes of a single value. In SQLite this includes intermediate values.
         memory_bytes: bytes that DuckDB may use, and that PostgreSQL may spill to disk if the account may set that.
 
     Raises:
-        ConfigError: a limit is not a positive, finite number; all bad ones are named.
+        ConfigError: a limit is not a positive, finite number. The message lists all such limits.
     """
 
     time_s: float = 10.0
@@ -33,7 +33,7 @@ class ExecutionLimits:
     memory_bytes: int = 1_000_000_000
 
     def __post_init__(self) -> None:
-        rule = "but must be above 0 and finite"
+        rule = "but it must be above 0 and finite"
         if bad := [f"{name} is {value!r}, {rule}" for name, value in vars(self).items() if not 0 < value < math.inf]:
             raise ConfigError("; ".join(bad))
 
@@ -43,14 +43,14 @@ DEFAULT_LIMITS = ExecutionLimits()
 
 @dataclass(frozen=True, kw_only=True)
 class Permissions:
-    """State what a user allows on servers; nothing by default.
+    """Permissions that a user grants on servers. By default there are none.
 
     Args:
-        allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
-            ``name`` on other servers. ``*`` and ``?`` match any characters.
-        allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
-        allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
-            them an account that can only read.
+        allow_functions: functions of a database or an extension that only read, as ``schema.name`` on PostgreSQL and
+            ``name`` on other servers. ``*`` and ``?`` are wildcards.
+        allow_privileged_accounts: use PostgreSQL accounts that may do more than read, such as superusers.
+        allow_unchecked_servers: use servers other than PostgreSQL, which do not report what a query does. Give them an
+            account that can only read.
 
     Raises:
         ConfigError: `allow_functions` is not a list of names.
@@ -63,7 +63,7 @@ class Permissions:
     def __post_init__(self) -> None:
         names = self.allow_functions
         if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-            raise ConfigError(f"allow_functions must be a list of names, but is {names!r}")
+            raise ConfigError(f"allow_functions is {names!r}, but it must be a list of names")
         object.__setattr__(self, "allow_functions", tuple(names))
 
 

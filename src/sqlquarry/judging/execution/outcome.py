@@ -1,4 +1,4 @@
-"""Compare what a prediction returned with what a gold query returned on one database, and say what differs."""
+"""Compare the results of a prediction and a gold query on one database, and describe the difference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.results.cells import ComparisonOptions, Row
 from sqlquarry.judging.results.comparison import ColumnNames, choice_matches, columns_by_name, rows_match
 
-_MOST_DECIMALS = 6  # to which a result may look rounded
+_MOST_DECIMALS = 6  # more decimals do not look like rounding
 
 
 class QueryOutcome(NamedTuple):
@@ -39,7 +39,7 @@ def compare_with_gold(gold: GoldResult, predicted: Rows | Failure, comparison: C
         return QueryOutcome("wrong", f"{counted(predicted.columns, 'column')} instead of {len(expected.columns)}")
     names = (expected.columns, predicted.columns)
     if expected.rows == predicted.rows and columns_by_name(*names) in (None, [*range(len(expected.columns))]):
-        return QueryOutcome("correct", "")  # most right answers; which rows tie need not be asked
+        return QueryOutcome("correct", "")  # most right answers, without asking which rows tie
     try:
         return _compare_rows(gold, predicted, comparison, names)
     except JudgingError as error:
@@ -54,7 +54,7 @@ def _compare_rows(gold: GoldResult, predicted: Rows, comparison: ComparisonOptio
         return QueryOutcome("correct", "")
     if places is None and rows_match(expected.rows, predicted.rows, any_order, comparison, names):
         return QueryOutcome(
-            "unjudged", "the same rows in another order, and the gold SQL does not show which of them tie"
+            "unjudged", "the same rows in a different order, and it is unknown which rows tie in the gold's ORDER BY"
         )
     choice = gold.limit_choice() if len(expected.rows) == len(predicted.rows) else None
     if (
@@ -64,40 +64,40 @@ def _compare_rows(gold: GoldResult, predicted: Rows, comparison: ComparisonOptio
     ):
         if choice.is_certain:
             return QueryOutcome(
-                "correct", f"another choice of {len(choice.candidates):,} rows that tie at the gold's LIMIT"
+                "correct", f"another choice among {len(choice.candidates):,} rows that tie at the gold's LIMIT"
             )
-        reason = "other rows than the gold's LIMIT kept, and its ORDER BY does not show which of them tie"
+        reason = "other rows than the gold's LIMIT kept, and it is unknown which rows tie in its ORDER BY"
         return QueryOutcome("unjudged", reason)
     return QueryOutcome("wrong", _difference(gold, predicted, comparison))
 
 
 def _difference(gold: GoldResult, predicted: Rows, comparison: ComparisonOptions) -> str:
-    """Say what differs, for a reader of the report."""
+    """Describe the difference for the reader of a report."""
     expected = gold.result
     if len(expected.rows) != len(predicted.rows):
         return f"{counted(predicted.rows, 'row')} instead of {len(expected.rows):,}"
-    with contextlib.suppress(JudgingError):  # too hard to find out
+    with contextlib.suppress(JudgingError):  # the comparison would take too long
         if likeness := _likeness(gold, predicted, comparison):
             return likeness
     if len(expected.rows) == 1:
-        return "another row"
+        return "a different row"
     common = sum((Counter(expected.rows) & Counter(predicted.rows)).values())
     return f"{len(expected.rows) - common:,} of {len(expected.rows):,} rows differ"
 
 
 def _likeness(gold: GoldResult, predicted: Rows, comparison: ComparisonOptions) -> str | None:
-    """Say under which looser rule both results would be the same; None if under none of these.
+    """Describe the looser rule under which both results would be equal, or return None if there is none.
 
     Raises:
-        JudgingError: finding out takes too long.
+        JudgingError: the comparison takes too long.
     """
     expected = gold.result
     names, any_order = (expected.columns, predicted.columns), [0] * len(expected.rows)
     if gold.ordered and rows_match(expected.rows, predicted.rows, any_order, comparison, names):
-        return "the right rows in another order than ORDER BY asks for"
+        return "the right rows in a different order than ORDER BY requires"
     places = gold.places() or any_order
     if rows_match(expected.rows, predicted.rows, places, comparison):
-        return "the right values under each other's column names"
+        return "the right values, but under each other's column names"
     digits = _decimals(expected.rows)
     if digits and rows_match(expected.rows, predicted.rows, places, replace(comparison, decimals=digits), names):
         return f"equal after rounding to {digits} digit{'' if digits == 1 else 's'}"
@@ -105,7 +105,7 @@ def _likeness(gold: GoldResult, predicted: Rows, comparison: ComparisonOptions) 
 
 
 def _decimals(rows: Sequence[Row]) -> int | None:
-    """Return the number of decimals to which a result looks rounded, at most 6; None if it does not."""
+    """Return the number of decimals (at most 6) to which a result looks rounded, or None if it does not."""
     most = 0
     for row in rows:
         for cell in row:
@@ -118,5 +118,5 @@ def _decimals(rows: Sequence[Row]) -> int | None:
 
 
 def counted(things: Sequence[object], noun: str) -> str:
-    """Return "1 row", "1,200 rows"."""
+    """Return the number of things with the noun, as in "1 row" and "1,200 rows"."""
     return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"

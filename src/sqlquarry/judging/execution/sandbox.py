@@ -1,8 +1,8 @@
-"""Run untrusted queries: read-only, bounded in time and memory, in processes that can be killed.
+"""Run untrusted queries read-only in child processes that can be killed, with limits on time and memory.
 
-An engine can be stopped between two of its instructions, which ends endless recursion and huge joins. It cannot be
-stopped within a built-in function (SQLite's ``printf('%.*c', 1000000000, 'x')`` takes 17 s), so the process is killed
-then.
+An engine can be stopped between two of its instructions. That ends endless recursion and huge joins. It cannot be
+stopped inside a built-in function: SQLite's ``printf('%.*c', 1000000000, 'x')`` takes 17 s. In that case the process
+is killed.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ from sqlquarry.judging.execution.engines import SQLITE_COPY, DatabaseEngine, eng
 from sqlquarry.judging.execution.limits import NO_PERMISSIONS, ExecutionLimits, Permissions
 from sqlquarry.judging.results.cells import Cell
 
-_GRACE_S = 0.5  # from the time limit to the kill: the engine gets the chance to stop by itself
+_GRACE_S = 0.5  # after the time limit the engine may stop by itself, then its process is killed
 _BLOCK_BYTES = 1 << 20
 _ADDRESS_SPACE_BYTES = 3 << 30  # of a child, in addition to what its queries may use
 _COPYING_S = 600.0
 _LONGEST_MESSAGE = 1000  # characters; engines quote the query
-# What a child inherits: how text is coded, where libraries and temporary files are, the zone of SQLite's "localtime".
+# The environment that a child inherits: text encoding, folders of libraries and temporary files, and the time zone of
+# SQLite's "localtime".
 _ENVIRONMENT = r"LANG|LC_\w+|TZ|TMPDIR|SQLITE_TMPDIR|(DY)?LD_LIBRARY_PATH"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Hold what a query returned: column names, and rows x columns of int, float, Decimal, str, bytes or None."""
+    """The result of a query: column names and rows, whose cells are int, float, Decimal, str, bytes or None."""
 
     columns: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
@@ -51,16 +52,17 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Say why a query returned nothing; if "unavailable" or "unknown_function", the query is not to blame."""
+    """The reason why a query has no result. "unavailable" and "unknown_function" are not the fault of the query."""
 
     kind: sandbox_child.FailureKind
     message: str
 
 
 class Sandbox:
-    """Child processes that run queries: as many as are asked for at the same time, kept for the next queries.
+    """A pool of child processes that run queries, one process for each query that runs at the same time.
 
-    They end with this process, whatever ends it, and inherit none of its secrets. It may be used from several threads.
+    The processes are reused for later queries. They end with this process, however it ends, and do not inherit its
+    secrets. The sandbox may be used from several threads.
     """
 
     def __init__(self, limits: ExecutionLimits, permissions: Permissions = NO_PERMISSIONS) -> None:
@@ -72,14 +74,14 @@ class Sandbox:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, database: Path | str, sql: str) -> Rows | Failure:
-        """Run one statement and fetch its rows; nothing is ever written, and every trouble with it is a `Failure`.
+        """Run one statement and fetch its rows. Nothing is written. An error of the statement becomes a `Failure`.
 
         Args:
-            database: an SQLite or DuckDB file, or the URL of a server as SQLAlchemy writes it.
-            sql: one statement in the database's own dialect.
+            database: an SQLite or DuckDB file, or the SQLAlchemy URL of a server.
+            sql: one statement in the database's dialect.
 
         Raises:
-            JudgingError: the child process does not start, or the URL cannot be read.
+            JudgingError: the child process does not start, or the URL cannot be parsed.
             MissingExtraError: the database's engine is not installed.
         """
         engine, path = engine_of(database), file_of(database)
@@ -90,7 +92,7 @@ class Sandbox:
         return outcome or Failure("unavailable", "the database changes while it is read")
 
     def _run(self, engine: DatabaseEngine, database: str, sql: str) -> Rows | Failure | None:
-        """None for an SQLite database that cannot be read in place without writing."""
+        """Run one statement. Return None for an SQLite database that cannot be read in place without writing."""
         idle = self._idle.setdefault(engine, [])
         child = None
         while child is None or not child.alive:
@@ -104,7 +106,7 @@ class Sandbox:
         return outcome
 
     def _copy_of(self, path: Path) -> Path | Failure:
-        """Return a private copy of an SQLite database with the content of its logs, made once per state."""
+        """Return a private copy of an SQLite database and its logs. It is made once per state of the files."""
         with self._copying:
             state = sandbox_child.state(os.path.realpath(path))
             known, copy = self._copies.get(path, (None, None))
@@ -138,13 +140,13 @@ class Sandbox:
 
 
 class _Child:
-    """One process, which runs one query at a time."""
+    """A process that runs one query at a time."""
 
     def __init__(self, engine: DatabaseEngine, limits: ExecutionLimits) -> None:
         if engine.extra:
             require(engine.extra, f"judging on {engine.name}")
         self.engine = engine
-        # SQLite's needs no installed package, and starts in a third of the time without them.
+        # SQLite's child needs no installed packages. Without them it starts in a third of the time.
         arguments = [engine.module, *sys.path] if engine.module else []
         command = [
             *(sys.executable, "-I", "-S", sandbox_child.__file__, str(os.getpid())),
@@ -155,7 +157,7 @@ class _Child:
             env=_environment(engine),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the judge, who then ends the child
+            start_new_session=True,  # Ctrl-C goes to the judge, which then ends the child
         )
         self.end = weakref.finalize(self, _end, self.process)
         assert self.process.stdout is not None  # noqa: S101 - it is a pipe
@@ -163,7 +165,7 @@ class _Child:
             self.process.wait()
             raise JudgingError(
                 f"the process for {engine.name} queries does not start (exit status {self.process.returncode}). "
-                f"Its message is above. To repeat it: {shlex.join(command)}"
+                f"Its message is above. To reproduce the error, run: {shlex.join(command)}"
             )
 
     @property
@@ -191,7 +193,7 @@ class _Child:
                 "other", f"the query ended its {self.engine.name} process (exit status {process.returncode})"
             )
         finally:
-            # Also after Ctrl-C: an answer that is still to come must not be taken for the next query's.
+            # Also after Ctrl-C. Otherwise the next query would read the answer to this one.
             if answer is None:
                 self.end()
         match answer:
@@ -203,7 +205,7 @@ class _Child:
 
 
 def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_child.QuerySettings:
-    """Return what a child must know of both, ready for `marshal`."""
+    """Return the limits and permissions as a child needs them, ready for `marshal`."""
     return {
         "time_s": limits.time_s,
         "rows": limits.rows,
@@ -217,20 +219,23 @@ def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_ch
 
 
 def _environment(engine: DatabaseEngine) -> dict[str, str]:
-    """Return what a child of this engine may know: no keys of clouds, no tokens."""
+    """Return the environment of a child of this engine, without cloud keys and tokens."""
     allowed = re.compile(f"{_ENVIRONMENT}|{engine.environment}")
     return {name: value for name, value in os.environ.items() if allowed.fullmatch(name)}
 
 
 def _exact(row: tuple[sandbox_child.SentCell, ...]) -> tuple[Cell, ...]:
-    """Return the row with its exact numbers as Decimal."""
+    """Convert the exact numbers of a row to Decimal."""
     if tuple not in map(type, row):
         return row
     return tuple(Decimal(cell[1]) if isinstance(cell, tuple) else cell for cell in row)
 
 
 def _read(pipe: int, size: int, deadline: float) -> bytes:
-    """Read `size` bytes from a pipe until `deadline`; a timer thread per query would take longer than most queries."""
+    """Read `size` bytes from a pipe before `deadline`.
+
+    This polls, because a timer thread would take longer than most queries.
+    """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     content = bytearray()
@@ -250,5 +255,5 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):  # a request that it never read
+            with contextlib.suppress(BrokenPipeError):  # the child never read the request
                 pipe.close()

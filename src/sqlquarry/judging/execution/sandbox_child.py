@@ -1,15 +1,16 @@
-"""The process that runs queries for `sandbox`: a script of its own that needs the standard library only.
+"""Script of the processes that run queries for `sandbox`. It needs only the standard library.
 
-It runs them on SQLite files, unless it is given the module of another engine and the folders to import it from. It
-reads requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a
-marshalled value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A
-request is (path or URL, sql, settings). An answer is ("rows", columns, rows), ("failure", kind, message), or UNSETTLED
-for an SQLite database that can only be read in a copy. The process ends with the judge, whose process id it is given.
+It runs queries on SQLite files, unless its arguments give the module of another engine and the folders to import it
+from. It reads requests from standard input and writes answers to standard output. Each is a length of 8 bytes,
+big-endian, followed by a marshalled value. The first answer is READY and needs no request, so that the start does not
+count as time of a query. A request is (path or URL, sql, settings). An answer is ("rows", columns, rows),
+("failure", kind, message) or UNSETTLED for an SQLite database that can only be read in a copy. The process ends with
+the judge, whose process id is its first argument.
 """
 
 from __future__ import annotations
 
-import _thread  # `threading` would take a tenth of the time in which this process starts
+import _thread  # importing `threading` would take a tenth of the start time
 import contextlib
 import marshal
 import math
@@ -35,19 +36,19 @@ FailureKind = Literal[
     "unavailable",
     "other",
 ]
-SentCell = int | float | str | bytes | tuple[str, str] | None  # an exact number that is not whole is (EXACT, digits)
+SentCell = int | float | str | bytes | tuple[str, str] | None  # (EXACT, digits) is an exact number with decimals
 RowsAnswer = tuple[Literal["rows"], tuple[str, ...], list[tuple[SentCell, ...]]]
 FailureAnswer = tuple[Literal["failure"], FailureKind, str]
 Answer = RowsAnswer | FailureAnswer | tuple[Literal["unsettled"], str, str]
 READY = "ready"
-LOGS = ("-wal", "-journal")  # the files next to an SQLite database that hold a part of its content
+LOGS = ("-wal", "-journal")  # files next to an SQLite database that contain a part of its data
 State = tuple[tuple[int, int, int] | None, ...]
 UNSETTLED: Answer = ("unsettled", "", "")
-EXACT = "exact"  # before the digits of a number that marshal cannot hold
+EXACT = "exact"  # marks the digits of a number that marshal cannot store
 
 
 class QuerySettings(TypedDict):
-    """The fields of `ExecutionLimits` and `Permissions`, which this script cannot import."""
+    """The fields of `ExecutionLimits` and `Permissions`, because this script cannot import those classes."""
 
     time_s: float
     rows: int
@@ -59,7 +60,7 @@ class QuerySettings(TypedDict):
     allow_unchecked_servers: bool
 
 
-# https://sqlite.org/c3ref/c_alter_table.html: the actions of a query that only reads.
+# The actions of a query that only reads. https://sqlite.org/c3ref/c_alter_table.html
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _SCHEMA_PRAGMAS = {
     "table_info",
@@ -71,7 +72,7 @@ _SCHEMA_PRAGMAS = {
     "data_version",
 }
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "writefile", "readfile", "edit"}
-# SQLite has one code for all of these; its words are stable.
+# SQLite has one code for all of these. Its messages are stable.
 _KINDS: tuple[tuple[str, FailureKind], ...] = (
     ("no such column", "no_such_column"),
     ("no such table", "no_such_table"),
@@ -80,13 +81,13 @@ _KINDS: tuple[tuple[str, FailureKind], ...] = (
     ("incomplete input", "syntax"),
 )
 _UNREADABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY}
-# A log that only a process that may write can bring in order.
+# The database has a log that only a process with write access can recover.
 # SQLITE_READONLY_RECOVERY, _ROLLBACK, _CANTINIT and _DIRECTORY: https://sqlite.org/rescode.html
 _NEEDS_WRITING = {264, 776, 1288, 1544}
-_ATTEMPTS = 3  # at a database that changes while it is read
+_ATTEMPTS = 3  # to read a database that changes meanwhile
 _WATCH_S = 0.5
 _CPU_GRACE_S = 2
-_STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions; usually well under a millisecond
+_STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions, which usually take well under a millisecond
 
 
 def main(judge: str, address_space_bytes: str, module: str = "", *folders: str) -> None:
@@ -104,24 +105,24 @@ def main(judge: str, address_space_bytes: str, module: str = "", *folders: str) 
 
 
 def send(pipe: IO[bytes], value: Any) -> None:
-    """Write one length-prefixed value."""
+    """Write one value with its length."""
     content = marshal.dumps(value)
     pipe.write(len(content).to_bytes(8, "big") + content)
     pipe.flush()
 
 
 def receive(pipe: IO[bytes]) -> Any:
-    """Read one length-prefixed value; None at the end of the stream."""
+    """Read one value with its length. Return None at the end of the stream."""
     length = int.from_bytes(pipe.read(8), "big")
     content = pipe.read(length) if length else b""
     return marshal.loads(content) if length and len(content) == length else None  # noqa: S302 - our own two processes
 
 
 def _end_with(judge: int) -> None:
-    """End this process soon after the judge, also in the middle of a query; engines run without Python's lock.
+    """End this process soon after the judge ends, even during a query. Engines release Python's lock.
 
-    Linux could send a signal (PR_SET_PDEATHSIG), but does so when the *thread* ends that started this process, and a
-    judge's threads come and go.
+    Linux can send a signal (PR_SET_PDEATHSIG), but it does so when the *thread* that started this process ends, and a
+    judge's threads end before the judge does.
     """
     while os.getppid() == judge:
         time.sleep(_WATCH_S)
@@ -129,7 +130,7 @@ def _end_with(judge: int) -> None:
 
 
 def _limit_cpu(time_s: float) -> None:
-    """Bound the CPU time of the next query, if neither its engine nor the judge stops it."""
+    """Limit the CPU time of the next query, in case neither its engine nor the judge stops it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -139,7 +140,7 @@ def _limit_cpu(time_s: float) -> None:
 
 
 def _limit_process(address_space_bytes: int) -> None:
-    """Bound memory and temporary files (sorting spills to unlinked ones) where the system can."""
+    """Limit memory and temporary files (which sorts write) if the operating system supports it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -153,17 +154,17 @@ def _limit_process(address_space_bytes: int) -> None:
 
 
 def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure, and nothing is written next to it."""
+    """Run one statement and fetch its rows. An error becomes a failure. Nothing is written next to the database."""
     guard, path = _Guard(settings), os.path.realpath(database)
     for _ in range(_ATTEMPTS):
         before = state(path)
         uri = _read_only_uri(path, before)
         answer = _answer(uri, sql, guard) if uri else UNSETTLED
-        # A reader that took locks was not disturbed, unless the writer ended before it had them.
+        # A reader that took locks was not disturbed, unless the writer ended before it got them.
         is_locked = uri is not None and "immutable" not in uri
         if state(path) == before or (is_locked and answer[1] != "unavailable"):
             return answer
-    return "failure", "unavailable", "another process writes to the database while it is read. Judge on a backup of it."
+    return "failure", "unavailable", "another process writes to the database while it is read. Judge on a backup."
 
 
 def _answer(uri: str, sql: str, guard: _Guard) -> Answer:
@@ -171,17 +172,17 @@ def _answer(uri: str, sql: str, guard: _Guard) -> Answer:
         with closing(sqlite3.connect(uri, guard.wait_s, uri=True, isolation_level=None)) as connection:
             guard.protect(connection)
             return guard.fetch(connection.execute(sql))
-    # Python reports a second statement as a Warning, which is not an Error; a query may hold a lone surrogate or NUL.
+    # A second statement is a Warning, which is not an Error. A query may contain a lone surrogate or NUL.
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
         return guard.explain(error)
 
 
 def state(path: str) -> State:
-    """Return inode, size and time of change of the database, its write-ahead log and its rollback journal."""
+    """Return inode, size and modification time of the database, its write-ahead log and its rollback journal."""
     states: list[tuple[int, int, int] | None] = []
     for end in ("", *LOGS):
         try:
-            found = os.stat(path + end)  # noqa: PTH116 - a Path takes longer than the call
+            found = os.stat(path + end)  # noqa: PTH116 - creating a Path takes longer than the call
         except OSError:
             states.append(None)
         else:
@@ -190,10 +191,10 @@ def state(path: str) -> State:
 
 
 def _read_only_uri(path: str, files: State) -> str | None:
-    """Return how to open the database so that no file next to it is made or changed; None if that takes a copy.
+    """Return a URI that opens the database without creating or changing a file next to it, or None if there is none.
 
-    ``immutable`` takes no lock and makes no -shm file, but would hide what a log still holds. ``readonly_shm`` reads a
-    write-ahead log and takes locks, but needs a writer's -shm file. A database in rollback mode needs no such file.
+    ``immutable`` takes no locks and creates no -shm file, but it ignores the content of logs. ``readonly_shm`` reads a
+    write-ahead log and takes locks, but it needs a writer's -shm file. A database in rollback mode needs no such file.
     """
     pending, journal = (found is not None and found[1] > 0 for found in files[1:])
     if (pending and not Path(path + "-shm").exists()) or (journal and not pending and _is_in_wal_mode(path)):
@@ -213,12 +214,12 @@ def _is_in_wal_mode(path: str) -> bool:
 
 
 class _Guard:
-    """Keep one query to reading, and to its limits."""
+    """A guard that lets one query only read and stops it at its limits."""
 
     def __init__(self, settings: QuerySettings) -> None:
         self.settings = settings
         self.deadline = time.monotonic() + settings["time_s"]
-        self.wait_s = settings["time_s"] / 4  # for a writer's lock; the query has the rest
+        self.wait_s = settings["time_s"] / 4  # for a writer's lock, so that the rest is left for the query
         self.denied: str | None = None
 
     def protect(self, connection: sqlite3.Connection) -> None:
@@ -241,8 +242,8 @@ class _Guard:
             if (first or "").lower() not in _SCHEMA_PRAGMAS:
                 self.denied = f"PRAGMA {first}"
         elif action == sqlite3.SQLITE_UPDATE and first == "sqlite_master":
-            # SQLite announces this for every virtual table (FTS, json_each) that it reads; a real update is refused
-            # by `mode=ro`, by `query_only` and because writable_schema is off.
+            # SQLite reports this action for every virtual table (FTS, json_each) that it reads. `mode=ro` and
+            # `query_only` refuse a real update, and writable_schema is off.
             return sqlite3.SQLITE_OK
         elif action not in _READING:
             self.denied = "a statement that does more than read"
@@ -250,7 +251,7 @@ class _Guard:
 
     def fetch(self, cursor: sqlite3.Cursor) -> Answer:
         if cursor.description is None:
-            return "failure", "syntax", "no statement"
+            return "failure", "syntax", "the query contains no statement"
         rows: list[tuple[SentCell, ...]] = []
         size = 0
         for row in cursor:

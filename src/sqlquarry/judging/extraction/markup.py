@@ -1,4 +1,4 @@
-"""Take an answer's markup apart: what was thought, whose turn it is, tags, code blocks and JSON."""
+"""Parse the markup of an answer: thoughts, turns, tags, code blocks and JSON."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import NamedTuple
 from sqlquarry.judging.extraction.statement import SPECIAL, begins
 
 _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis|internal)"
-# Between quotes on one line it is a value of the query: WHERE b = '</think>'.
+# In quotes on one line, a tag is a value in the query: WHERE b = '</think>'.
 _THOUGHT_END = re.compile(rf"(?<!\w)'[^'\n]{{0,200}}'(?!\w)|(?P<end></{_THOUGHT}>)", re.IGNORECASE)
 _THOUGHT_START = re.compile(rf"(?<!\w)'[^'\n]{{0,200}}'(?!\w)|(?P<start><{_THOUGHT}>)", re.IGNORECASE)
-# gpt-oss and others name a channel for each message; the last one is the answer.
+# gpt-oss and other models give each message a channel. The answer is in the channel final, or is the last message.
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w{1,20})[^<\n]{0,60}(?:<\|constrain\|>[^<\n]{0,60})?<\|message\|>", re.IGNORECASE
 )
 _TURN_END = re.compile(
     r"(?<!\w)'[^'\n]{0,200}'(?!\w)|(?P<end><\|[\w ]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>|<eos>)"
 )
-# What the model's turn begins with: the prompt's end, special tokens and the name of the role.
+# The model's turn may begin with the end of the prompt, special tokens and the name of its role.
 _LEADING = re.compile(rf"\s*(?:{SPECIAL})(?:\s*(?:assistant|model)\b(?=\s*<\|))?")
 
 _TAG = re.compile(
     r"(?:\[SQL\]|(?P<boxed>\\boxed\{(?:\\text\{)?)|<(?P<name>sql|sql_?query|query|answer|final_?answer|final|output|response|result)>)",
     re.IGNORECASE,
 )
-# A text of more than one line in a program: query = """...""".
+# A string of several lines in a program: query = """...""".
 _PROGRAM_TEXT = re.compile(r"[=(,]\s{0,9}[bfru]{0,2}(?P<mark>\"{3}|'{3})", re.IGNORECASE)
 _FENCE = re.compile(r"(?P<fence>```+|~~~+)[ \t]*(?:(?P<language>[\w+-]+)[ \t]*(?=\n)|(?i:sql(?:ite)?\b))?")
 _OTHER_LANGUAGES = frozenset(
@@ -39,7 +39,7 @@ _FINAL = re.compile(
     r"better|together|combined?)\b",
     re.IGNORECASE,
 )
-_LEAD_CHARACTERS = 200  # of the text before a part, in which it is announced
+_LEAD_CHARACTERS = 200  # length of the text before a part that may announce it
 _SQL_KEYS = (
     "sql",
     "sql_query",
@@ -59,14 +59,14 @@ _PARTS, _JSON_STARTS, _JSON_DEPTH = 40, 8, 6
 
 
 class Part(NamedTuple):
-    """A marked part of an answer, and whether the text before it calls it the corrected or final one."""
+    """A marked part of an answer, and whether the text before it calls it corrected or final."""
 
     text: str
     is_final: bool = False
 
 
 def turn_of(text: str) -> str:
-    """Return the model's own answer: without its thoughts and the special tokens before it."""
+    """Return the model's answer without its thoughts and the special tokens before it."""
     if messages := list(_CHANNEL.finditer(text)):
         final = next((m for m in reversed(messages) if m[1].lower() == "final"), messages[-1])
         text = text[final.end() :]
@@ -74,7 +74,7 @@ def turn_of(text: str) -> str:
     text = text[ends[-1] :] if ends else text
     starts = [found.start() for found in _THOUGHT_START.finditer(text) if found["start"]]
     text = text[: starts[0]] if starts else text
-    if text[:20].lstrip().removeprefix("<s>").lstrip().startswith("[INST]"):  # the prompt, repeated
+    if text[:20].lstrip().removeprefix("<s>").lstrip().startswith("[INST]"):  # the model repeated the prompt
         text = text.partition("[/INST]")[2]
     while leading := _LEADING.match(text):
         text = text[leading.end() :]
@@ -87,7 +87,7 @@ def first_turn(text: str) -> str:
 
 
 def marked_parts(text: str) -> Iterator[list[Part]]:
-    """Yield what tags hold, code blocks of SQL or no language, those of other languages, then texts in programs."""
+    """Yield the contents of tags, SQL code blocks, other code blocks and strings in programs, in this order."""
     yield [Part(content, _announced(text, start)) for start, content in islice(_tagged(text), _PARTS)]
     blocks = list(islice(_fenced(text), _PARTS))
     yield [
@@ -110,8 +110,8 @@ def unmarked(text: str) -> str:
 
 
 def json_parts(text: str) -> list[Part]:
-    """Yield the SQL in JSON objects such as ``{"sql": "SELECT 1"}``, wherever they begin; also in one that was cut."""
-    decoder = json.JSONDecoder(strict=False)  # models put bare line breaks into strings
+    """Return the SQL in JSON objects such as ``{"sql": "SELECT 1"}`` anywhere in the text, even if they are cut."""
+    decoder = json.JSONDecoder(strict=False)  # models write line breaks in strings without escaping them
     place = -1
     for _ in range(_JSON_STARTS):
         place = min((at for sign in "{[" if (at := text.find(sign, place + 1)) >= 0), default=-1)
@@ -130,7 +130,7 @@ def json_parts(text: str) -> list[Part]:
 
 
 def _values(content: object, depth: int, key: str = "") -> Iterator[tuple[str, str]]:
-    """Texts that begin as SQL does, each with its key; arguments of a tool call are JSON in a text."""
+    """Yield keys and texts that may be SQL. A text may contain JSON, as in the arguments of a tool call."""
     if not depth:
         return
     if isinstance(content, dict):
@@ -166,7 +166,7 @@ def _tagged(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _fenced(text: str) -> Iterator[tuple[int, str, str]]:
-    """Start, language and content of each code block; the last may be open."""
+    """Yield start, language and content of each code block. The last block may have no end."""
     end = 0
     while found := _FENCE.search(text, end):
         closed = text.find(found["fence"], found.end())

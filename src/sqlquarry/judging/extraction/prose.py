@@ -1,4 +1,4 @@
-"""Tell prose from SQL, as far as an answer's own text goes."""
+"""Tell prose from SQL by the words and signs of a text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 _WORD = re.compile(r"[^\W\d_][^\W_]*(?:['’][^\W\d_]+)?")
 _SIGNS = re.compile(r"[=<>()\"`;|+/%\[\]{}]|'(?!\w)|(?<!\w)'|\w\.\w|\w_\w")
-# Markdown's headings, tables, rules, quotes and lists, and a speaker or label with its colon ("Human:", "Note:").
+# Headings, tables, rules, quotes and lists in Markdown, and speakers or labels with a colon ("Human:", "Note:").
 _MARKDOWN = re.compile(
     r"\s*(?:#{1,6}(?:\s|$)|\||---|===|\*\*|>\s+[A-Z]|[-*•]\s+[A-Z]\w+\s|\d+[.)]\s|[A-Z][\w ]{0,30}:(?!:)|~~~|"
-    # The end of a console's table, a postscript, arrows and emoji.
+    # The last line of a table in a console, a postscript, arrows and emoji.
     r"\d{1,9} rows?\)|P\. ?S\.|[\u2190-\u2bff\U0001f000-\U0001faff])"
 )
 _ENDS = re.compile(r"(?<!\d)[.!?:…。！？：][\"')*_`”]*\s*$")
@@ -19,9 +19,9 @@ _KEYWORDS = frozenset(
     select from where group by order having limit offset join left right inner outer full cross natural on using union
     intersect except and or not in case when then else end as with window values set asc desc distinct all between like
     ilike is null exists over partition rows range fetch first next only cast interval collate nulls last ties
-    """.split()  # noqa: SIM905 - a text of words is easier to read and to change
+    """.split()  # noqa: SIM905 - a string of words is easier to read and to change
 )
-# Words that English can hardly do without and that SQL does not have.
+# Frequent English words that are not SQL keywords.
 _ENGLISH = (
     frozenset(
         """
@@ -31,24 +31,24 @@ _ENGLISH = (
     here's let's query queries statement return returns get gets result results answer above below uses using used gives
     shows selects joins filters counts groups sorts orders finds retrieves assumes assuming since while however
     therefore needed required necessary
-    """.split()  # noqa: SIM905 - a text of words is easier to read and to change
+    """.split()  # noqa: SIM905 - a string of words is easier to read and to change
     )
     - _KEYWORDS
 )
-# With these a clause begins, unless they are written as at the beginning of a sentence.
+# A clause begins with these words, unless they are capitalized like the first word of a sentence.
 _CLAUSES = frozenset(
     """
     from where group order having limit offset join left right inner outer full cross natural union intersect
     except with window for on and or
-    """.split()  # noqa: SIM905 - a text of words is easier to read and to change
+    """.split()  # noqa: SIM905 - a string of words is easier to read and to change
 )
 _LINE_CHARACTERS = 300
 
 
 def is_prose(text: str) -> bool:
-    """Whether what follows a statement is prose or Markdown rather than a clause, judged by its first line.
+    """Return whether the text after a statement is prose or Markdown and not a clause. Its first line decides.
 
-    A clause has signs, keywords and names; prose has English words, full stops and few signs.
+    A clause has signs, keywords and names. Prose has English words, full stops and few signs.
     """
     line = text.strip().split("\n", 1)[0][:_LINE_CHARACTERS].lstrip("(")
     if not line or _MARKDOWN.match(line):
@@ -72,7 +72,7 @@ def is_prose(text: str) -> bool:
 
 
 def is_sentence(text: str) -> bool:
-    """Whether the words that follow a statement on its line are certainly a sentence, or the end of one."""
+    """Return whether the words after a statement on its line are certainly a sentence, or the end of one."""
     line = text.split("\n", 1)[0][:_LINE_CHARACTERS].rstrip()
     words = [word.lower() for word in _WORD.findall(line)]
     english = sum(word in _ENGLISH for word in words)

@@ -1,4 +1,4 @@
-"""Where a statement begins and where it ends, in text that may be SQL, prose or both."""
+"""Find the start and the end of a statement in text that may be SQL, prose or both."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BEGINS = re.compile(
     re.IGNORECASE,
 )
 _READS = re.compile(rf"{_OPENING}(?:SELECT|WITH|VALUES|FROM|TABLE)\b", re.IGNORECASE)
-# Statements that set the scene for the query after them.
+# Statements that prepare the query after them.
 _CONTEXT = re.compile(r"(?:CREATE|PRAGMA|SET|USE|INSERT)\b", re.IGNORECASE)
 _SHORT_FORMS = {"duckdb": r"FROM\s+\S", "postgres": r"TABLE\s+\S", "mysql": r"TABLE\s+\S", "redshift": r"TABLE\s+\S"}
 _LEADING = re.compile(r"(?:\s+|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)+")
-# A query begins a line (behind bullets, quotes and bold marks), or follows a colon or quote, or is in capitals; "the
-# SELECT statement" is prose.
+# A query begins a line (after bullets, quotes and bold marks), follows a colon or quote, or is in upper case. Text
+# such as "the SELECT statement" is prose.
 _QUERY = re.compile(
     r"(?:^[ \t>*_#•-]{0,9}(?:\d{1,3}[.)][ \t]+)?[*_`\"'“]{0,3}|[:`\"“*][ \t]{0,9})"
     rf"(?P<start>\({{0,20}}(?i:SELECT\b|{_WITH}))|(?P<capitals>\bSELECT\b|\b{_WITH})",
@@ -47,15 +47,15 @@ _CONTINUES = re.compile(
     re.IGNORECASE,
 )
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
-# sqlglot's time grows with the square of the indexes that follow each other: a[b][c]
+# sqlglot's time grows with the square of the number of consecutive indexes: a[b][c]
 _INDEXES, _MOST_INDEXES = re.compile(r"\]\s*\["), 40
 _PARSED_CHARACTERS, _PARSES, _QUOTE_ENDS, _STARTS = 5_000, 12, 5, 4
 
 
 class Parser:
-    """sqlglot, asked about at most 12 texts and 5,000 characters in all; beyond that it has no opinion.
+    """sqlglot with a budget of 12 texts and 5,000 characters in total. Beyond that, it reports no errors.
 
-    It takes 3 to 20 microseconds a character, and answers that repeat themselves make many candidates.
+    It takes 3 to 20 microseconds per character, and repetitive answers have many candidates.
     """
 
     def __init__(self, dialect: str) -> None:
@@ -63,50 +63,50 @@ class Parser:
         self._characters, self._parses = _PARSED_CHARACTERS, _PARSES
 
     def error_in(self, sql: str) -> int | None:
-        """Return the place of the first error; None if there is none, or the budget is spent before one."""
+        """Return the position of the first error, or None if there is none or the budget ends before it."""
         seen = sql[: self._characters]
         if not seen or not self._parses or len(_INDEXES.findall(seen)) > _MOST_INDEXES:
             return None
         self._characters -= len(seen)
         self._parses -= 1
         place = error_place(seen, self.dialect)
-        if place == len(seen):  # the tokenizer does not say where a literal opens that nothing closes
+        if place == len(seen):  # the tokenizer does not report where an unclosed literal begins
             place = _open_literal(seen, self.dialect)
-        # What was cut off may be what is missing.
+        # An error near the end may be due to the part that was cut off.
         return None if place is not None and len(seen) < len(sql) and place > len(seen) - 200 else place
 
     def reads(self, sql: str) -> bool:
-        """Whether it is one whole statement, for certain."""
+        """Return whether `sql` is certainly one complete statement."""
         return 0 < len(sql) <= self._characters and self._parses > 0 and self.error_in(sql) is None
 
 
 def begins(text: str, dialect: str = "") -> bool:
-    """Whether a statement begins here, by its first words."""
+    """Return whether the text begins like a statement."""
     short = _SHORT_FORMS.get(dialect)
     return bool(_BEGINS.match(text) or (short and re.match(short, text, re.IGNORECASE)))
 
 
 def reads(sql: str) -> bool:
-    """Whether a statement only reads, by its first word."""
+    """Return whether the first word of a statement is that of a query."""
     return bool(_READS.match(sql))
 
 
 def begins_with_sql(text: str, parser: Parser) -> bool:
-    """Whether the answer is SQL from its first word on; "Select all rows:" before a code block is not."""
+    """Return whether the answer is SQL from its first word. "Select all rows:" before a code block is not."""
     text = without_comments(text, parser.dialect)
     if not begins(text, parser.dialect) or _PROSE_AFTER.match(text):
         return False
     first, rest = _first_statement(text, parser.dialect)
     if _CONTEXT.match(first) and rest.strip():
         return False
-    if not _BEGINS.match(text):  # FROM and TABLE begin sentences, too
+    if not _BEGINS.match(text):  # FROM and TABLE may also begin a sentence
         return parser.reads(first)
     marked = re.search(rf"```|\[SQL\]|<\w{{1,20}}>|{SPECIAL}", text, re.IGNORECASE)
     return not marked or parser.reads(first)
 
 
 def statement_in(text: str, parser: Parser) -> str:
-    """Return the first query in a text or, without one, the first other statement, without what surrounds it; or ""."""
+    """Return the first query in a text, otherwise the first other statement, or "" if there is no statement."""
     first = ""
     while True:
         found, text = _next_statement(text, parser)
@@ -118,14 +118,14 @@ def statement_in(text: str, parser: Parser) -> str:
 
 
 def without_comments(text: str, dialect: str = "") -> str:
-    """Return the text without the comments before a statement; if no statement follows, the query may be in them."""
+    """Return the text without leading comments. They stay if no statement follows, because the query may be in them."""
     text = text.strip()
     comments = _LEADING.match(text)
     return text[comments.end() :] if comments and begins(text[comments.end() :], dialect) else text
 
 
 def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
-    """Return the next statement, and the text after it."""
+    """Return the next statement and the text after it."""
     text = without_comments(text, parser.dialect)
     if begins(text, parser.dialect) and not _PROSE_AFTER.match(text):
         sql, rest = _first_statement(text, parser.dialect)
@@ -134,8 +134,7 @@ def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
     for start, mark in _starts(text):
         sql, rest = _first_statement(text[start:], parser.dialect)
         lead = text[text.rfind("\n", 0, start) + 1 : start].rstrip(" *_`\"'“")
-        sql = _without_prose(_up_to(sql, mark, parser), parser, in_sentence=lead[-1:].isalpha())
-        sql = sql[:-1] if sql[-2:-1].isdigit() and sql.endswith(".") else sql  # the sentence's full stop
+        sql = _without_full_stop(_without_prose(_up_to(sql, mark, parser), parser, in_sentence=lead[-1:].isalpha()))
         if not tried or parser.reads(sql):
             tried.append((sql, rest))
         if len(tried) > 1 or parser.error_in(sql) is None:
@@ -144,14 +143,23 @@ def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
         return tried[-1]
     if (lower := _SELECT.search(text)) and _FROM.search(text, lower.end()):
         sql, rest = _first_statement(text[lower.start() :], parser.dialect)
-        sql = _without_prose(sql, parser)
+        lead = text[: lower.start()].rstrip(" *_`\"'“")
+        sql = _without_full_stop(_without_prose(sql, parser, in_sentence=lead[-1:].isalpha()))
         if not is_prose(sql) and parser.reads(sql):
             return sql, rest
     return "", ""
 
 
+def _without_full_stop(sql: str) -> str:
+    """Return the query without the full stop of the sentence around it, which a parser takes for part of a number."""
+    return sql[:-1] if sql[-2:-1].isdigit() and sql.endswith(".") else sql
+
+
 def _starts(text: str) -> Iterator[tuple[int, str]]:
-    """Where queries may begin in prose, and the mark before each; after one in the middle of a line only clear ones."""
+    """Yield the positions in prose where queries may begin, each with the mark before it.
+
+    If only upper case indicates the first one, clear ones may follow. Otherwise the first one is the only one.
+    """
     first_is_clear = None
     for _, found in zip(range(_STARTS * 4), _QUERY.finditer(text), strict=False):
         start = found.start(found.lastgroup or 0)
@@ -168,14 +176,14 @@ def _starts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _up_to(query: str, mark: str, parser: Parser) -> str:
-    """Return the query up to the mark that closes `mark`, which may also occur within the query."""
+    """Return the query up to the mark that closes `mark`. The query may contain that mark, too."""
     closing = _CLOSING.get(mark)
     if closing is None:
         return query
     ends = [found.start() for found in re.finditer(re.escape(closing), query)]
     for end in ends[:_QUOTE_ENDS]:
         found = query[:end].strip()
-        if len(found.split(None, 1)) > 1 and parser.reads(found):  # sqlglot reads a mere SELECT, too
+        if len(found.split(None, 1)) > 1 and parser.reads(found):  # sqlglot also accepts SELECT alone
             return found
     line = len(query.split("\n", 1)[0]) if mark in "\"'" else len(query)
     last = [end for end in ends if end < line][-1:]
@@ -183,10 +191,10 @@ def _up_to(query: str, mark: str, parser: Parser) -> str:
 
 
 def _first_statement(text: str, dialect: str) -> tuple[str, str]:
-    """Return the text up to the end of its statement, and what is behind it."""
+    """Return the first statement and the text after it."""
     lexer = _lexer(dialect)
     for found in lexer.finditer(text):
-        if found["entity"]:  # the whole answer was written for a web page
+        if found["entity"]:  # the answer is escaped for HTML
             return _first_statement(text[: found.start()] + html.unescape(text[found.start() :]), dialect)
         if found["end"]:
             return text[: found.start()].strip(), text[found.end() :]
@@ -195,9 +203,9 @@ def _first_statement(text: str, dialect: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=64)
 def _lexer(dialect: str) -> re.Pattern[str]:
-    """Yield what may hold a semicolon, then what ends a statement, with the quotes and comments of sqlglot's tokenizer.
+    """Return a pattern for ends of statements, and for the literals and comments of a dialect that may contain ends.
 
-    An open quote or comment goes on to the end, so that no text is read twice.
+    An unclosed quote or comment extends to the end, so that no text is scanned twice.
     """
     from sqlglot import Dialect
 
@@ -214,7 +222,7 @@ def _lexer(dialect: str) -> re.Pattern[str]:
     kinds += [_literal(quote, backslash="\\" in escapes) for quote in tokenizer.QUOTES if len(quote) == 1]
     for mark in tokenizer.IDENTIFIERS:
         start, end = mark if isinstance(mark, tuple) else (mark, mark)
-        # An open bracket is an array's, and an open backtick a code mark's.
+        # An unclosed bracket belongs to an array, and an unclosed backtick to Markdown.
         inner = rf"[^{re.escape(start + end)}\n]{{1,128}}"
         kinds.append(_literal('"') if start == '"' else rf"{re.escape(start)}{inner}{re.escape(end)}")
     for mark in tokenizer.COMMENTS:
@@ -226,7 +234,7 @@ def _lexer(dialect: str) -> re.Pattern[str]:
 
 
 def _open_literal(text: str, dialect: str) -> int:
-    """Where a literal begins that is not closed; the end of the text if all are."""
+    """Return the start of the unclosed literal, or the end of the text if all literals are closed."""
     last = next(reversed([found for found in _lexer(dialect).finditer(text) if found.end() == len(text)]), None)
     if last is None or last["end"] or last["entity"] or (len(last[0]) > 1 and last[0][-1] == last[0][0]):
         return len(text)
@@ -239,12 +247,12 @@ def _literal(quote: str, *, backslash: bool = False, before: str = "") -> str:
 
 
 def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> str:
-    """Cut off prose: from the first paragraph of prose, or from the last boundary before the parser's error.
+    """Cut off prose, from the first paragraph of prose or from the last boundary before the parser's error.
 
     Args:
-        sql: a statement and what follows it.
-        parser: of its dialect.
-        in_sentence: it is quoted in the middle of a sentence, whose words may continue behind it without a full stop.
+        sql: a statement and the text after it.
+        parser: the parser of its dialect.
+        in_sentence: the statement is quoted in a sentence, which may continue after it without a full stop.
     """
     error = parser.error_in(sql)
     if error is None:
@@ -253,7 +261,7 @@ def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> st
             if is_prose(sql[paragraph.end() :]) and _ends_a_clause(before) and parser.reads(before):
                 return before
         return sql
-    # A value such as 'Comp. Sci.' holds no sentence.
+    # The full stops in a value such as 'Comp. Sci.' do not end a sentence.
     plain = _lexer(parser.dialect).sub(lambda found: found[0] if found["end"] else "x" * len(found[0]), sql)
     for place, is_rest in _boundaries(plain, error, in_sentence=in_sentence):
         before, after = sql[:place].rstrip(), sql[place:].lstrip(" \t.!。*_")
@@ -266,12 +274,15 @@ def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> st
 
 
 def _ends_a_clause(sql: str) -> bool:
-    """Whether a statement may end here; sqlglot reads on past a comma or operator that nothing follows."""
+    """Return whether a statement may end here. sqlglot accepts a trailing comma or operator."""
     return not _CONTINUES.search(sql[-20:])
 
 
 def _boundaries(sql: str, error: int, *, in_sentence: bool) -> list[tuple[int, Callable[[str], bool]]]:
-    """Where prose may begin at or before an error, and what the rest must be: lines and sentences, then words."""
+    """Return positions at or before an error where prose may begin, each with a test for the rest.
+
+    Starts of lines and sentences come first, then starts of words.
+    """
     seen = sql[: error + 1]
     lines = [place + 1 for place, sign in enumerate(seen) if sign == "\n"]
     sentences = [found.start() for found in _SENTENCE_END.finditer(sql, 0, error + 2)]

@@ -1,4 +1,4 @@
-"""A language model as the judge: rubric -> fenced question -> one opinion per vote -> verdict of the majority."""
+"""Grade with language models, whose votes on each prediction decide by majority."""
 
 from sqlquarry.judging.llm.grader import LLMGrader
 from sqlquarry.judging.llm.judge_model import JudgeUsage, StructuredGenerator

@@ -1,4 +1,4 @@
-"""A language model as a grader: fenced questions, one verdict each, votes, and what they cost."""
+"""A grader that asks language models, counts their votes and adds up their cost."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ from sqlquarry.options import check_options
 from sqlquarry.records import Record
 
 AnyJudge = TextGenerator | StructuredGenerator
-Price = Sequence[float]  # US dollars for what is read, and for what is written
+Price = Sequence[float]  # US dollars for tokens read and for tokens written
 
 
 @check_options()
 class LLMGrader:
-    """Judge a prediction correct if a language model says so; `calibrate` it before you believe its accuracy.
+    """A grader that asks language models. Use `calibrate` before you trust its accuracy.
 
     Args:
-        judge: a generator such as ``FoundationModel(model_id, temperature=0.0)``, or a list of them that vote. A
-            verdict needs more than half of all votes; what is unreadable, inconsistent or failed counts for neither
-            side.
-        rubric: "published" (0 to 100), "strict" (correct or wrong, with the mistake) or a `Rubric` of your own.
-        repeats: votes of each judge; at temperature 0 they would be copies of one vote, and newer models know no
-            temperature 0.
-        swap: show gold and prediction in both orders; a vote counts only if both give the same verdict.
-        passing_score: the lowest score that counts as correct; "auto" takes the rubric's.
+        judge: a generator such as ``FoundationModel(model_id, temperature=0.0)``, or a list of generators that vote. A
+            verdict needs more than half of all votes. Unreadable, inconsistent and failed votes count for neither side.
+        rubric: "published" (0 to 100), "strict" (correct or wrong, with the mistake) or your own `Rubric`.
+        repeats: number of votes of each judge. At temperature 0 all votes would be the same, and newer models do not
+            support temperature 0.
+        swap: show gold and prediction in both orders. A vote counts only if both orders give the same verdict.
+        passing_score: the lowest score that counts as correct. "auto" uses that of the rubric.
         name: the grader's name in reports.
-        usd_per_million_tokens: US dollars per million tokens read and written, for all judges or a list with one
-            pair for each; None if they are not known, and neither is the cost.
+        usd_per_million_tokens: US dollars per million tokens read and written, as one pair for all judges or a list
+            with a pair for each. None if they are unknown. The cost is then unknown, too.
 
     Raises:
         ConfigError: an option is out of range.
-        JudgingError: a judge has no method to ask, or the passing score does not fit the rubric.
+        JudgingError: a judge has neither `generate` nor `generate_json`, or the passing score does not fit the rubric.
         MissingExtraError: the extra `judge` is not installed.
     """
 
@@ -58,15 +57,15 @@ class LLMGrader:
         require("judge", "LLMGrader")
         judges = list(judge) if isinstance(judge, Sequence) else [judge]
         prices = _prices(usd_per_million_tokens, len(judges))
-        bad = [] if judges else ["there is no judge"]
+        bad = [] if judges else ["judge is empty, but it must have at least one generator"]
         if isinstance(rubric, str) and rubric not in RUBRICS:
-            bad.append(f"rubric is {rubric!r}, but must be {' or '.join(map(repr, RUBRICS))} or a Rubric")
+            bad.append(f"rubric is {rubric!r}, but it must be {' or '.join(map(repr, RUBRICS))} or a Rubric")
         if repeats < 1:
-            bad.append(f"repeats is {repeats}, but must be at least 1")
+            bad.append(f"repeats is {repeats}, but it must be at least 1")
         if prices is None and usd_per_million_tokens is not None:
             bad.append(
-                f"usd_per_million_tokens is {usd_per_million_tokens!r}, but must be (read, written), or one such pair "
-                "per judge"
+                f"usd_per_million_tokens is {usd_per_million_tokens!r}, but it must be (read, written) or a list with "
+                "one such pair per judge"
             )
         if bad:
             raise ConfigError("LLMGrader: " + "; ".join(bad))
@@ -76,8 +75,8 @@ class LLMGrader:
         self._judges = [JudgeModel(one, self.rubric) for one in judges]
         self._prices = prices
 
-    def fingerprint(self, record: Record) -> str | None:  # noqa: ARG002 - `SQLJudge` asks for each record
-        """Return all that a verdict depends on except record and prediction; None if a judge's model is not known."""
+    def fingerprint(self, record: Record) -> str | None:  # noqa: ARG002 - `SQLJudge` calls it for each record
+        """Return all that a verdict depends on except record and prediction, or None if a judge has no fingerprint."""
         models = [judge.fingerprint for judge in self._judges]
         if None in models:
             return None
@@ -87,12 +86,12 @@ class LLMGrader:
 
     @property
     def usage(self) -> JudgeUsage:
-        """Return requests and tokens of all judges so far."""
+        """Requests and tokens of all judges so far."""
         return sum((judge.usage for judge in self._judges), JudgeUsage())
 
     @property
     def cost_usd(self) -> float | None:
-        """Return US dollars so far by the given prices, cached tokens at full price; None without prices."""
+        """US dollars so far by the given prices, or None without prices. Cached tokens count at full price."""
         if self._prices is None:
             return None
         return sum(judge.usage.usd(price) for judge, price in zip(self._judges, self._prices, strict=True))
@@ -101,28 +100,30 @@ class LLMGrader:
         """Judge one prediction.
 
         Raises:
-            JudgeFailedError: as `grade_all`.
+            JudgeFailedError: as in `grade_all`.
         """
         return self.grade_all([record], [predicted_sql])[0]
 
     def grade_all(self, records: Sequence[Record], predicted_sqls: Sequence[str]) -> list[Judgement]:
-        """Judge many predictions, in order; every judge gets its questions as one batch.
+        """Judge many predictions in order. Each judge gets its questions as one batch.
 
-        A reply that cannot be read is asked for once more and then unjudged; a request that fails leaves its record
-        unjudged.
+        If a reply is unreadable, its question is asked once more, and then the record is unjudged. If a request fails,
+        its record is unjudged.
 
         Raises:
-            JudgingError: not one prediction per record.
-            JudgeFailedError: a judge failed several times in a row; its `partial` holds the finished judgements.
-            ConfigError: the generator cannot be asked this (a batch job with too few records).
+            JudgingError: the numbers of records and predictions differ.
+            JudgeFailedError: a judge failed several times in a row. `partial` of the error has the finished judgements.
+            ConfigError: the generator cannot run this request, such as a batch job with too few records.
         """
         if len(records) != len(predicted_sqls):
-            raise JudgingError(f"{len(records)} records, but {len(predicted_sqls)} predictions. Give one per record.")
+            raise JudgingError(
+                f"there are {len(records)} records, but {len(predicted_sqls)} predictions. Give one per record."
+            )
         finished = [self._without_asking(record, sql) for record, sql in zip(records, predicted_sqls, strict=True)]
         asked = [place for place, judgement in enumerate(finished) if judgement is None]
         orders = (False, True) if self._swap else (False,)
         shown = [[question(records[i], predicted_sqls[i], candidate_first=order) for order in orders] for i in asked]
-        # All questions about one record come together: first the orders of one vote, then its repeats.
+        # All questions about a record are adjacent. The orders of a vote come before its repeats.
         questions = [one for pair in shown for _ in range(self._repeats) for one in pair]
         outcomes: list[list[Reply | None]] = [[None] * len(questions) for _ in self._judges]
         failure: JudgeFailedError | None = None
@@ -141,7 +142,7 @@ class LLMGrader:
         return [judgement for judgement in finished if judgement is not None]
 
     def _votes(self, outcomes: Sequence[Sequence[Reply | None]], orders: int) -> list[Vote]:
-        """Return the votes on one record; none if an answer is still missing."""
+        """Return the votes on one record, or an empty list if an answer is still missing."""
         votes = []
         for judge, of_judge in zip(self._judges, outcomes, strict=True):
             known = [outcome for outcome in of_judge if outcome is not None]
@@ -167,7 +168,7 @@ class LLMGrader:
 
 
 def _prices(given: object, judges: int) -> list[Price] | None:
-    """Return one price for each judge; None if none are given, or not such ones."""
+    """Return one price for each judge, or None if there are no prices or they are invalid."""
     if _is_price(given):
         return [given] * judges
     if isinstance(given, list | tuple) and len(given) == judges and all(map(_is_price, given)):

@@ -1,4 +1,4 @@
-"""One model that judges: asked in batches, counted, and given up only when it fails again and again."""
+"""Ask a model that judges, in batches. Count its tokens, and give up only after several failures in a row."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from sqlquarry.judging.llm.replies import Opinion, read_json, read_tags
 from sqlquarry.judging.llm.rubric import Rubric
 from sqlquarry.judging.storable import JSON
 
-Reply = Opinion | str  # an opinion, or why there is none
+Reply = Opinion | str  # an opinion, or the reason why there is none
 UNREADABLE = "unreadable reply"
 _FAILURES_IN_A_ROW = 5
 
 
 class StructuredGenerator(Protocol):
-    """Anything that answers prompts with JSON of a given schema, such as `FoundationModel`."""
+    """An object that answers prompts with JSON of a given schema, such as `FoundationModel`."""
 
     def generate_json(
         self, prompts: Sequence[str], schema: dict[str, JSON], /, *, system: str = ""
     ) -> list[Generation]:
-        """Answer each prompt, in order; each text is a JSON object of `schema`, `system` goes before all of them."""
+        """Answer each prompt in order, with a text that is a JSON object of `schema`. `system` precedes each prompt."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeUsage:
-    """Count what judging used so far.
+    """The usage of judges so far.
 
     Args:
-        requests: answers received.
-        prompt_tokens: tokens read.
-        completion_tokens: tokens written.
-        unmetered: answers whose tokens the service did not report; they are in none of the sums.
+        requests: number of received answers.
+        prompt_tokens: number of tokens read.
+        completion_tokens: number of tokens written.
+        unmetered: number of answers whose tokens the service did not report. They are missing from both sums.
     """
 
     requests: int = 0
@@ -55,20 +55,20 @@ class JudgeUsage:
         )
 
     def usd(self, usd_per_million_tokens: Sequence[float]) -> float:
-        """Return US dollars at a price per million tokens read and per million written."""
+        """Return US dollars at a pair of prices per million tokens read and written."""
         read, written = usd_per_million_tokens
         return (self.prompt_tokens * read + self.completion_tokens * written) / 1e6
 
 
 class JudgeModel:
-    """Ask one model by one rubric, and count what it used.
+    """A model that judges by a rubric, with its usage.
 
     Args:
-        generator: asked for structured output if it has `generate_json`, else for tags.
-        rubric: what is asked.
+        generator: the model. It answers with JSON if it has `generate_json`, otherwise with tags.
+        rubric: the instructions and the possible verdicts.
 
     Raises:
-        JudgingError: the generator has neither method.
+        JudgingError: the generator has neither `generate` nor `generate_json`.
     """
 
     def __init__(self, generator: TextGenerator | StructuredGenerator, rubric: Rubric) -> None:
@@ -81,21 +81,23 @@ class JudgeModel:
             self._generate = functools.partial(_tagged_answers, generator)
         else:
             raise JudgingError(
-                f"a judge must have generate or generate_json, but {type(generator).__name__} has neither. Give an "
-                "object such as FoundationModel(model_id) or LocalModel."
+                f"a judge must have generate or generate_json, but {type(generator).__name__} has neither. Pass a "
+                "generator such as FoundationModel(model_id)."
             )
         self.model = str(getattr(generator, "model_id", type(generator).__name__))
         self.fingerprint: str | None = getattr(generator, "fingerprint", None)
         self.usage = JudgeUsage()
         self._counting, self._failed_in_a_row = threading.Lock(), 0
-        # Bedrock's batch jobs take no small batches, and none of their failures goes away in a part of it.
+        # Bedrock's batch jobs have a minimum size, and their failures also occur in a part of the batch.
         self._divisible = getattr(generator, "min_records", 1) == 1
 
     def ask(self, questions: Sequence[Question], outcomes: list[Reply | None]) -> None:
-        """Fill `outcomes`, one for each question: an opinion, or why there is none; what cannot be read is asked again.
+        """Fill `outcomes` with an opinion for each question, or the reason why there is none.
+
+        Questions with unreadable replies are asked once more, except in batch jobs.
 
         Raises:
-            JudgeFailedError: the model failed too often in a row; `outcomes` keeps what came before.
+            JudgeFailedError: the model failed too often in a row. `outcomes` has the earlier outcomes.
             ConfigError, MissingExtraError: the generator cannot work at all.
         """
         if not questions:
@@ -116,7 +118,7 @@ class JudgeModel:
         if len(missing) < len(places):
             self._failed_in_a_row = 0
         if len(missing) > 1 and self._divisible:
-            # One prompt that is refused must not cost the others their answers.
+            # A single refused prompt must not prevent the answers to the others.
             for part in (missing[: len(missing) // 2], missing[len(missing) // 2 :]):
                 self._fill(questions, part, outcomes)
             return
@@ -126,22 +128,24 @@ class JudgeModel:
             self._failed_in_a_row += len(missing)
         if self._failed_in_a_row >= _FAILURES_IN_A_ROW:
             raise JudgeFailedError(
-                f"{self.model} failed {self._failed_in_a_row} times in a row, last with {_kind(failure)}. Finished "
-                "judgements are kept in the attribute `partial` of this error; put right what is wrong and judge again."
+                f"{self.model} failed {self._failed_in_a_row} times in a row, last with {_kind(failure)}. The "
+                "attribute `partial` of this error has the finished judgements. Correct the cause and judge again."
             ) from failure
 
     def _answers(self, questions: Sequence[Question]) -> tuple[Sequence[Generation | None], Exception | None]:
-        """Return one answer for each question, None for those that failed, and why they failed."""
+        """Return an answer for each question, or None if it failed, and the reason for the failure."""
         failure: Exception | None = None
         answers: Sequence[Generation | None]
         try:
             answers = self._generate(questions, self._rubric)
         except (ConfigError, MissingExtraError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a client raises, the other records are judged
+        except Exception as error:  # noqa: BLE001 - after any error of a client, the other records are judged
             answers, failure = list(getattr(error, "partial", ())) or [None] * len(questions), error
         if len(answers) != len(questions):
-            raise JudgingError(f"{self.model} gave {len(answers)} answers to {len(questions)} prompts")
+            raise JudgingError(
+                f"{self.model} returned {len(answers)} answers for {len(questions)} prompts, not one for each"
+            )
         return answers, failure
 
     def _read(self, answer: Generation, question: Question) -> Reply:
@@ -154,7 +158,7 @@ class JudgeModel:
 
 
 def _kind(error: Exception | None) -> str:
-    """Return the error's class, and AWS's code if it has one; its text might hold a secret of the client's."""
+    """Return the class of an error, and its AWS code if it has one. Its text could contain a secret."""
     response = getattr(getattr(error, "__cause__", None), "response", None) or {}
     code = response.get("Error", {}).get("Code")
     return type(error).__name__ + (f" ({code})" if code else "")

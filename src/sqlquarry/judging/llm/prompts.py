@@ -1,4 +1,4 @@
-"""The prompt of one vote: a record and a candidate as fenced data, with nothing in it that a reader cannot see."""
+"""Build the prompt of one vote from a record and a candidate, fenced by tags and without invisible characters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})
 
 
 class Question(NamedTuple):
-    """Hold what one judge is asked once.
+    """One question to a judge.
 
     Args:
         text: the record and the candidate.
-        code: what all tags of this prompt end in, those of the answer as well.
+        code: the suffix of all tags in this prompt and in its answer.
     """
 
     text: str
@@ -25,10 +25,10 @@ class Question(NamedTuple):
 
 
 def question(record: Record, candidate: str, *, candidate_first: bool = False) -> Question:
-    """Return the data of one prompt, each part between tags that its content cannot know.
+    """Return the data of one prompt, with each part between tags that its content cannot imitate.
 
-    The tags' code is a hash over the content, the candidate too: whoever writes the candidate cannot foresee it, and
-    the same record makes the same prompt again, so that batches and caches know it.
+    The code of the tags is a hash of the content, including the candidate, so the author of a candidate cannot predict
+    it. The same record always has the same prompt, so batches and caches recognize it.
     """
     parts = [("question", record.question), ("schema", record.schema), ("dialect", record.dialect)]
     queries = [("reference", without_comments(gold, record.dialect)) for gold in record.golds]
@@ -40,7 +40,7 @@ def question(record: Record, candidate: str, *, candidate_first: bool = False) -
 
 
 def tag_instructions(rubric: Rubric, code: str) -> str:
-    """Say how to answer, for a model without structured output: tags with the prompt's own code, verdict last."""
+    """Return instructions to answer with tags that end in the prompt's code, for models without structured output."""
     mistakes = f"<mistake-{code}>{' | '.join((NO_MISTAKE, *rubric.mistakes))}</mistake-{code}>\n"
     verdicts = [str(verdict) for verdict in rubric.scores]
     shown = " | ".join(verdicts) if len(verdicts) <= 10 else f"one of {verdicts[0]} … {verdicts[-1]}"
@@ -53,16 +53,16 @@ def tag_instructions(rubric: Rubric, code: str) -> str:
 
 
 def without_comments(sql: str, dialect: str) -> str:
-    """Return the query without comments and hints, which cannot change its rows, but could talk to a judge.
+    """Return the query without comments and hints. They cannot change its rows, but they could address the judge.
 
-    MySQL runs the content of ``/*! … */``, so that is kept. If sqlglot finds no tokens, because a quote is not closed,
-    it is unknown what is quoted: all that could be a comment is left out, also within quotes.
+    MySQL runs the content of ``/*! … */``, so it is kept. If a quote is not closed, sqlglot finds no tokens, and it is
+    unknown which text is quoted. Everything that could be a comment is then removed, also in quotes.
     """
     import sqlglot
     from sqlglot.errors import SqlglotError
 
     known = sqlglot.Dialect.get(dialect) is not None
-    # SQLite ends a comment that is not closed with the text.
+    # In SQLite the end of the text closes a comment.
     for text in (sql, f"{sql}*/"):
         try:
             tokens = sqlglot.tokenize(text, read=dialect if known else None)
@@ -78,7 +78,7 @@ def without_comments(sql: str, dialect: str) -> str:
             hint_end = len(text) if close < 0 else close + 2
         if token.start < hint_end:
             continue
-        # Between two tokens are only white space, comments and hints.
+        # The text between two tokens is white space, comments and hints.
         gap = text[end : token.start]
         kept += gap if not gap.strip() or (dialect in _RUNS_COMMENTS and "/*!" in gap) else " "
         kept, end = kept + text[token.start : token.end + 1], token.end + 1
@@ -87,10 +87,10 @@ def without_comments(sql: str, dialect: str) -> str:
 
 
 def _without_possible_comments(sql: str) -> str:
-    """Return the text without all that is a comment in some dialect and under some reading of its quotes.
+    """Return the text without anything that may be a comment in any dialect, in or outside of quotes.
 
-    A comment begins at each sign of a beginning, whatever comes before it. It may hold others, and it ends with
-    the text if nothing else ends it.
+    Each start of a comment counts, regardless of the text before it. Comments may be nested. A comment without an end
+    extends to the end of the text.
     """
     ends = _nested_ends(sql)
     kept: list[str] = []
@@ -110,7 +110,7 @@ def _without_possible_comments(sql: str) -> str:
 
 
 def _nested_ends(sql: str) -> list[int]:
-    """Return for each place within a comment that may hold others where this comment ends."""
+    """Return the end of a nested comment for each position at which it may contain text."""
     ends = [len(sql)] * (len(sql) + 1)
     for place in range(len(sql) - 1, -1, -1):
         if sql.startswith("*/", place):
@@ -123,6 +123,6 @@ def _nested_ends(sql: str) -> list[int]:
 
 
 def _end_of(sign: str, sql: str, place: int) -> int:
-    """Return where the next `sign` ends, or the text."""
+    """Return the end of the next `sign`, or of the text if there is none."""
     found = sql.find(sign, place)
     return len(sql) if found < 0 else found + len(sign)

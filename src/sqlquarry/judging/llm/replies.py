@@ -1,4 +1,4 @@
-"""Read what a judge answered: one verdict in the one right form, or nothing that counts."""
+"""Parse the replies of judges, which must contain one verdict in the required form."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
 
 
 class Opinion(NamedTuple):
-    """Hold one readable answer.
+    """A readable reply of a judge.
 
     Args:
-        score: 0 to 100, of the verdict by the rubric.
-        reason: the judge's own words.
-        mistake: one of the rubric's, or None.
+        score: the rubric's score of the verdict, 0 to 100.
+        reason: the judge's explanation.
+        mistake: a mistake of the rubric, or None.
     """
 
     score: int
@@ -25,10 +25,10 @@ class Opinion(NamedTuple):
 
 
 def read_json(text: str, rubric: Rubric) -> Opinion | None:
-    """Return the opinion in a reply that is one JSON object of the rubric's schema and nothing else; None otherwise."""
+    """Return the opinion if the reply is exactly one JSON object of the rubric's schema, otherwise None."""
     try:
         content = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):  # the length of a reply is bounded by the tokens asked for
+    except (ValueError, RecursionError):  # the token limit bounds the length of a reply
         return None
     if not isinstance(content, dict) or content.keys() != rubric.fields.keys():
         return None
@@ -36,9 +36,9 @@ def read_json(text: str, rubric: Rubric) -> Opinion | None:
 
 
 def read_tags(text: str, rubric: Rubric, code: str) -> Opinion | None:
-    """Return the opinion in a reply that ends in the only verdict tag with the prompt's code; None otherwise.
+    """Return the opinion if the reply ends with its only verdict tag with the prompt's code, otherwise None.
 
-    Tags without the code are a quotation, of the candidate for example, and count for nothing.
+    Tags without the code are ignored, because they are quotations, for example from the candidate.
     """
     ends = re.search(rf"<verdict-{code}>([^<>]*)</verdict-{code}>\s*\Z", text)
     if ends is None or len(re.findall(rf"verdict-{code}", text, re.IGNORECASE)) != 2:
@@ -46,7 +46,7 @@ def read_tags(text: str, rubric: Rubric, code: str) -> Opinion | None:
     content = {"verdict": ends[1].strip()}
     for name in ("reason", "mistake"):
         found = re.findall(rf"<{name}-{code}>(.*?)</{name}-{code}>", text, re.DOTALL)
-        # A verdict without its reason still is one.
+        # A verdict without a reason is still valid.
         content[name] = found[0].strip() if len(found) == 1 else ""
     if rubric.mistakes and not content["mistake"]:
         content["mistake"] = NO_MISTAKE if (rubric.score(content["verdict"]) or 0) >= rubric.passing_score else "other"
@@ -60,12 +60,12 @@ def _opinion(content: Mapping[str, object], rubric: Rubric) -> Opinion | None:
     if mistake not in (NO_MISTAKE, *rubric.mistakes):
         return None
     if score >= rubric.passing_score and mistake != NO_MISTAKE:
-        return None  # it contradicts itself
+        return None  # the reply contradicts itself
     return Opinion(score, reason, None if mistake == NO_MISTAKE else mistake)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("duplicate key")
     return content

@@ -1,4 +1,4 @@
-"""What a judge is asked, and what it may answer: the published scale, a strict one, or one of the user's."""
+"""Instructions for judges with their possible verdicts: the published scale, a strict rubric, or the user's own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ NO_MISTAKE = "none"
 @check_options()
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """Hold instructions for a judge, the verdicts it may give, and the score of each.
+    """Instructions for a judge, with the possible verdicts and their scores.
 
     Args:
-        name: its name in reports.
-        instructions: what to grade and how; the same for all records, so that services can cache it.
-        scores: verdict -> score, 0 to 100; a judge answers one of the keys, which are all words or all numbers.
+        name: the rubric's name in reports.
+        instructions: what to grade and how. They are the same for all records, so services can cache them.
+        scores: verdict -> score, 0 to 100. The judge answers with one of the keys, which are all words or all numbers.
         passing_score: the lowest score that counts as correct.
-        mistakes: what may be wrong with a query, in one or two words each; empty asks for none.
+        mistakes: possible mistakes of a query, in one or two words each. If empty, the judge reports no mistake.
 
     Raises:
-        JudgingError: no or empty instructions, scores outside of 0 to 100, or a passing score that none or all reach.
+        JudgingError: the instructions are empty, a score is outside of 0 to 100, or the passing score is reached by no
+            verdict or by all.
     """
 
     name: str
@@ -38,26 +39,26 @@ class Rubric:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mistakes", tuple(self.mistakes))
         scores = self.scores.values()
-        bad = [] if self.instructions.strip() else ["instructions are empty"]
+        bad = [] if self.instructions.strip() else ["the instructions are empty"]
         if not all(0 <= score <= 100 for score in scores):
             bad.append("scores must be from 0 to 100")
         if {score >= self.passing_score for score in scores} != {True, False}:
-            bad.append(f"passing_score {self.passing_score} leaves only one of correct and wrong")
+            bad.append(f"passing_score is {self.passing_score}, but some scores must reach it and some must not")
         if bad:
             raise JudgingError(f"rubric {self.name!r}: " + "; ".join(bad))
 
     def score(self, verdict: object) -> int | None:
-        """Return the score of a verdict as it came, 85 or "85"; None if this rubric does not have it."""
-        if type(verdict) not in (int, str):  # True is an int, too
+        """Return the score of a verdict such as 85 or "85", or None if it is not a verdict of this rubric."""
+        if type(verdict) not in (int, str):  # excludes True, which is an int
             return None
         return {str(known): score for known, score in self.scores.items()}.get(str(verdict))
 
     @property
     def fields(self) -> dict[str, JSON]:
-        """Return the JSON schema of each field of an answer: the reason first, so that the verdict follows from it.
+        """JSON schema of each field of an answer. The reason comes first, so that the verdict follows from it.
 
-        Verdicts are an enum, because Bedrock's structured output knows no minimum and maximum ("Get validated JSON
-        results from models", docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html).
+        Verdicts are an enum, because Bedrock's structured output does not support minimum and maximum ("Get validated
+        JSON results from models", docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html).
         """
         fields: dict[str, JSON] = {"reason": {"type": "string"}}
         if self.mistakes:
@@ -68,7 +69,7 @@ class Rubric:
 
     @property
     def schema(self) -> dict[str, JSON]:
-        """Return the JSON schema of an answer."""
+        """JSON schema of an answer."""
         fields = self.fields
         return {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
 
@@ -96,7 +97,7 @@ PUBLISHED = Rubric(
     MappingProxyType({score: score for score in range(101)}),
     passing_score=90,
 )
-"""The scale of the published workflow, 0 to 100 after thinking (AWS notebook, "customized-text-to-sql-model")."""
+"""The scale of the published workflow (AWS notebook "customized-text-to-sql-model"), 0 to 100 after thinking."""
 
 STRICT = Rubric(
     "strict",
@@ -119,6 +120,6 @@ STRICT = Rubric(
         "other",
     ),
 )
-"""Two verdicts with reasons and the kind of mistake."""
+"""The verdicts "correct" and "wrong", with a reason and the kind of mistake."""
 
 RUBRICS = MappingProxyType({rubric.name: rubric for rubric in (PUBLISHED, STRICT)})

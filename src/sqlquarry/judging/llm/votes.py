@@ -1,4 +1,4 @@
-"""From opinions to one judgement: a verdict needs more than half of all votes."""
+"""Turn the votes of judges into one judgement. A verdict needs more than half of all votes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from statistics import mean, median
 from sqlquarry.answers import Judgement, Verdict
 from sqlquarry.judging.llm.replies import Opinion
 
-INCONSISTENT = "another verdict in the other order"
+INCONSISTENT = "a different verdict in the other order"
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Hold what one judge answered once, in each order in which it was shown the queries.
+    """One vote of a judge, with an outcome for each order of the queries.
 
     Args:
-        model: the judge.
-        outcomes: for each order an opinion, or why there is none.
+        model: the name of the judge.
+        outcomes: for each order an opinion, or the reason why there is none.
         passing_score: the lowest score that counts as correct.
     """
 
@@ -29,7 +29,7 @@ class Vote:
 
     @property
     def result(self) -> str:
-        """Return "correct" or "wrong", or why this vote does not count."""
+        """Result of the vote: "correct", "wrong", or the reason why it does not count."""
         if problem := next((outcome for outcome in self.outcomes if isinstance(outcome, str)), None):
             return problem
         passed = {opinion.score >= self.passing_score for opinion in self.opinions}
@@ -39,28 +39,28 @@ class Vote:
 
     @property
     def opinions(self) -> list[Opinion]:
-        """Return the readable outcomes."""
+        """The readable outcomes."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Opinion)]
 
     @property
     def score(self) -> float | None:
-        """Return the mean over the orders, 0 to 100; None if the vote does not count."""
+        """Mean score over the orders, 0 to 100, or None if the vote does not count."""
         if self.result not in ("correct", "wrong"):
             return None
         return mean(opinion.score for opinion in self.opinions)
 
     @property
     def reason(self) -> str:
-        """Return the judge's reasons, each once."""
+        """The judge's reasons without duplicates."""
         return " / ".join(dict.fromkeys(opinion.reason for opinion in self.opinions))
 
     @property
     def mistake(self) -> str | None:
-        """Return the first mistake that the judge named."""
+        """The first mistake that the judge reported, or None."""
         return next((opinion.mistake for opinion in self.opinions if opinion.mistake), None)
 
     def details(self) -> dict[str, object]:
-        """Return the vote for a report, ready for JSON."""
+        """Return the vote as JSON-ready details for a report."""
         return {
             "model": self.model,
             "verdict": self.result,
@@ -72,12 +72,12 @@ class Vote:
 
 
 def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object]) -> Judgement:
-    """Return the judgement of a panel: its majority's verdict, and the median of the scores that count.
+    """Return the judgement of a panel, with the verdict of the majority and the median of the scores that count.
 
     Args:
-        grader: its name.
-        votes: at least one.
-        about: further details (kind, model, rubric).
+        grader: the name of the grader.
+        votes: at least one vote.
+        about: details to add (kind, model, rubric).
     """
     counts = Counter(vote.result for vote in votes)
     verdict: Verdict = "correct" if 2 * counts["correct"] > len(votes) else "wrong"
@@ -91,6 +91,6 @@ def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object]) -> J
         problems = [result for result, _ in counts.most_common() if result not in ("correct", "wrong")]
         reason = problems[0] if problems else "no majority among the votes"
         return Judgement(grader, "unjudged", reason, {**details, "reason": reason})
-    first = next(vote for vote in votes if vote.result == verdict)  # of the majority
+    first = next(vote for vote in votes if vote.result == verdict)  # of a judge in the majority
     details |= {"reason": first.reason, "mistake": first.mistake}
     return Judgement(grader, verdict, first.reason, details)

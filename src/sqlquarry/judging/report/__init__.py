@@ -1,4 +1,4 @@
-"""Verdicts by record, what follows from them (accuracies, comparisons, checks), and the files that show them."""
+"""Reports of verdicts: their accuracies, comparisons and checks, and the files that show them."""
 
 from sqlquarry.judging.report.breakdown import count_mistakes, slices
 from sqlquarry.judging.report.checks import check_report

@@ -1,4 +1,4 @@
-"""Where a system is right and what it gets wrong: accuracy by slice, mistakes by class."""
+"""Accuracy by slice and number of mistakes by class."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def slices(
 
     Args:
         report: the system's report.
-        by: slice name -> the bucket that a record belongs to; "auto" takes `judging.sql.features` of the gold SQL and,
-            unless there are very many, the database.
-        grader: whose verdicts; the report's first grader if not given.
+        by: slice name -> function that returns the bucket of a record. "auto" uses `judging.sql.features` of the gold
+            SQL, and the database unless there are more than 24.
+        grader: the grader whose verdicts count. The default is the report's first grader.
 
     Raises:
         JudgingError: the report has no such grader.
@@ -43,11 +43,11 @@ def slices(
 
 
 def count_mistakes(report: Report, *, grader: str | None = None) -> dict[str, int]:
-    """Return error class (`judging.mistakes`) -> records, most frequent first; a correct answer has none.
+    """Return error class (`judging.mistakes`) -> number of records, most frequent first. Correct answers do not count.
 
     Args:
         report: the system's report.
-        grader: whose judgements; the report's first grader if not given.
+        grader: the grader whose judgements count. The default is the report's first grader.
 
     Raises:
         JudgingError: the report has no such grader.
@@ -57,7 +57,7 @@ def count_mistakes(report: Report, *, grader: str | None = None) -> dict[str, in
 
 
 def slice_places(report: Report, by: SliceKeys | Literal["auto"]) -> dict[str, dict[str, list[int]]]:
-    """Return slice name -> bucket -> the places of its records; buckets in a natural order."""
+    """Return slice name -> bucket -> positions of its records, with the buckets in a natural order."""
     found: dict[str, dict[str, list[int]]] = {}
     for i, entry in enumerate(report.entries):
         labels = _own_slices(entry.record) if by == "auto" else {name: key(entry.record) for name, key in by.items()}
@@ -69,7 +69,7 @@ def slice_places(report: Report, by: SliceKeys | Literal["auto"]) -> dict[str, d
 
 
 def mistake_classes(report: Report, grader: str | None = None) -> list[str | None]:
-    """Return the error class of each entry, None for a correct one."""
+    """Return the error class of each entry, or None for a correct one."""
     pairs = zip(report.entries, report.judgements_by(grader), strict=True)
     return [mistake(entry.record, entry.sql, judgement, entry.truncated) for entry, judgement in pairs]
 
@@ -79,7 +79,7 @@ def _own_slices(record: Record) -> dict[str, str]:
 
 
 def _natural(item: tuple[str, object]) -> tuple[int, float, str]:
-    """Sort buckets in the order in which people read them: none before 1 before 2 before 10, easy before hard."""
+    """Return a key that sorts none before 1 before 2 before 10, and easy before hard."""
     bucket = item[0]
     if bucket in _WORDS_IN_ORDER:
         return (0, _WORDS_IN_ORDER.index(bucket), "")

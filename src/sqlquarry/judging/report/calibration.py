@@ -1,4 +1,4 @@
-"""How far a judge errs, measured against a better grader on the same records, and the accuracy corrected for it."""
+"""Measure the errors of a judge against a better grader on the same records, and correct its accuracy for them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
-# With fewer, the interval would say nothing, and its coverage could not be promised (see the tests' simulation).
+# With fewer records the interval is useless, and its coverage is not certain (see the simulation in the tests).
 MINIMUM_PER_CLASS = 3
 _DRAWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Measure a judge against a reference.
+    """The errors of a judge, measured against a reference.
 
     Args:
-        judge: the grader that is measured.
-        reference: the grader that is taken as the truth.
-        n: records on which both gave a verdict.
-        agreement: share of them with the same verdict.
-        kappa: agreement beyond chance: 1 is perfect, 0 is chance (Cohen 1960).
-        sensitivity: share of the truly correct that the judge calls correct.
-        specificity: share of the truly wrong that the judge calls wrong.
-        corrected: the accuracy on all records that the judge has a verdict on, corrected for its errors; the interval
-            includes that the errors are measured on `n` records only. nan, 0 to 1 if no correction is possible.
-        note: why no correction is possible; "" if it is.
+        judge: the measured grader.
+        reference: the grader whose verdicts count as the truth.
+        n: number of records with a verdict of both.
+        agreement: share of these records on which both verdicts are the same.
+        kappa: agreement beyond chance, where 1 is perfect and 0 is chance (Cohen 1960).
+        sensitivity: share of the truly correct answers that the judge calls correct.
+        specificity: share of the truly wrong answers that the judge calls wrong.
+        corrected: the accuracy on all records with a verdict of the judge, corrected for its errors. The interval
+            takes into account that the errors are measured on only `n` records. If no correction is possible, the
+            value is nan and the interval is 0 to 1.
+        note: the reason why no correction is possible, or "".
     """
 
     judge: str
@@ -53,29 +54,30 @@ class Calibration:
     def __str__(self) -> str:
         return visible(
             f"{self.judge} against {self.reference} on {self.n} records: agreement {self.agreement:.1%}, kappa "
-            f"{self.kappa:.2f}, sensitivity {self.sensitivity}, specificity {self.specificity}; corrected accuracy: "
+            f"{self.kappa:.2f}, sensitivity {self.sensitivity}, specificity {self.specificity}, corrected accuracy: "
             f"{self.note or self.corrected}"
         )
 
 
 def calibrate_verdicts(judge: str, reference: str, pairs: Iterable[tuple[Verdict, Verdict]]) -> Calibration | None:
-    """Measure `judge` against `reference`; None if fewer than 3 records of either class have both verdicts.
+    """Measure `judge` against `reference`.
 
-    The judge is assumed to err as often on the records that only it has a verdict on as on those that both have.
+    Return None if fewer than 3 truly correct or fewer than 3 truly wrong records have both verdicts. The judge is
+    assumed to err equally often on records with both verdicts and on records with only its own.
 
     Args:
-        judge: name of the grader that is measured.
-        reference: name of the grader that is taken as the truth.
-        pairs: the verdicts of both on each record, the judge's first.
+        judge: name of the measured grader.
+        reference: name of the grader whose verdicts count as the truth.
+        pairs: both verdicts on each record, first the judge's.
 
     Raises:
         JudgingError: both are the same grader.
 
-    Sources: kappa: Cohen 1960, Educational and Psychological Measurement 20:37-46; correction: Rogan & Gladen 1978,
-    American Journal of Epidemiology 107:71-76.
+    Sources: Cohen 1960, Educational and Psychological Measurement 20:37-46 (kappa). Rogan & Gladen 1978, American
+    Journal of Epidemiology 107:71-76 (correction).
     """
     if judge == reference:
-        raise JudgingError(f"{judge!r} cannot be calibrated against itself. Name another grader as the reference.")
+        raise JudgingError(f"{judge!r} cannot be calibrated against itself. Pass another grader as the reference.")
     counts = Counter(pairs)
     table = _Table(
         counts["correct", "correct"],
@@ -106,7 +108,7 @@ def calibrate_verdicts(judge: str, reference: str, pairs: Iterable[tuple[Verdict
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Count records by the judge's verdict and the reference's; "only" are those that the reference left out."""
+    """Numbers of records by both verdicts. "only" are records without a verdict of the reference."""
 
     true_positives: int
     false_negatives: int
@@ -139,11 +141,11 @@ class _Table:
 
 
 def _corrected(table: _Table, unjudged: int = 0) -> tuple[Estimate, str]:
-    """Return the corrected accuracy with its 95 % interval, or why there is none.
+    """Return the corrected accuracy with its 95 % interval, and the reason if no correction is possible.
 
     Rogan and Gladen's estimate, (apparent + specificity - 1) / (sensitivity + specificity - 1), is linear in the
-    apparent rate. So over all records it equals the reference's own accuracy on the records that it judged and the
-    correction on those that only the judge did, weighted by their numbers.
+    apparent rate. So over all records it is the weighted mean of two values: the reference's accuracy on the records
+    that it judged, and the corrected accuracy on the other records.
     """
     if not table.only:
         return estimate(table.truly_correct, table.both, unjudged), ""
@@ -151,8 +153,8 @@ def _corrected(table: _Table, unjudged: int = 0) -> tuple[Estimate, str]:
     sensitivity, specificity = table.true_positives / table.truly_correct, table.true_negatives / table.truly_wrong
     if sensitivity + specificity <= 1:
         note = (
-            f"not possible: sensitivity + specificity is {sensitivity + specificity:.2f}, so the judge is no better "
-            "than chance"
+            f"not possible, because sensitivity + specificity is {sensitivity + specificity:.2f} and the judge is not "
+            "better than chance"
         )
         return Estimate(math.nan, 0.0, 1.0, n, unjudged), note
     apparent = (table.true_positives + table.false_positives + table.only_correct) / n
@@ -164,8 +166,9 @@ def _corrected(table: _Table, unjudged: int = 0) -> tuple[Estimate, str]:
 def _interval(table: _Table) -> tuple[float, float]:
     """Return percentiles 2.5 and 97.5 of the corrected accuracy over draws of the four rates' Jeffreys posteriors.
 
-    Beta(k + 1/2, n - k + 1/2): Brown, Cai & DasGupta 2001, Statistical Science 16:101-133. A draw in which the judge
-    is no better than chance says nothing of the records that only it saw, so all shares from 0 to 1 count alike.
+    The posterior is Beta(k + 1/2, n - k + 1/2) (Brown, Cai & DasGupta 2001, Statistical Science 16:101-133). If the
+    judge is not better than chance in a draw, its verdicts contain no information. The accuracy on the records that
+    only it judged is then drawn uniformly from 0 to 1.
     """
     require("judge", "calibrate")
     from numpy import clip, quantile, random, where

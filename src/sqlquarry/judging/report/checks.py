@@ -1,11 +1,12 @@
-"""What a build may demand of a report.
+"""Checks of a report that can fail a build.
 
-A figure is held against the end of its 95 % interval that leaves no doubt:
+Each check uses the end of a 95 % interval that leaves no doubt:
 
-- the headline passes only if its lower end reaches the minimum, because accuracy has then been shown;
-- a slice fails only if its upper end stays below its own minimum, because small slices prove little either way;
-- the baseline is lost to only if the exact McNemar test says so (p < 0.05) and more records broke than were fixed;
-- a report whose judging stopped early is not accepted at all.
+- The headline passes only if the lower end of its interval reaches the minimum.
+- A slice fails only if the upper end of its interval is below the slice minimum, because small slices prove little.
+- The comparison with a baseline fails only if the exact McNemar test finds a loss (p < 0.05 and more records broken
+  than fixed).
+- A report whose judging stopped early always fails.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _EXAMPLES = 20
 
 
 class Check(NamedTuple):
-    """Hold one demand and whether it is met.
+    """The result of one check.
 
     Args:
-        group: what is checked: "accuracy", "complete", "baseline" or the name of a slice.
-        name: whose figure it is: the grader, or the slice's bucket.
-        text: the figure.
-        failure: why it fails; None if it passes.
+        group: "accuracy", "complete", "baseline" or the name of a slice.
+        name: the name of the grader or of the slice's bucket.
+        text: the checked figure.
+        failure: the reason why the check fails, or None if it passes.
     """
 
     group: str
@@ -44,20 +45,20 @@ def check_report(
     slice_minimum: float | None = None,
     baseline: Report | None = None,
 ) -> list[Check]:
-    """Check a report; without a minimum, figures are listed and pass.
+    """Check a report. Without a minimum, figures are listed and pass.
 
     Args:
-        report: the report; its first grader's figures count.
-        minimum: what the headline's lower end must reach, 0 to 1.
-        slice_minimum: what no slice's upper end may stay below, 0 to 1.
-        baseline: the report of the system that this one must not be worse than.
+        report: the report. The figures of its first grader are checked.
+        minimum: 0 to 1. The lower end of the headline's interval must reach it.
+        slice_minimum: 0 to 1. The upper end of each slice's interval must reach it.
+        baseline: the report of the baseline. The system must not be worse.
 
     Raises:
-        JudgingError: a minimum is not between 0 and 1, or the baseline is not of the same records and graders.
+        JudgingError: a minimum is not between 0 and 1, or the baseline has different records or graders.
     """
     for name, value in (("minimum", minimum), ("slice_minimum", slice_minimum)):
         if value is not None and not 0 <= value <= 1:
-            raise JudgingError(f"{name} is {value}, but an accuracy is between 0 and 1. Give 0.8 for 80 %.")
+            raise JudgingError(f"{name} is {value}, but an accuracy is between 0 and 1. Pass 0.8 for 80 %.")
     found = [_headline_check(report.headline(), minimum), _complete_check(report)]
     if baseline is not None:
         found.append(_baseline_check(report, baseline))
@@ -73,7 +74,7 @@ def _headline_check(head: Headline, minimum: float | None) -> Check:
 
 def _complete_check(report: Report) -> Check:
     left = report.info.records_left
-    failure = f"{left} records are not judged: {report.info.stopped or 'stopped early'}" if left else None
+    failure = f"{left} records are not judged ({report.info.stopped or 'stopped early'})" if left else None
     return Check("complete", "judging", f"{len(report.entries)} records, {left} left", failure)
 
 

@@ -1,4 +1,4 @@
-"""What changed from one system to another on the same records."""
+"""Compare two systems on the same records, in total or by slice."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sqlquarry.records import Record
 
 
 class SliceChange(NamedTuple):
-    """Compare two systems on one slice.
+    """The change between two systems on one bucket of a slice.
 
     Args:
-        name: the slice.
-        bucket: its value.
-        comparison: the two systems on its records.
+        name: the name of the slice.
+        bucket: the value of its records.
+        comparison: the two systems on these records.
         adjusted_p: McNemar's p-value, corrected for the number of slices (Holm).
     """
 
@@ -36,16 +36,16 @@ def compare_reports(
     grader: str | None = None,
     cluster_by: Callable[[Record], str] | None = None,
 ) -> PairedComparison:
-    """Say what changed from `before` to `after`, on the records on which both have a verdict.
+    """Compare `after` with `before` on the records on which both have a verdict.
 
     Args:
         before: the report of the system to compare with.
-        after: the report of the system in question, on the same records.
-        grader: whose verdicts; the first grader of `after` that `before` has, too, if not given.
-        cluster_by: as in `Report.accuracy`; for the interval of the difference.
+        after: the report of the system in question on the same records.
+        grader: the grader whose verdicts count. The default is the first grader of `after` that `before` has, too.
+        cluster_by: as in `Report.accuracy`, for the interval of the difference.
 
     Raises:
-        JudgingError: the reports are not of the same records, or one has no such grader.
+        JudgingError: the reports have different records, or one lacks the grader.
     """
     return _compare_at(before, after, grader=grader or _shared_grader(before, after), cluster_by=cluster_by)
 
@@ -53,16 +53,16 @@ def compare_reports(
 def compare_slices(
     before: Report, after: Report, *, by: SliceKeys | Literal["auto"] = "auto", grader: str | None = None
 ) -> list[SliceChange]:
-    """Compare two systems slice by slice, the largest loss first; slices without two verdicts on a record are left out.
+    """Compare two systems slice by slice, largest loss first. Slices without a record with two verdicts are left out.
 
     Args:
         before: the report of the system to compare with.
-        after: the report of the system in question, on the same records.
-        by: slice name -> the bucket that a record belongs to; "auto" as in `slices`.
-        grader: whose verdicts; the first grader of `after` that `before` has, too, if not given.
+        after: the report of the system in question on the same records.
+        by: slice name -> function that returns the bucket of a record, or "auto" as in `slices`.
+        grader: the grader whose verdicts count. The default is the first grader of `after` that `before` has, too.
 
     Raises:
-        JudgingError: the reports are not of the same records, or one has no such grader.
+        JudgingError: the reports have different records, or one lacks the grader.
     """
     grader = grader or _shared_grader(before, after)
     found = [
@@ -84,13 +84,13 @@ def _compare_at(
     places: Iterable[int] | None = None,
     cluster_by: Callable[[Record], str] | None = None,
 ) -> PairedComparison:
-    """Compare two systems by one grader, on all records or those at `places`.
+    """Compare two systems by one grader, on all records or on those at `places`.
 
     Raises:
-        JudgingError: the reports are not of the same records, or one has no such grader.
+        JudgingError: the reports have different records, or one lacks the grader.
     """
     if not _have_same_records(before, after):
-        raise JudgingError("the two reports are of different records. Judge both systems on the same records.")
+        raise JudgingError("the two reports have different records. Judge both systems on the same records.")
     pairs = _verdict_pairs(before, after, grader)
     wanted = range(len(pairs)) if places is None else list(places)
     judged = [i for i in wanted if "unjudged" not in pairs[i]]
@@ -103,37 +103,39 @@ def _compare_at(
 
 
 def changed_places(before: Report, after: Report, grader: str, *, was: Verdict, now: Verdict) -> list[int]:
-    """Return the places of the records whose verdict went from `was` to `now`."""
+    """Return the positions of the records whose verdict changed from `was` to `now`."""
     return [i for i, pair in enumerate(_verdict_pairs(before, after, grader)) if pair == (was, now)]
 
 
 def require_same_records(reports: Mapping[str, Report]) -> None:
-    """Refuse to compare reports record by record unless they are of the same records and graders.
+    """Require that all reports have the same records and graders.
 
     Raises:
-        JudgingError: there are no reports, or they differ.
+        JudgingError: there are no reports, or their records or graders differ.
     """
     if not reports:
-        raise JudgingError("there is no report to write")
+        raise JudgingError("reports is empty. Give at least one report.")
     (first_name, first), *others = reports.items()
     for name, other in others:
         if not _have_same_records(first, other):
-            raise JudgingError(f"the report {name!r} is of other records than {first_name!r}: judge the same")
+            raise JudgingError(f"the reports {first_name!r} and {name!r} have different records. Judge the same ones.")
         if other.graders != first.graders:
-            raise JudgingError(f"the report {name!r} has the graders {other.graders}, not {first.graders}")
+            raise JudgingError(
+                f"the report {name!r} has the graders {other.graders}, but {first_name!r} has {first.graders}"
+            )
 
 
 def _shared_grader(before: Report, after: Report) -> str:
     """Return the first grader of `after` that `before` has, too.
 
     Raises:
-        JudgingError: they share none.
+        JudgingError: they have no grader in common.
     """
     for grader in after.graders:
         if grader in before.graders:
             return grader
     raise JudgingError(
-        f"the reports share no grader: one has {', '.join(before.graders)}, the other {', '.join(after.graders)}. "
+        f"the reports have no grader in common: {', '.join(before.graders)} and {', '.join(after.graders)}. "
         "Judge both systems with the same grader."
     )
 

@@ -1,4 +1,4 @@
-"""The report: verdicts by record, the accuracies that follow from them, and their file."""
+"""The report with its verdicts by record, its accuracies and its file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sqlquarry.records import Record
 from sqlquarry.text import visible
 
 REPORT_VERSION = 3
-_MAX_VALUES = 100_000_000  # those of a million judged records, each with its details
+_MAX_VALUES = 100_000_000  # enough for a million judged records with their details
 _SHOWN_REASONS, _SHOWN_NAMES = 10, 5  # in a summary
 
 
 @dataclass(frozen=True, slots=True)
 class ReportEntry:
-    """Hold one judged record.
+    """A judged record.
 
     Args:
         record: the question with its gold SQL.
-        answer: what the model wrote.
-        sql: the SQL found in it; "" if there is none.
+        answer: the model's answer.
+        sql: the SQL in the answer, or "".
         truncated: the answer was cut at the token limit.
-        judgements: one per grader, in the report's order.
+        judgements: one per grader, in the report's order of graders.
     """
 
     record: Record
@@ -51,13 +51,13 @@ class ReportEntry:
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInfo:
-    """Say how the records of a report were judged.
+    """Facts about the run that judged a report.
 
     Args:
-        duration_s: seconds that it took.
-        cost_usd: US dollars that graders and model cost, as far as they know.
-        stopped: why it ended early; "" if it did not.
-        records_left: records that were not judged for that reason.
+        duration_s: duration in seconds.
+        cost_usd: cost in US dollars that graders and model reported.
+        stopped: the reason why the run ended early, or "".
+        records_left: number of records that were not judged for that reason.
     """
 
     duration_s: float = 0.0
@@ -70,13 +70,13 @@ _UNKNOWN = ReportInfo()
 
 
 class Headline(NamedTuple):
-    """Hold the figure to quote for one grader.
+    """The figure to quote for one grader.
 
     Args:
-        label: the grader's name; an LLM's with "corrected" or "uncalibrated".
-        estimate: the accuracy to quote; for a calibrated LLM the one corrected for its errors.
-        note: what a reader must know of it; "" for graders that are not LLMs.
-        calibration: what the correction rests on, if there is one.
+        label: the grader's name, for an LLM with "corrected" or "uncalibrated".
+        estimate: the accuracy to quote. For a calibrated LLM it is corrected for the LLM's errors.
+        note: an explanation for the reader, or "" for graders that are not LLMs.
+        calibration: the measurement behind the correction, if there is one.
     """
 
     label: str
@@ -87,12 +87,12 @@ class Headline(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Hold all verdicts on one system.
+    """All verdicts on one system.
 
     Args:
-        graders: their names; the first gives the headline.
+        graders: the names of the graders. The first one gives the headline.
         entries: one per judged record, in the order of the records.
-        info: how they were judged.
+        info: facts about the run.
     """
 
     graders: Sequence[str]
@@ -107,13 +107,13 @@ class Report:
         """Return one grader's judgement on each entry.
 
         Args:
-            grader: its name; the first grader if not given.
+            grader: the name of the grader. The default is the first one.
 
         Raises:
             JudgingError: the report has no such grader.
         """
         if grader is not None and grader not in self.graders:
-            raise JudgingError(f"this report has no grader {grader!r}, only {', '.join(self.graders)}")
+            raise JudgingError(f"the report has no grader {grader!r}, only {', '.join(self.graders)}")
         place = 0 if grader is None else self.graders.index(grader)
         return [entry.judgements[place] for entry in self.entries]
 
@@ -121,7 +121,7 @@ class Report:
         """Return one grader's verdict on each entry.
 
         Args:
-            grader: its name; the first grader if not given.
+            grader: the name of the grader. The default is the first one.
 
         Raises:
             JudgingError: the report has no such grader.
@@ -135,13 +135,16 @@ class Report:
         where: Callable[[Record], bool] | None = None,
         cluster_by: Callable[[Record], str] | None = None,
     ) -> Estimate:
-        """Return the share of correct among judged records, with its 95 % interval; unjudged ones count separately.
+        """Return the share of correct answers among judged records, with its 95 % interval.
+
+        Unjudged records are counted separately.
 
         Args:
-            grader: whose verdicts; the first grader if not given.
-            where: only records for which this is true; all if not given.
-            cluster_by: what records that depend on each other have in common, such as their database; the interval is
-                then a bootstrap over these clusters, else Wilson's, which takes records as independent.
+            grader: the name of the grader. The default is the first one.
+            where: selects records. The default is all records.
+            cluster_by: returns a value that dependent records have in common, such as their database. The interval is
+                then a bootstrap over these clusters. Without it, the interval is Wilson's, which treats records as
+                independent.
 
         Raises:
             JudgingError: the report has no such grader, or there are fewer than two clusters.
@@ -155,10 +158,10 @@ class Report:
         return clustered_estimate(correct, [cluster_by(record) for record, _ in judged], unjudged)
 
     def headline(self, grader: str | None = None) -> Headline:
-        """Return the figure to quote for a grader; an LLM is calibrated by the first grader that ran the queries.
+        """Return the figure to quote for a grader. An LLM is calibrated by the first grader that ran the queries.
 
         Args:
-            grader: its name; the first grader if not given.
+            grader: the name of the grader. The default is the first one.
 
         Raises:
             JudgingError: the report has no such grader.
@@ -172,11 +175,11 @@ class Report:
                 return Headline(f"{grader} (uncalibrated)", raw, f"calibration by {reference} is {found.note}", found)
             if found:
                 note = (
-                    f"corrected for the judge's errors as {reference} shows them on {found.n} records; "
+                    f"corrected for the judge's errors on {found.n} records with verdicts of {reference}, "
                     f"kappa {found.kappa:.2f}, raw {raw.value:.1%}"
                 )
                 return Headline(f"{grader} (corrected)", found.corrected, note, found)
-        note = "the judge's own error rate is unknown; add an ExecutionGrader on some of the records"
+        note = "the judge's error rate is unknown. To measure it, add an ExecutionGrader for some of the records"
         return Headline(f"{grader} (uncalibrated)", raw, note)
 
     def group_by(self, key: Callable[[Record], str]) -> dict[str, Report]:
@@ -187,7 +190,7 @@ class Report:
         return {name: Report(self.graders, entries) for name, entries in groups.items()}
 
     def summary(self) -> str:
-        """Return a plain-text table: one line per grader, then why records are unjudged."""
+        """Return a plain-text table with one line per grader, followed by the reasons for unjudged records."""
         rows, notes = self._headlines()
         width = max(map(len, ("grader", *(label for label, *_ in rows))))
         lines = [f"{'grader':<{width}}  accuracy   95 % interval   judged  unjudged"]
@@ -200,7 +203,7 @@ class Report:
         rows, notes = self._headlines()
         header = ("grader", "accuracy", "95 % interval", "judged", "unjudged")
         caption = f"{len(self.entries):,} judged record{'s' * (len(self.entries) != 1)}"
-        notes.append("write_html(report, path) writes a page with all of them")
+        notes.append("To see all records, call write_html(report, path)")
         return html_table(rows, header=header, caption=caption, notes=notes, numbers=range(1, len(header)))
 
     def _headlines(self) -> tuple[list[tuple[str, str, str, int, int]], list[str]]:
@@ -215,11 +218,11 @@ class Report:
         if truncated := sum(entry.truncated for entry in self.entries):
             notes.append(f"answers cut at the token limit: {truncated}")
         if self.info.stopped:
-            notes.append(f"stopped: {self.info.stopped}; {self.info.records_left} records are not judged")
+            notes.append(f"stopped early ({self.info.stopped}), so {self.info.records_left} records are not judged")
         return rows, [*notes, *self._unjudged_lines()]
 
     def _unjudged_lines(self) -> Iterator[str]:
-        """Say why records are unjudged: the most common reasons with some records each, then the number of others."""
+        """Yield the most common reasons for unjudged records, each with some records, and the number of others."""
         records: dict[str, list[str]] = {}
         for i, entry in enumerate(self.entries, start=1):
             for judgement in entry.judgements:
@@ -234,11 +237,11 @@ class Report:
             yield f"unjudged for {len(others)} other reasons ({sum(len(names) for _, names in others)})"
 
     def _is_llm(self, grader: str) -> bool:
-        """Return whether this grader is a language model, whose verdicts need calibration."""
+        """Return whether the grader is a language model, whose verdicts need calibration."""
         return any(judgement.details.get("kind") == "llm" for judgement in self.judgements_by(grader))
 
     def _ran_queries(self, grader: str) -> bool:
-        """Return whether this grader compared results of queries: only such verdicts can show an LLM's errors."""
+        """Return whether the grader compared query results. Only such verdicts can show the errors of an LLM."""
         return any("gold" in judgement.details for judgement in self.judgements_by(grader)) and not self._is_llm(grader)
 
     def _calibrated(self, judge: str, reference: str) -> Calibration | None:
@@ -246,9 +249,9 @@ class Report:
         return calibrate_verdicts(judge, reference, pairs)
 
     def to_json(self, path: str | Path) -> None:
-        """Write the report, atomically, one line for each record; `from_json` reads it back.
+        """Write the report atomically, with one line for each record. `from_json` reads it back.
 
-        Values that JSON cannot hold are written as text.
+        Values that JSON cannot represent are written as text.
         """
         write_atomically(local_path(path, "path"), self._lines())
 
@@ -264,23 +267,23 @@ class Report:
         """Read a report that `to_json` wrote.
 
         Raises:
-            JudgingError: the file is missing, or is not such a report.
+            JudgingError: the file is missing or is not a report.
         """
         try:
-            # Data of the user's own, which may be large, but is bounded in depth as anything that is read.
+            # The user's own data may be large, but its depth is limited like that of all files.
             content = parse_json(local_path(path, "path").read_bytes(), str(path), lenient=True, max_values=_MAX_VALUES)
             if content["version"] == REPORT_VERSION:
                 entries = list(map(_entry, content["entries"]))
                 return cls(content["graders"], entries, ReportInfo(**content["info"]))
         except FileNotFoundError as error:
-            raise JudgingError(f"{path} is not there. Check the path; Report.to_json writes such a file.") from error
+            raise JudgingError(f"{path} does not exist. Give the path of a file that Report.to_json wrote.") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SQLQuarryError) as error:
             raise JudgingError(f"{path} is not a report: {error!r}. Give a file that Report.to_json wrote.") from error
-        raise JudgingError(f"{path} is a report of format {content['version']}, not {REPORT_VERSION}. Judge again.")
+        raise JudgingError(f"{path} has report format {content['version']}, not {REPORT_VERSION}. Judge again.")
 
 
 def _json(content: object) -> bytes:
-    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
+    # UTF-8 cannot encode half of an emoji, cut at a token limit. It becomes a JSON escape.
     return json.dumps(storable(content), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""The accuracy of one system, with its interval."""
+"""Estimate the accuracy of one system with its interval."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sqlquarry.extras import require
 
 _RESAMPLES = 2000
 _BCA_LIMIT = 1000
-_BATCH = 128  # resamples at a time: 128 × 10,000 records is 10 MB
+_BATCH = 128  # resamples at a time, because 128 × 10,000 records take 10 MB
 
 
 class Estimate(NamedTuple):
-    """Hold a share of correct answers with its 95 % interval.
+    """A share of correct answers with its 95 % interval.
 
     Args:
-        value: correct / judged, 0 to 1; nan if nothing was judged (the interval is then 0 to 1).
+        value: correct / judged, 0 to 1. If nothing was judged, it is nan and the interval is 0 to 1.
         low: lower end of the interval.
         high: upper end of the interval.
-        n: records judged; unjudged ones are not among them.
-        unjudged: records that could not be judged.
+        n: number of judged records, without unjudged ones.
+        unjudged: number of records that could not be judged.
     """
 
     value: float
@@ -40,10 +40,10 @@ class Estimate(NamedTuple):
 
 
 def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a binomial share; (0, 1) for n = 0.
+    """Return the score interval of a binomial share, or (0, 1) if n is 0.
 
     Raises:
-        JudgingError: not 0 <= correct <= n, or confidence not strictly between 0 and 1.
+        JudgingError: `correct` is not between 0 and n, or `confidence` is not strictly between 0 and 1.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22:209-212.
     """
@@ -58,7 +58,7 @@ def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> tuple[
     center = share + z * z / (2 * n)
     margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # The formula gives 0 and 1 exactly at the ends; floats do not.
+    # The exact formula gives 0 and 1 at the ends, but floats do not.
     low = 0.0 if correct == 0 else (center - margin) / scale
     high = 1.0 if correct == n else (center + margin) / scale
     return low, high
@@ -70,10 +70,10 @@ def estimate(correct: int, n: int, unjudged: int = 0) -> Estimate:
 
 
 def clustered_estimate(correct: Sequence[bool], clusters: Sequence[Hashable], unjudged: int = 0) -> Estimate:
-    """Return the estimate for records of which those of one cluster (questions on one database) depend on each other.
+    """Return the estimate for records that depend on each other within a cluster, such as questions on one database.
 
-    The interval is `bootstrap_interval`'s. If all answers are right, or all wrong, resampling shows no spread; then it
-    is Wilson's with clusters counted instead of records.
+    The interval comes from `bootstrap_interval`. If all answers are right, or all are wrong, resampling shows no
+    spread. The interval is then Wilson's with the number of clusters instead of records.
 
     Raises:
         JudgingError: there are fewer than two clusters, so their spread is unknown.
@@ -88,19 +88,19 @@ def clustered_estimate(correct: Sequence[bool], clusters: Sequence[Hashable], un
 def bootstrap_interval(
     values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the mean from 2,000 resamples of whole clusters; equal input gives the same interval.
+    """Return the 95 % interval of the mean from 2,000 resamples of complete clusters. Equal input has equal intervals.
 
     Args:
         values: one per record.
-        clusters: what each record belongs to; None takes every record as independent.
-        seed: of the resamples.
+        clusters: the cluster of each record. None treats all records as independent.
+        seed: seed of the resamples.
 
     Raises:
-        JudgingError: there are fewer than two clusters, or not one cluster name per value.
+        JudgingError: there are fewer than two clusters, or the numbers of clusters and values differ.
         MissingExtraError: the extra `judge` is not installed.
 
-    Source: BCa, Efron 1987, "Better bootstrap confidence intervals", JASA 82:171-185 (percentiles beyond 1,000);
-    clusters as units, Field & Welsh 2007, "Bootstrapping clustered data", JRSS B 69:369-390.
+    Sources: Efron 1987, "Better bootstrap confidence intervals", JASA 82:171-185 (BCa, and percentiles beyond 1,000
+    clusters). Field & Welsh 2007, "Bootstrapping clustered data", JRSS B 69:369-390 (clusters as units).
     """
     require("judge", "the bootstrap")
     from scipy import stats
@@ -108,8 +108,8 @@ def bootstrap_interval(
     names = range(len(values)) if clusters is None else clusters
     if len(names) != len(values) or len(set(names)) < 2:
         raise JudgingError(
-            f"the bootstrap needs at least 2 clusters and one for each value, not {len(set(names))} clusters, "
-            f"{len(names)} names and {len(values)} values. Use the Wilson interval, or another cluster key."
+            f"the bootstrap needs at least 2 clusters and a name for each value, not {len(set(names))} clusters, "
+            f"{len(names)} names and {len(values)} values. Use the Wilson interval or another cluster key."
         )
     sums: dict[Hashable, float] = {}
     counts: dict[Hashable, int] = {}
@@ -117,7 +117,7 @@ def bootstrap_interval(
         sums[name] = sums.get(name, 0.0) + value
         counts[name] = counts.get(name, 0) + 1
     means = {sums[name] / counts[name] for name in sums}
-    if len(means) == 1:  # every resample is the same
+    if len(means) == 1:  # all resamples are the same
         return (mean := means.pop()), mean
     found = stats.bootstrap(
         (list(sums.values()), list(counts.values())),
@@ -126,7 +126,7 @@ def bootstrap_interval(
         vectorized=True,
         n_resamples=_RESAMPLES,
         batch=_BATCH,
-        # BCa's correction shrinks with n while its jackknife grows with n²: it is for the small samples.
+        # BCa is for small samples: its correction shrinks with n, but its jackknife takes time n².
         method="BCa" if len(sums) <= _BCA_LIMIT else "percentile",
         confidence_level=0.95,
         rng=seed,
@@ -135,5 +135,5 @@ def bootstrap_interval(
 
 
 def normal_quantile(confidence: float) -> float:
-    """Return the number of standard deviations that a two-sided interval reaches on either side."""
+    """Return the half width of a two-sided interval in standard deviations."""
     return NormalDist().inv_cdf((1 + confidence) / 2)

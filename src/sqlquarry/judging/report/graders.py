@@ -1,4 +1,4 @@
-"""How the graders of one report relate: where they contradict each other, and how far a judge errs."""
+"""Compare the graders of one report: contradictions, agreement and calibration."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlquarry.judging.report.data import Report, ReportEntry
 
 
 class Disagreement(NamedTuple):
-    """Name an entry on which graders contradict each other.
+    """An entry on which graders contradict each other.
 
     Args:
-        place: of the entry in the report, from 0.
+        place: position of the entry in the report, from 0.
         entry: the entry.
         correct: the graders that call it correct.
         wrong: the graders that call it wrong.
@@ -26,14 +26,14 @@ class Disagreement(NamedTuple):
 
 
 class GraderAgreement(NamedTuple):
-    """Compare two graders on the records on which both have a verdict.
+    """The agreement of two graders on the records on which both have a verdict.
 
     Args:
-        first: a grader.
-        second: another one.
-        n: records on which both have a verdict.
-        only_first: records that only the first calls correct.
-        only_second: records that only the second calls correct.
+        first: the name of a grader.
+        second: the name of another grader.
+        n: number of records with a verdict of both.
+        only_first: number of records that only the first calls correct.
+        only_second: number of records that only the second calls correct.
     """
 
     first: str
@@ -44,15 +44,15 @@ class GraderAgreement(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Return records with the same verdict / n."""
+        """Share of the n records on which both verdicts are the same."""
         return 1 - (self.only_first + self.only_second) / self.n
 
 
 def calibrate(report: Report, judge: str, reference: str) -> Calibration | None:
-    """Measure how far the grader `judge` errs by the verdicts of `reference` on the same records.
+    """Measure the errors of the grader `judge` by the verdicts of `reference` on the same records.
 
-    Returns None if fewer than 3 right or 3 wrong records have both verdicts. The judge is assumed to err as often on
-    the records that only it has a verdict on as on those that both have.
+    Return None if fewer than 3 truly correct or fewer than 3 truly wrong records have both verdicts. The judge is
+    assumed to err equally often on records with both verdicts and on records with only its own.
 
     Raises:
         JudgingError: the report has no such grader, or both are the same.
@@ -62,7 +62,7 @@ def calibrate(report: Report, judge: str, reference: str) -> Calibration | None:
 
 
 def find_disagreements(report: Report) -> list[Disagreement]:
-    """Return the entries that one grader calls correct and another wrong."""
+    """Return the entries that one grader calls correct and another calls wrong."""
     found = []
     for i, entry in enumerate(report.entries):
         correct = tuple(judgement.grader for judgement in entry.judgements if judgement.verdict == "correct")
@@ -73,7 +73,7 @@ def find_disagreements(report: Report) -> list[Disagreement]:
 
 
 def grader_agreements(report: Report) -> list[GraderAgreement]:
-    """Compare every pair of graders that share records with verdicts."""
+    """Compare all pairs of graders that have verdicts on the same records."""
     found = []
     for first, second in combinations(report.graders, 2):
         pairs = list(zip(report.verdicts_by(first), report.verdicts_by(second), strict=True))

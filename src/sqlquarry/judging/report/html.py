@@ -1,7 +1,7 @@
-"""Write reports as one self-contained page: no network, light and dark, readable on a phone.
+"""Write reports as one self-contained HTML page that needs no network, has a dark mode and fits on a phone.
 
-Headline, charts and comparison are plain HTML. The records are compressed data (see `page_data`), which the page's
-script unpacks, colours and compares.
+Headline, charts and comparison are plain HTML. The records are compressed data (see `page_data`). The page's script
+unpacks, colors and compares them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ONLY_SYSTEM = "this model"
 
 
 class _System(NamedTuple):
-    """What the head of the page shows of one system."""
+    """The data of one system for the head of the page."""
 
     name: str
     headlines: Sequence[Headline]
@@ -46,7 +46,7 @@ class _System(NamedTuple):
 
 
 class _Slice(NamedTuple):
-    """The places of the records of one slice, and one estimate per system."""
+    """The positions of a slice's records, and one estimate per system."""
 
     places: Sequence[int]
     estimates: Sequence[Estimate]
@@ -59,19 +59,19 @@ def write_html(
     title: str = "SQL accuracy",
     group_by: Callable[[Record], str] | None = None,
 ) -> None:
-    """Write one page that shows one system, or compares several on the same records; atomically.
+    """Atomically write a page that shows one system or compares several systems on the same records.
 
         write_html({"base": base, "tuned": tuned}, "report.html", group_by=lambda record: record.database or "")
 
     Args:
-        report: of one system, or one per system by name: the one to compare with first, the one in question last.
-            Their first graders give the charts.
+        report: one report, or system name -> report, with the system to compare with first and the one in question
+            last. The charts show the verdicts of the first grader.
         path: the .html file.
-        title: the page's heading.
-        group_by: a slice of your own that a record belongs to, shown before those of the gold SQL; None adds none.
+        title: the title of the page.
+        group_by: returns your own slice of a record, which is shown before the slices of the gold SQL.
 
     Raises:
-        JudgingError: there are no reports, or they are not of the same records and graders.
+        JudgingError: there are no reports, or they have different records or graders.
         MissingExtraError: the extra `judge` is not installed.
     """
     require("judge", "the HTML report")
@@ -90,7 +90,7 @@ def write_html(
             mistakes=_mistake_counts(mistakes),
             style=(_HERE / "page.css").read_text(encoding="utf-8"),
             script=script,
-            # Only our own script may run, whatever a prediction holds: a second wall behind the escaping.
+            # Only this script may run, whatever a prediction contains. This is a second defense after escaping.
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             data=(index_data(reports, mistakes, _buckets_by_place(slices, reports)), *portion_data(reports)),
         )
@@ -106,14 +106,14 @@ def _environment() -> Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is ours, and stays
+        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup comes from the template
     )
     environment.filters |= {"percent": _percent, "points": _points, "p_text": p_text}
     return environment
 
 
 def _head(reports: Mapping[str, Report]) -> dict[str, object]:
-    """Return what the page says before the charts and after them, by the template's names."""
+    """Return the variables of the template for the parts before and after the charts."""
     systems = list(reports.values())
     first, main = systems[0], systems[-1]
     return {
@@ -134,7 +134,7 @@ def _system(name: str, report: Report) -> _System:
 
 
 def _slices(reports: Mapping[str, Report], group_by: Callable[[Record], str] | None) -> dict[str, dict[str, _Slice]]:
-    """Return slice name -> bucket -> its places, and one estimate per system."""
+    """Return slice name -> bucket -> positions of its records and one estimate per system."""
     main = list(reports.values())[-1]
     own = slice_places(main, {"group": group_by}) if group_by else {}
     found = {**own, **slice_places(main, "auto")}
@@ -151,7 +151,7 @@ def _estimates(reports: Mapping[str, Report], places: Sequence[int]) -> list[Est
 def _buckets_by_place(
     slices: Mapping[str, Mapping[str, _Slice]], reports: Mapping[str, Report]
 ) -> dict[str, list[str | None]]:
-    """Return for each slice the bucket of each record, None for a record that is in none."""
+    """Return slice name -> bucket of each record, or None if the record is not in the slice."""
     count = len(next(iter(reports.values())).entries)
     found: dict[str, list[str | None]] = {name: [None] * count for name in slices}
     for name, buckets in slices.items():
@@ -162,7 +162,7 @@ def _buckets_by_place(
 
 
 def _mistake_counts(mistakes: Mapping[str, list[str | None]]) -> list[tuple[str, list[int]]]:
-    """Return error class -> how many each system made, the last system's most frequent first."""
+    """Return error class -> count by system, sorted by the counts of the last system."""
     counts = [Counter(filter(None, classes)) for classes in mistakes.values()]
     names = sorted(set().union(*counts), key=lambda name: (-counts[-1][name], name))
     return [(name, [count[name] for count in counts]) for name in names]

@@ -1,4 +1,4 @@
-"""The checks of a report as a JUnit file, which CI systems show."""
+"""Write the checks of a report as a JUnit file for CI systems."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def write_junit(
     slice_minimum: float | None = None,
     baseline: Report | None = None,
 ) -> bool:
-    """Write the checks of `check_report` as a JUnit file, atomically, and return whether all of them pass.
+    """Atomically write the checks of `check_report` as a JUnit file, and return whether all of them pass.
 
     Args:
-        report: the report; its first grader's figures count.
+        report: the report. The figures of its first grader are checked.
         path: the .xml file.
-        minimum: what the headline's lower end must reach, 0 to 1; None demands nothing.
-        slice_minimum: what no slice's upper end may stay below, 0 to 1; None demands nothing.
-        baseline: the report of the system that this one must not be worse than.
+        minimum: 0 to 1. The lower end of the headline's interval must reach it.
+        slice_minimum: 0 to 1. The upper end of each slice's interval must reach it.
+        baseline: the report of the baseline. The system must not be worse.
 
     Raises:
-        JudgingError: a minimum is not between 0 and 1, or the baseline is not of the same records and graders.
+        JudgingError: a minimum is not between 0 and 1, or the baseline has different records or graders.
     """
     checks = check_report(report, minimum=minimum, slice_minimum=slice_minimum, baseline=baseline)
     write_checks(checks, path)
@@ -39,7 +39,7 @@ def write_junit(
 
 
 def write_checks(checks: Sequence[Check], path: str | Path) -> None:
-    """Write checks as JUnit's XML, one test case each, atomically."""
+    """Atomically write checks as JUnit XML, with one test case per check."""
     root = ET.Element("testsuites", _totals(checks))
     for group in dict.fromkeys(check.group for check in checks):
         members = [check for check in checks if check.group == group]

@@ -1,4 +1,4 @@
-"""A short account of a report for a pull request."""
+"""Write a short Markdown summary of a report for a pull request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlquarry.judging.report.significance import p_text
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5
-_SMALLEST_SLICE = 10  # records; the interval of fewer spans half the scale
+_SMALLEST_SLICE = 10  # records, because the interval of fewer spans half of the scale
 _EXAMPLES = 5
 _LONGEST_SQL = 1000
 
@@ -24,25 +24,26 @@ _LONGEST_SQL = 1000
 def write_markdown(
     report: Report, path: str | Path, *, title: str = "SQL accuracy", baseline: Report | None = None
 ) -> None:
-    """Write headline, comparison with the baseline, worst slices and up to five examples, atomically.
+    """Atomically write headline, comparison with the baseline, worst slices and up to five examples.
 
-    The examples are those that the baseline answered correctly and this system wrongly; without a baseline, wrong ones.
+    The examples are records that the baseline answered correctly and this system did not. Without a baseline, they are
+    wrong answers.
 
     Args:
         report: the system's report.
         path: the .md file.
-        title: the heading.
-        baseline: the report of the system to compare with, on the same records.
+        title: the title of the summary.
+        baseline: the report of the system to compare with on the same records.
 
     Raises:
-        JudgingError: the baseline is not of the same records and graders.
+        JudgingError: the baseline has different records or graders.
     """
     if baseline is not None:
         require_same_records({"baseline": baseline, "this model": report})
     blocks = [f"## {as_markdown(title)}", _headline(report, baseline)]
     if report.info.stopped:
         left = report.info.records_left
-        blocks.append(f"**Incomplete:** {as_markdown(report.info.stopped)}; {left} records are not judged.")
+        blocks.append(f"**Incomplete:** {left} records are not judged ({as_markdown(report.info.stopped)}).")
     blocks += [*_slices(report, baseline), *_examples(report, baseline)]
     write_atomically(local_path(path, "path"), ("\n\n".join(blocks) + "\n").encode("utf-8", "backslashreplace"))
 
@@ -68,9 +69,9 @@ def _headline(report: Report, baseline: Report | None) -> str:
     if baseline is not None:
         detectable = compare_reports(baseline, report).detectable
         notes.append(
-            "Paired, by the graders' own verdicts on the same records: bootstrap interval, exact McNemar test. For "
-            f"{as_markdown(report.graders[0])}, true differences from {100 * detectable:.1f} points on would be found "
-            "with 80 % power."
+            "The comparison is paired, by the graders' verdicts on the same records, with a bootstrap interval and the "
+            f"exact McNemar test. For {as_markdown(report.graders[0])}, the test finds true differences of "
+            f"{100 * detectable:.1f} points or more with 80 % power."
         )
     return "\n\n".join([_table(columns, rows), *notes])
 
@@ -128,7 +129,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _code(parts: Sequence[str]) -> str:
-    """Return a code block whose fence is longer than any run of backticks in it."""
+    """Return a code block with a fence that is longer than any run of backticks in it."""
     text = visible("\n\n".join(parts))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}sql\n{text}\n{fence}"

@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const chips = [...document.querySelectorAll("[data-verdict]")];
 
-  // Text goes in as text nodes only: nothing that a model wrote is ever read as HTML.
+  // All text becomes text nodes, so that text of a model is never parsed as HTML.
   function make(tag, className, ...children) {
     const node = document.createElement(tag);
     if (className) node.className = className;
@@ -19,7 +19,7 @@
     return JSON.parse(await new Response(stream).text());
   }
 
-  // Comments, strings, quoted names, numbers, words, white space, signs: as every dialect writes them.
+  // Comments, strings, quoted names, numbers, words, white space and signs that all dialects have in common.
   const TOKEN = new RegExp([
     "(?<c>--[^\\n]*|/\\*[^]*?(?:\\*/|$))", "(?<s>'(?:[^']|'')*(?:'|$))", "(?<q>\"[^\"]*(?:\"|$)|`[^`]*(?:`|$))",
     "(?<n>\\b\\d[\\w.]*)", "(?<w>(?:ORDER|GROUP|PARTITION)\\s+BY\\b|[\\p{L}_][\\p{L}\\p{N}_$]*)",
@@ -29,7 +29,7 @@
     INTERSECT INTERVAL INTO IS JOIN KEY LATERAL LEFT LIKE LIMIT NATURAL NOT NULL NULLS OFFSET ON OR ORDER OUTER OVER
     PARTITION PRIMARY QUALIFY RECURSIVE REFERENCES RIGHT ROWS SELECT SET TABLE THEN TRUE UNION UNIQUE UPDATE USING VALUES
     VIEW WHEN WHERE WINDOW WITH`.split(/\s+/));
-  const LONGEST_DIFFERENCE = 2000; // tokens; comparing takes their product
+  const LONGEST_DIFFERENCE = 2000; // tokens, because the time of a comparison is the product of both numbers
 
   function tokens(text) {
     const found = [...text.matchAll(TOKEN)].map((match) => {
@@ -44,7 +44,7 @@
     return found;
   }
 
-  // Mark in both queries what the other one lacks (the longest common subsequence stays unmarked).
+  // Mark the tokens in each query that the other one lacks (all but the longest common subsequence).
   function difference(first, second) {
     const counts = (token) => token.kind !== "b" && token.kind !== "c";
     let a = first.filter(counts), b = second.filter(counts);
@@ -104,7 +104,7 @@
       .map(([name, buckets]) => `${name}: ${buckets[place]}`);
     const gold = tokens(record.gold);
     const predicted = record.answers.map((answer) => tokens(answer.sql));
-    // Without a gold query there is nothing to differ from.
+    // Without a gold query there is nothing to compare with.
     if (record.gold) predicted.forEach((found, i) => difference(i < predicted.length - 1 ? tokens(record.gold) : gold, found));
     const reference = make("section", "gold", make("h4", "", "Gold"),
       record.gold ? sql(gold) : make("p", "note", "no gold SQL"),
@@ -119,7 +119,7 @@
       answer.cut ? make("p", "", make("span", "verdict cut", "cut at the token limit")) : null,
       answer.reasons.some((reason) => answer.result?.error && reason.includes(answer.result.message))
         ? null : result(answer.result, record.result),
-      answer.whole && folded("whole answer", make("pre", "", answer.whole))));
+      answer.whole && folded("full answer", make("pre", "", answer.whole))));
     return make("div", "body", reference, ...answers);
   }
 
@@ -136,7 +136,7 @@
     return item;
   }
 
-  // A portion of the records is unpacked once, when one of them is looked at.
+  // A portion of the records is unpacked once, when one of its records is opened.
   const unpacked = [];
   const portion = (number) => (unpacked[number] ??= unpack(packed[number + 1]));
 
@@ -145,7 +145,7 @@
   const VERDICTS = { c: "correct", w: "wrong", u: "unjudged" };
   const verdict = (place, i, g) => VERDICTS[index.verdicts[i][g][place]];
 
-  // What a search looks at, by place; empty until something is searched.
+  // The searched text of each record, which is empty before the first search.
   const texts = [];
   async function read() {
     for (let number = 0; number < packed.length - 1; number++) {
@@ -179,7 +179,7 @@
   async function search() {
     const mine = ++searches;
     if ($("search").value.trim() && texts.length < index.questions.length) {
-      $("shown").textContent = "reading the records …";
+      $("shown").textContent = "loading the records …";
       await read();
     }
     if (mine === searches) filter();
@@ -222,7 +222,7 @@
     index = await unpack(packed[0]);
     if (packed.length <= READ_AT_ONCE) await read();
   } catch (error) {
-    $("nothing").textContent = `This browser cannot show the records (${error.message}). Use one of 2023 or newer.`;
+    $("nothing").textContent = `This browser cannot show the records (${error.message}). Use a browser from 2023 or later.`;
     $("nothing").hidden = false;
     return;
   }

@@ -1,8 +1,8 @@
-"""The records of the HTML page, as compressed data that its script unpacks.
+"""Compress the records of the HTML page, whose script unpacks them.
 
-An index holds what the filters need: questions, verdicts, error classes and slices. Portions of 500 records hold the
-rest; a portion is unpacked when one of its records is opened or searched. So 1,000 records stay below 1 MB, and a page
-of 30,000 opens at once.
+An index contains the data for the filters: questions, verdicts, error classes and slices. Portions of 500 records
+contain the rest. A portion is unpacked when one of its records is opened or searched. So 1,000 records take less than
+1 MB, and a page with 30,000 records opens at once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sqlquarry.judging.report.data import Report, ReportEntry
 from sqlquarry.judging.storable import storable
 from sqlquarry.text import visible
 
-_PAGE_BYTES, _RECORD_BYTES = 1_000_000, 1_000  # of data: this much for 1,000 records, and this much for each one more
+_PAGE_BYTES, _RECORD_BYTES = 1_000_000, 1_000  # limits of the data for up to 1,000 records, and for each further record
 _PORTION = 500  # records
-_SHOWN_ROWS = (10, 3, 0)  # of each result; fewer where the page would be larger
+_SHOWN_ROWS = (10, 3, 0)  # of each result, with fewer rows if the page gets too large
 _SHOWN_CHARACTERS = 120
 
 
@@ -28,12 +28,12 @@ def index_data(
     mistakes: Mapping[str, Sequence[str | None]],
     slices: Mapping[str, Sequence[str | None]],
 ) -> str:
-    """Return what the page must know of all records before one is opened.
+    """Return the data of all records that the page needs before one of them is opened.
 
     Args:
-        reports: by system.
-        mistakes: by system, the error class of each record.
-        slices: by name, the bucket of each record.
+        reports: system -> report.
+        mistakes: system -> error class of each record.
+        slices: slice name -> bucket of each record.
     """
     first = next(iter(reports.values()))
     return _compressed(
@@ -44,7 +44,7 @@ def index_data(
             "questions": [entry.record.question for entry in first.entries],
             "slices": slices,
             "mistakes": list(mistakes.values()),
-            # The first letters of the verdicts, by system and grader.
+            # The first letter of each verdict, by system and grader.
             "verdicts": [
                 ["".join(entry.judgements[i].verdict[0] for entry in report.entries) for i in range(len(first.graders))]
                 for report in reports.values()
@@ -54,7 +54,7 @@ def index_data(
 
 
 def portion_data(reports: Mapping[str, Report]) -> list[str]:
-    """Return the rest of the records, some at a time, with as many rows of results as the page has room for."""
+    """Return the rest of the records in portions, with as many rows of results as fit on the page."""
     count = len(next(iter(reports.values())).entries)
     limit = max(_PAGE_BYTES, _RECORD_BYTES * count)
     portions: list[str] = []
@@ -63,7 +63,7 @@ def portion_data(reports: Mapping[str, Report]) -> list[str]:
         for start in range(0, count, _PORTION):
             portions.append(_compressed(_portion(reports, slice(start, start + _PORTION), rows)))
             size = sum(map(len, portions))
-            # One portion shows how large all will be.
+            # The first portions predict the size of all.
             if rows and size * count > limit * min(count, start + _PORTION):
                 break
         else:
@@ -72,7 +72,7 @@ def portion_data(reports: Mapping[str, Report]) -> list[str]:
 
 
 def _portion(reports: Mapping[str, Report], places: slice, rows: int) -> dict[str, object]:
-    """Return what is shown of these records when they are opened; schemas once each."""
+    """Return the data of some records for when they are opened, with each schema once."""
     schemas: dict[str, int] = {}
     records = []
     for answers in zip(*(report.entries[places] for report in reports.values()), strict=True):
@@ -93,7 +93,7 @@ def _portion(reports: Mapping[str, Report], places: slice, rows: int) -> dict[st
 def _answer(entry: ReportEntry, rows: int) -> dict[str, object]:
     return {
         "sql": entry.sql,
-        # Most answers are the query and nothing else.
+        # Most answers are only the query.
         "whole": "" if entry.answer.strip().rstrip(";").rstrip() == entry.sql.rstrip(";") else entry.answer,
         "cut": entry.truncated,
         "reasons": [judgement.reason for judgement in entry.judgements],
@@ -102,7 +102,7 @@ def _answer(entry: ReportEntry, rows: int) -> dict[str, object]:
 
 
 def _result(judgements: Sequence[Judgement], side: str, rows: int) -> dict[str, object] | None:
-    """Return what a query returned, if a grader ran it."""
+    """Return the result of a query, or None if no grader ran it."""
     for judgement in judgements:
         outcome = judgement.details.get(side)
         if not isinstance(outcome, Mapping):
@@ -125,5 +125,5 @@ def _cell(value: object) -> object:
 
 def _compressed(data: Mapping[str, object]) -> str:
     text = json.dumps(storable(data, text=visible), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # No time stamp: the same report gives the same bytes. Half of an emoji becomes its JSON escape.
+    # Without a time stamp, the same report gives the same bytes. Half of an emoji becomes its JSON escape.
     return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""Two systems on the same records: their difference, its interval, and whether chance explains it."""
+"""The difference of two systems on the same records, its interval, and tests against chance."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.report.estimates import Estimate, bootstrap_interval, estimate, normal_quantile
 
-LEVEL = 0.05  # a smaller p-value is not taken for chance
+LEVEL = 0.05  # a smaller p-value is not attributed to chance
 _POWER = 0.8
-_PRECISION = 1e-4  # of a detectable difference: a hundredth of a point
+_PRECISION = 1e-4  # of a detectable difference, a hundredth of a point
 
 
 class PairedComparison(NamedTuple):
-    """Compare two systems on the same records: those on which both were judged.
+    """A comparison of two systems on the records on which both were judged.
 
     Args:
-        before: the accuracy of the system that is compared with.
+        before: the accuracy of the system to compare with.
         after: the accuracy of the system in question.
-        fixed: records wrong before and correct after.
-        broken: records correct before and wrong after.
-        difference: after − before, −1 to 1; nan if no record has two verdicts.
+        fixed: number of records that were wrong before and are correct after.
+        broken: number of records that were correct before and are wrong after.
+        difference: after − before, −1 to 1, or nan if no record has two verdicts.
         low: lower end of the 95 % interval of the difference.
-        high: upper end of it.
-        p_value: of "both are equally accurate", by the exact McNemar test; it treats records as independent.
-        detectable: the smallest true difference that this test would find with 80 % power on as many records.
+        high: upper end of this interval.
+        p_value: p-value of "both are equally accurate" by the exact McNemar test, which treats records as independent.
+        detectable: the smallest true difference that this test finds with 80 % power on this number of records.
     """
 
     before: Estimate
@@ -55,15 +55,16 @@ def paired_comparison(
 ) -> PairedComparison:
     """Compare two systems on the same records, in the same order.
 
-    The interval of the difference is the paired bootstrap's. If no record changed (or all did, one way), resampling
-    shows no spread; then it is that of Agresti & Min 2005, "Simple improved confidence intervals for comparing
-    matched proportions", Statistics in Medicine 24:729-740, eq. for adding 1/2 to each of the four counts.
+    The interval of the difference comes from the paired bootstrap. If no record changed, or all changed in the same
+    way, resampling shows no spread. The interval is then that of Agresti & Min 2005, "Simple improved confidence
+    intervals for comparing matched proportions", Statistics in Medicine 24:729-740, which adds 1/2 to each of the four
+    counts.
 
     Args:
-        before: whether the system that is compared with was right, by record.
-        after: whether the system in question was right, by record.
-        clusters: what each record belongs to, for the interval; None takes every record as independent.
-        unjudged: records left out because one of the systems has no verdict on them.
+        before: whether the system to compare with is right, by record.
+        after: whether the system in question is right, by record.
+        clusters: the cluster of each record, for the interval. None treats all records as independent.
+        unjudged: number of records left out because one of the systems has no verdict on them.
     """
     n = len(before)
     differences = [float(new) - float(old) for old, new in zip(before, after, strict=True)]
@@ -86,7 +87,7 @@ def paired_comparison(
 
 
 def sign_test(fixed: int, broken: int) -> float:
-    """Return the two-sided p-value of "both systems are equally accurate" from the records that only one gets right.
+    """Return the two-sided p-value of "both systems are equally accurate" from the records that only one has right.
 
     Source: McNemar 1947, Psychometrika 12:153-157, in its exact binomial form.
     """
@@ -96,23 +97,24 @@ def sign_test(fixed: int, broken: int) -> float:
 
 
 def detectable_difference(n: int, discordant: float) -> float:
-    """Return the smallest true difference of two accuracies that the exact McNemar test finds with a power of 80 %.
+    """Return the smallest true difference of two accuracies that the exact McNemar test finds with 80 % power.
 
-    The number of records on which only one system is right is binomial, and of these the number that favor the better
-    one is binomial, too (Connor 1987, "Sample size for testing differences in proportions for the paired-sample
-    design", Biometrics 43:207-211, before its normal approximation). The power is summed over both, and the difference
-    found by bisection; 1 if no difference is found that often.
+    Return 1 if the test does not find any difference that often. The number of records on which only one system is
+    right is binomial. Among these records, the number that favor the better system is binomial, too (Connor 1987,
+    "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43:207-211, before its
+    normal approximation). The power is summed over both, and the difference is found by bisection.
 
     Args:
-        n: records that both systems answer.
-        discordant: share of records on which only one of them is right, 0 to 1; at least the difference itself.
+        n: number of records that both systems answer.
+        discordant: share of records on which only one system is right, 0 to 1. If it is smaller than the difference,
+            the difference is used.
 
     Raises:
         JudgingError: n is negative, or the share is not between 0 and 1.
         MissingExtraError: the extra `judge` is not installed.
     """
     if n < 0 or not 0 <= discordant <= 1:
-        raise JudgingError(f"detectable_difference({n}, {discordant}) is out of range")
+        raise JudgingError(f"detectable_difference({n}, {discordant}) needs n >= 0 and 0 <= discordant <= 1")
     require("judge", "the detectable difference")
     low, high = 0.0, 1.0
     if _mcnemar_power(n, discordant, high) < _POWER:
@@ -127,17 +129,17 @@ def detectable_difference(n: int, discordant: float) -> float:
 
 
 def _mcnemar_power(n: int, discordant: float, difference: float) -> float:
-    """Return the chance that the exact McNemar test finds a true difference."""
+    """Return the probability that the exact McNemar test finds a true difference."""
     import numpy as np
     from scipy import stats
 
     share = max(discordant, difference)
-    # Nine in ten million draws lie between these.
+    # All but 2 in 10 million draws are between these.
     first, last = (int(count) for count in stats.binom.ppf((1e-7, 1 - 1e-7), n, share)) if n and share else (0, 0)
     changed = np.arange(max(first, 1), max(last, 0) + 1)
     if not changed.size:
         return 0.0
-    # The largest smaller count for which twice the tail is at most the level.
+    # The largest count in the smaller tail for which twice the tail is at most the level.
     most = stats.binom.ppf(LEVEL / 2, changed, 0.5)
     most = np.where(2 * stats.binom.cdf(most, changed, 0.5) <= LEVEL, most, most - 1)
     favor = (1 + difference / share) / 2
@@ -146,7 +148,9 @@ def _mcnemar_power(n: int, discordant: float, difference: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return each p-value corrected for the number of tests, in the same order; keeps the chance of any false alarm.
+    """Return each p-value corrected for the number of tests, in the same order.
+
+    The correction controls the probability of any false alarm.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6:65-70.
     """
@@ -159,7 +163,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_text(p_value: float) -> str:
-    """Return a p-value for readers: "p = 0.031", or "p < 0.001"."""
+    """Return a p-value as text, such as "p = 0.031" or "p < 0.001"."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 

@@ -1,4 +1,4 @@
-"""Where a pipeline loses accuracy: the same records scored after each stage."""
+"""Find the stage at which a pipeline loses accuracy, from reports on the same records after each stage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sqlquarry.text import visible
 
 
 class StageChange(NamedTuple):
-    """Say what one stage changed.
+    """The change from one stage to the next.
 
     Args:
-        before: the stage before.
-        after: this stage.
-        comparison: accuracies, fixed and broken records, the difference with its interval.
-        other_text: records with another SQL text but the same verdict.
+        before: the name of the previous stage.
+        after: the name of this stage.
+        comparison: accuracies, fixed and broken records, and the difference with its interval.
+        other_text: number of records with a different SQL text but the same verdict.
         adjusted_p: McNemar's p-value, corrected for the number of steps (Holm).
     """
 
@@ -33,13 +33,13 @@ class StageChange(NamedTuple):
 
 
 class StageComparison(NamedTuple):
-    """Say what each stage changed.
+    """The changes at each stage of a pipeline.
 
     Args:
-        first: the first stage's name.
-        start: its accuracy.
-        steps: one for each later stage.
-        whole: the last stage against the first.
+        first: the name of the first stage.
+        start: the accuracy of the first stage.
+        steps: one change for each later stage.
+        whole: the change from the first stage to the last.
     """
 
     first: str
@@ -49,7 +49,7 @@ class StageComparison(NamedTuple):
 
     @property
     def losses(self) -> tuple[StageChange, ...]:
-        """Return the steps that lose accuracy beyond chance (adjusted p < 0.05), the largest first."""
+        """Steps that lose accuracy beyond chance (adjusted p < 0.05), the largest loss first."""
         found = [step for step in self.steps if step.comparison.difference < 0 and step.adjusted_p < LEVEL]
         return tuple(sorted(found, key=lambda step: step.comparison.difference))
 
@@ -70,30 +70,30 @@ class StageComparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Say where the loss occurs, in one sentence."""
+        """One sentence that says where accuracy is lost."""
         if self.losses:
             return "accuracy is lost " + " and ".join(
                 f"from {step.before} to {step.after} ({100 * step.comparison.difference:+.1f} points)"
                 for step in self.losses
             )
         worst = max(step.comparison.detectable for step in self.steps)
-        return f"no step loses accuracy beyond chance; a loss of {100 * worst:.1f} points would have been found"
+        return f"no step loses accuracy beyond chance (detectable: {100 * worst:.1f} points)"
 
 
 def compare_stages(stages: Mapping[str, Report], *, grader: str | None = None) -> StageComparison:
-    """Compare each stage with the one before, on the same records.
+    """Compare each stage with the previous one on the same records.
 
         print(compare_stages({"adapter": adapter, "merged": merged, "imported": imported}))
 
     Args:
-        stages: report by stage, in the order of the pipeline.
-        grader: whose verdicts; the first grader of the first report if not given.
+        stages: stage name -> report, in the order of the pipeline.
+        grader: the grader whose verdicts count. The default is the first grader of the first report.
 
     Raises:
-        JudgingError: there are fewer than two stages, or they are not of the same records and graders.
+        JudgingError: there are fewer than two stages, or they have different records or graders.
     """
     if len(stages) < 2:
-        raise JudgingError(f"compare_stages needs at least two stages, not {list(stages)}")
+        raise JudgingError(f"stages is {list(stages)}, but compare_stages needs at least two stages")
     require_same_records(stages)
     names, reports = list(stages), list(stages.values())
     grader = grader or reports[0].graders[0]
@@ -108,7 +108,7 @@ def compare_stages(stages: Mapping[str, Report], *, grader: str | None = None) -
 
 
 def _other_text(before: Report, after: Report, grader: str) -> int:
-    """Count the records with another SQL text but the same verdict."""
+    """Count the records with a different SQL text but the same verdict."""
     verdicts = zip(before.verdicts_by(grader), after.verdicts_by(grader), strict=True)
     return sum(
         one == other and old.sql.split() != new.sql.split()

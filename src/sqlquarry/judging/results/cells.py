@@ -1,4 +1,4 @@
-"""Decide when two cells of a result are equal, and what may differ between two results."""
+"""Equality of two cells, and the options for comparing two results."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from fractions import Fraction
 from sqlquarry.errors import ConfigError
 from sqlquarry.options import check_options
 
-_LARGEST_WHOLE_FLOAT = 2**53  # from here on every float is a whole number, so wholeness says nothing
+_LARGEST_WHOLE_FLOAT = 2**53  # every larger float is an integer, so that says nothing about its origin
 _LARGEST_FLOAT = 2**1023
-_LONGEST_WHOLE = 140_000  # digits of a decimal that is compared as an int; longer ones stay as they are
+_MOST_INTEGER_DIGITS = 140_000  # decimals with more digits are not converted to int
 # PostgreSQL rounds quotients of exact numbers to at least 16 significant digits (numeric.c, select_div_scale).
 _QUOTIENT_DIGITS, _QUOTIENT_DECIMALS = 16, 6
-_NOISE = 1e-9  # of a rounded number: 0.125 is a little more or less as a float
+_NOISE = 1e-9  # error of a rounded number, because most decimals are not exact as a float
 INEXACT = (float, Decimal)
 NUMBERS = (int, float, Decimal)
 _NAN = object()
 
 Number = int | float | Decimal
-Cell = object  # whatever a driver returns; numbers, text and bytes are compared by value, anything else by `==`
+Cell = object  # any value of a driver. Numbers, text and bytes are compared by value, others with `==`
 Row = Sequence[Cell]
 
 
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonOptions:
-    """Choose what may differ between two results that count as the same; by default only the order of the columns.
+    """Differences between two results that still count as equal. By default this is only the order of the columns.
 
     Args:
-        permute_columns: the predicted columns may come in another order, the same for all rows. Columns are paired by
-            their names where both results have the same names.
-        extra_columns: the prediction may have more columns than the gold; the number of rows must still be the same.
-        relative_tolerance: of two numbers of which one is a float, as a share of the larger one; below 0.5.
-        absolute_tolerance: of the same, for rounding noise near 0.
-        decimals: numbers that are not both whole are equal if they are when rounded to this many decimals: for golds
-            that round where the question does not ask for it. None compares as above.
-        ignore_case: upper and lower case of text make no difference (Unicode case folding).
-        ignore_whitespace: outer white space of text is dropped, and each run of it within becomes one blank.
+        permute_columns: the predicted columns may be in a different order, the same for all rows. Columns are paired by
+            name if both results have the same names.
+        extra_columns: the prediction may have more columns than the gold. The number of rows must still be equal.
+        relative_tolerance: allowed difference of two numbers if one is a float, as a fraction of the larger one. It
+            must be below 0.5.
+        absolute_tolerance: allowed difference of the same numbers, for rounding noise near 0.
+        decimals: two numbers that are not both integers are equal if they agree when rounded to this many decimals.
+            This is for golds that round although the question does not require it. None does not round.
+        ignore_case: ignore the case of text (Unicode case folding).
+        ignore_whitespace: strip outer white space of text, and replace each inner run of it by one blank.
 
     Raises:
-        ConfigError: a tolerance is out of range; all bad ones are named.
+        ConfigError: a tolerance is out of range. The message lists all such values.
     """
 
     permute_columns: bool = True
@@ -63,8 +64,8 @@ class ComparisonOptions:
             bad.append(f"decimals is {self.decimals!r}")
         if bad:
             raise ConfigError(
-                "tolerances must be at least 0 and finite, the relative one below 0.5, and decimals None or 0 to 15, "
-                f"but {', '.join(bad)}"
+                f"invalid comparison options: {', '.join(bad)}. Tolerances must be finite and at least 0, "
+                "relative_tolerance must be below 0.5, and decimals must be None or an integer from 0 to 15."
             )
 
     def same_cell(self, a: Cell, b: Cell) -> bool:
@@ -78,11 +79,11 @@ class ComparisonOptions:
         return self._near(a, b)
 
     def _near(self, a: Number, b: Number) -> bool:
-        """Return whether two numbers that are not both whole differ only by rounding."""
+        """Return whether two numbers that are not both integers differ only by rounding."""
         if isinstance(a, Decimal) or isinstance(b, Decimal):
             return self._near_decimal(a, b)
         whole, other = (a, b) if isinstance(a, int) else (b, a)
-        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # then the float is a whole number, too
+        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # then the float is an integer, too
             return abs(whole) < _LARGEST_FLOAT and float(whole) == other
         if math.isclose(a, b, rel_tol=self.relative_tolerance, abs_tol=self.absolute_tolerance):
             return True
@@ -100,7 +101,7 @@ class ComparisonOptions:
         return distance <= max(_quotient_step(a), _quotient_step(b))
 
     def tolerance_at(self, number: Number) -> float | Fraction:
-        """Return how far a number may be from this one and still equal it; a larger number up to twice as far."""
+        """Return the largest distance of an equal number. A larger number may be up to twice as far away."""
         wide = 0.0 if self.decimals is None else 0.51 * 10.0**-self.decimals
         if isinstance(number, float):
             return max(self.relative_tolerance * abs(number), self.absolute_tolerance, wide)
@@ -113,7 +114,7 @@ class ComparisonOptions:
         return all(map(self.same_cell, a, b))
 
     def normalized(self, rows: Iterable[Row]) -> list[tuple[Cell, ...]]:
-        """Return the rows with one representative for each value and for all text that counts as the same."""
+        """Return the rows with one representative for each number and for each text that counts as equal."""
         plain = [tuple(map(_normalized, row)) for row in rows]
         if not (self.ignore_case or self.ignore_whitespace):
             return plain
@@ -128,7 +129,7 @@ STRICT = ComparisonOptions()
 
 
 def _normalized(value: Cell) -> Cell:
-    """Return one representative for values that are the same number: whole numbers as int, every NaN as one object."""
+    """Return one representative for all values that are the same number. Integers become int, NaN a single object."""
     if value is None or type(value) in (int, str):  # nearly all cells
         return value
     if isinstance(value, float):
@@ -143,14 +144,14 @@ def _normalized(value: Cell) -> Cell:
 
 
 def _normalized_decimal(value: Decimal) -> Cell:
-    """Return a finite decimal as int or Decimal, never as float, which would make long keys and amounts equal."""
+    """Return a finite decimal as int or Decimal. As floats, different long keys and amounts would be equal."""
     if not value.is_finite():
         return _NAN if value.is_nan() else float(value)
-    return int(value) if value.adjusted() < _LONGEST_WHOLE and value == value.to_integral_value() else value
+    return int(value) if value.adjusted() < _MOST_INTEGER_DIGITS and value == value.to_integral_value() else value
 
 
 def _quotient_step(value: Number) -> Fraction:
-    """Return one unit in the last digit of a decimal that may be a rounded quotient; 0 for other numbers."""
+    """Return one unit in the last digit of a decimal that may be a rounded quotient, or 0 for other numbers."""
     if not isinstance(value, Decimal):
         return Fraction(0)
     _, digits, exponent = value.as_tuple()

@@ -1,4 +1,4 @@
-"""Decide whether two query results are the same: the one definition that every number in a report rests on."""
+"""Equality of two query results, the definition behind every number in a report."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from dataclasses import replace
 from sqlquarry.judging.results.cells import STRICT, Cell, ComparisonOptions, Row
 from sqlquarry.judging.results.pairing import PairSearch, perfect_matching
 
-_FEW_ROWS = 300  # that are paired one by one
+_FEW_ROWS = 300  # at most this many rows are paired one by one
 
-_Row = tuple[Cell, ...]  # normalized, so that equal ones are hashed alike
-ColumnNames = tuple[Sequence[str], Sequence[str]]  # of the gold's and the prediction's columns
+_Row = tuple[Cell, ...]  # normalized, so that equal rows have equal hashes
+ColumnNames = tuple[Sequence[str], Sequence[str]]  # column names of the gold and of the prediction
 
 
 def results_equal(
     gold_rows: Sequence[Row], predicted_rows: Sequence[Row], *, ordered: bool, comparison: ComparisonOptions = STRICT
 ) -> bool:
-    """Say whether two results hold the same rows.
+    """Return whether two results contain the same rows.
 
-    They do if one permutation of the columns, the same for all rows, and a one-to-one pairing of the rows exist such
-    that all paired cells are equal; with `ordered`, row i must be paired with row i. Duplicates therefore count.
+    They do if there are a permutation of the columns, the same for all rows, and a one-to-one pairing of the rows such
+    that all paired cells are equal. With `ordered`, row i must be paired with row i. So duplicates count.
 
-    Cells are equal if they have the same type and value. Numbers are one type (`True` is 1, `1.0` is 1). Whole numbers
-    and decimals are exact and must be the same; only the last digit of decimals with 16 or more significant digits may
-    differ, for these are quotients that the database rounded. If one number is a float, ``|a - b|`` must be at most
-    ``1e-9 * max(|a|, |b|)`` or 1e-12, which is the noise of sums in another order. NULL equals only NULL, NaN only NaN;
-    text, bytes and numbers never equal each other. Empty results are equal.
+    Cells are equal if they have the same type and value:
 
-    The answer is exact: tolerance is not transitive, so rows within tolerance are paired by bipartite matching, not
-    by rounding or by sorting alone.
+    - Numbers are one type: `True` is 1, and `1.0` is 1.
+    - Integers and decimals must be exactly equal. The last digit of decimals with 16 or more significant digits may
+      differ, because these are quotients that the database rounded.
+    - If one number is a float, ``|a - b|`` must be at most ``1e-9 * max(|a|, |b|)`` or 1e-12. This is the noise of sums
+      in a different order.
+    - NULL equals only NULL, and NaN only NaN. Text, bytes and numbers never equal each other.
+
+    Empty results are equal. The answer is exact: equality within a tolerance is not transitive, so such rows are paired
+    by bipartite matching and not only by rounding or sorting.
 
     Args:
         gold_rows: rows x columns.
         predicted_rows: rows x columns.
         ordered: whether the order of the rows matters.
-        comparison: what else may differ.
+        comparison: differences that still count as equal.
 
     Raises:
         JudgingError: finding the column permutation takes too long (large, highly symmetric results).
@@ -54,15 +57,15 @@ def rows_match(
     comparison: ComparisonOptions = STRICT,
     names: ColumnNames | None = None,
 ) -> bool:
-    """Compare as `results_equal` does, with the order given as the place of each row; rows that tie share a place.
+    """Compare like `results_equal`, but with the place of each row in the order. Rows that tie share a place.
 
     Args:
         gold_rows: rows x columns.
         predicted_rows: rows x columns.
-        places: one number per row: rows with the same number may be exchanged, others not.
-        comparison: what else may differ.
-        names: of the gold's and the prediction's columns. If both have the same names, in any order, and columns may
-            be permuted, columns of one name belong together: values under each other's names are not the same result.
+        places: one number per row. Only rows with the same number may be exchanged.
+        comparison: differences that still count as equal.
+        names: column names of the gold and of the prediction. If columns may be permuted and both have the same names,
+            in any order, columns are paired by name. So values under each other's names are not the same result.
 
     Raises:
         JudgingError: finding the column permutation takes too long.
@@ -89,13 +92,13 @@ def choice_matches(
     comparison: ComparisonOptions = STRICT,
     names: ColumnNames | None = None,
 ) -> bool:
-    """Return whether each predicted row can have a candidate of its own that has the place of the predicted row.
+    """Return whether the predicted rows can be paired with different candidates that have the same places.
 
     Args:
         candidates: rows with their places, at least one.
-        places: of each predicted row.
+        places: the place of each predicted row.
         predicted_rows: rows x columns.
-        comparison: what else may differ.
+        comparison: differences that still count as equal.
         names: as in `rows_match`.
 
     Raises:
@@ -111,7 +114,7 @@ def choice_matches(
 def _prepared(
     gold_rows: Sequence[Row], predicted_rows: Sequence[Row], comparison: ComparisonOptions, names: ColumnNames | None
 ) -> tuple[list[_Row], list[_Row], ComparisonOptions] | None:
-    """Normalize the rows, with columns in the same order if names pair them; None for too few or too many columns."""
+    """Normalize the rows, and reorder columns that are paired by name. Return None if the numbers of columns differ."""
     widths = [{len(row) for row in rows} for rows in (gold_rows, predicted_rows)]
     if any(len(found) > 1 for found in widths):
         return None
@@ -126,7 +129,7 @@ def _prepared(
 
 
 def columns_by_name(gold: Sequence[str], predicted: Sequence[str]) -> list[int] | None:
-    """Return the predicted column for each of the gold's; None unless both have the same names, each of them once."""
+    """Return the predicted column for each gold column, or None unless both have the same unique names."""
     mine, theirs = [name.casefold() for name in gold], [name.casefold() for name in predicted]
     if len(set(mine)) < len(mine) or sorted(mine) != sorted(theirs):
         return None
@@ -134,7 +137,7 @@ def columns_by_name(gold: Sequence[str], predicted: Sequence[str]) -> list[int] 
 
 
 def _with_columns(rows: Sequence[Row], columns: Sequence[int]) -> Sequence[Row]:
-    """Return the rows with these columns in this order."""
+    """Return the rows with the given columns in the given order."""
     if list(columns) == list(range(len(columns))):
         return rows
     if len(columns) == 1:
@@ -148,9 +151,9 @@ def _equal_by_counts(
     places: Sequence[int],
     comparison: ComparisonOptions,
 ) -> bool:
-    """Return whether counting shows that the rows are the same, with columns paired by what they hold.
+    """Return whether counting shows that the rows are the same, with columns paired by their values.
 
-    This decides nearly all equal results in a small part of the time of the search. False decides nothing.
+    This confirms nearly all equal results in a small part of the time of the search. False proves nothing.
     """
     if len(gold[0]) != len(predicted[0]):
         return False
@@ -169,7 +172,7 @@ def _equal_by_counts(
 def _unmatched(
     gold: Sequence[Hashable], predicted: Sequence[Hashable], places: Sequence[int]
 ) -> tuple[Counter[Hashable], Counter[Hashable]] | None:
-    """Return the rows, each with its place, that only one side has; None if there are none."""
+    """Return the rows, each with its place, that only one side has, or None if there are no such rows."""
     if places[0] == places[-1]:
         mine, theirs = Counter(gold), Counter(predicted)
     else:
@@ -183,7 +186,7 @@ def _equal_by_rounded_counts(
     places: Sequence[int],
     comparison: ComparisonOptions,
 ) -> bool:
-    """Count again with floats cut to fewer bits, so that equal ones are within the tolerance, then pair the rest."""
+    """Truncate floats so that equal ones are within the tolerance, count again, and pair the remaining rows."""
     if comparison.relative_tolerance <= 2**-52 or comparison.decimals is not None:
         return False
     scale = 2.0 ** math.ceil(1 - math.log2(comparison.relative_tolerance))
@@ -216,7 +219,7 @@ def _equal_by_rounded_counts(
 def _rows_behind(
     rows: Sequence[Row], cuts: Sequence[Hashable], places: Sequence[int], wanted: Counter[Hashable], *, tied: bool
 ) -> list[tuple[int, Row]]:
-    """Return the rows, each with its place, that rounding made into those `wanted`."""
+    """Return the original rows, each with its place, of the truncated rows `wanted`."""
     found, wanted = [], wanted.copy()
     for row, cut, place in zip(rows, cuts, places, strict=True):
         key = cut if tied else (place, cut)

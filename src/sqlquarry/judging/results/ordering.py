@@ -1,7 +1,7 @@
-"""Find out whether the order of a gold query's rows matters, and which of them tie in it.
+"""Find out whether the order of a gold query's rows matters, and which rows tie in it.
 
-The keys of ORDER BY are read as they are written, never through sqlglot's own text of them: CAST(x AS DATE) and DATE(x)
-are not the same. The database itself says which rows tie: DENSE_RANK() OVER (ORDER BY <the keys>) as one more column.
+The database itself ranks the rows, in an additional column DENSE_RANK() OVER (ORDER BY <the keys>). The keys are copied
+from the query's text. sqlglot's spelling of them is not used, because it may differ: CAST(x AS DATE) is not DATE(x).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _AFTER_COLUMNS = {"FROM", "WHERE", "GROUP BY", "HAVING", "WINDOW", "ORDER BY"}
 
 def is_ordered(sql: str, dialect: str = "sqlite") -> bool:
     """Return whether a query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
-    if "order" not in sql.lower():  # most queries need no tokens
+    if "order" not in sql.lower():  # avoids tokenizing most queries
         return False
     top = _top_level(_within_brackets(tokens(sql, dialect) or []))
-    # A comment between the two words makes two tokens of them.
+    # With a comment between the two words they are two tokens.
     split = any((a.text.upper(), b.text.upper()) == ("ORDER", "BY") for a, b in pairwise(top))
     return split or "ORDER BY" in _words(top)
 
 
 class KeyedQuery(NamedTuple):
-    """A query that also returns its rows' place in its ORDER BY, as its last `keys` columns."""
+    """A query whose last `keys` columns are the place of each row in its ORDER BY."""
 
     sql: str
     keys: int
 
 
 class Limited(NamedTuple):
-    """A top-level LIMIT: the query without it, and how many of its rows are skipped."""
+    """A query without its top-level LIMIT, and the number of rows that LIMIT skips."""
 
     sql: str
     offset: int
@@ -48,8 +48,8 @@ class Limited(NamedTuple):
 def with_order_keys(sql: str, dialect: str = "sqlite") -> KeyedQuery | None:
     """Append the rank of each row in ORDER BY to the columns of a plain SELECT, so that ties can be seen.
 
-    None for set operations, for DISTINCT if not all keys are among the columns (a rank would make more rows), for keys
-    that name a column behind a star by its number, and for keys without any name, which mean different things.
+    Return None for set operations, for DISTINCT if a key is not among the columns (the rank would add rows), for keys
+    that are the number of a column behind a star, and for keys without a name, whose meaning depends on the database.
     """
     clauses = _clauses(sql, dialect)
     if clauses is None or clauses.columns is None or not clauses.terms:
@@ -68,15 +68,15 @@ def with_order_keys(sql: str, dialect: str = "sqlite") -> KeyedQuery | None:
 
 
 def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -> KeyedQuery | None:
-    """Put a query around this one that appends the rank of each row, for any query that orders by its own columns.
+    """Wrap a query that orders by its own columns in a query that appends the rank of each row.
 
-    Columns keep the collation that they have in the query. None if a key is not the number or name of a column, or if
-    two columns have its name.
+    Columns keep their collation. Return None if a key is not the number or name of a column, or if two columns have its
+    name.
 
     Args:
         sql: the query.
-        names: of the result's columns.
-        dialect: of the query.
+        names: the column names of the result.
+        dialect: the dialect of the query.
     """
     clauses = _clauses(sql, dialect)
     if clauses is None or not clauses.terms:
@@ -102,9 +102,12 @@ def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -
 
 
 def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
-    """Return the top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
+    """Return the query without its top-level LIMIT or FETCH.
+
+    Return None if it has none, or if its OFFSET is not a plain number.
+    """
     upper = sql.upper()
-    if not any(word in upper for word in _CUTS):  # most queries need no tokens
+    if not any(word in upper for word in _CUTS):  # avoids tokenizing most queries
         return None
     found, tree = _read(sql, dialect)
     top = _top_level(found)
@@ -118,9 +121,9 @@ def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
 
 
 def tied_places(rows: Sequence[Sequence[object]], keys: int) -> list[int]:
-    """Return the place of each row in the order of a keyed query: rows that tie share one.
+    """Return the place of each row in the order of a keyed query. Rows that tie share a place.
 
-    The sequence of keys is fixed even where that of tied rows is not.
+    The sequence of keys is always the same, even if that of tied rows is not.
     """
     places = [0] if rows else []
     for previous, row in pairwise(rows):
@@ -132,10 +135,10 @@ class _Term(NamedTuple):
     """One key of ORDER BY.
 
     Args:
-        key: its text.
-        suffix: its collation, if that may follow any key, and its direction.
-        name: in small letters, if it is a plain name.
-        has_name: it is more than numbers and signs.
+        key: the text of the key.
+        suffix: the collation, if that may follow any key, and the direction.
+        name: the key in lower case if it is a plain name, otherwise "".
+        has_name: the key is more than numbers and signs.
     """
 
     key: str
@@ -144,7 +147,7 @@ class _Term(NamedTuple):
     has_name: bool
 
     def on(self, key: str) -> str:
-        """Return the same order by another key."""
+        """Return the same collation and direction with another key."""
         return f"{key} {self.suffix}".rstrip()
 
 
@@ -156,7 +159,7 @@ class _Column(NamedTuple):
 
 
 class _Clauses(NamedTuple):
-    """Where the parts of an ordered query are; `columns` is None for set operations."""
+    """The positions of the parts of an ordered query. `columns` is None for set operations."""
 
     terms: list[_Term]
     start: int
@@ -200,7 +203,7 @@ def _clauses(sql: str, dialect: str) -> _Clauses | None:
 
 
 def _read(sql: str, dialect: str) -> tuple[list[Token], Query | None]:
-    """Return the tokens and the tree of a query, without brackets around all of it."""
+    """Return the tokens and the tree of a query, without enclosing brackets."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, dialect)
@@ -210,7 +213,7 @@ def _read(sql: str, dialect: str) -> tuple[list[Token], Query | None]:
 
 
 def _words(found: Sequence[Token]) -> list[str]:
-    """Return the keywords in capitals, and "" for other tokens, also for a column such as t.offset."""
+    """Return each keyword in upper case, and "" for other tokens, including a column such as t.offset."""
     before = ("", *(token.text for token in found))
     return [_word(token) if last != "." else "" for last, token in zip(before, found, strict=False)]
 
@@ -220,7 +223,7 @@ def _word(token: Token) -> str:
 
 
 def _within_brackets(found: list[Token]) -> list[Token]:
-    """Return the tokens without brackets around all of them."""
+    """Return the tokens without enclosing brackets."""
     while len(found) > 2 and found[0].text == "(" and [token.start for token in _top_level(found)] == [found[0].start]:
         found = found[1:-1]
     return found
@@ -262,7 +265,7 @@ def _term(sql: str, found: list[Token], dialect: str) -> _Term:
     if end > 1 and words[end - 1] in ("ASC", "DESC") and words[end - 2] != ".":
         end -= 1
     direction = sql[found[end].start : found[-1].end] if end < len(found) else ""
-    # Brackets do not make an expression of a number or name, nor does a collation on SQLite (resolve.c).
+    # A number or name stays one in brackets, and on SQLite also with a collation (resolve.c).
     plain, collation = _within_brackets(found[:end]), ""
     if dialect == "sqlite" and len(plain) > 2 and plain[-2].text.upper() == "COLLATE":
         collation = sql[plain[-2].start : plain[-1].end]
@@ -283,12 +286,12 @@ def _column(sql: str, found: list[Token], alias: str) -> _Column:
 
 
 def _column_of(term: _Term, columns: Sequence[_Column]) -> int | None:
-    """Return the column that a key names by its number or alias; None for an expression, which stays as it is."""
+    """Return the column that a key refers to by number or alias, or None for an expression."""
     if term.key.isdigit():
         place = int(term.key) - 1
         return place if 0 <= place < len(columns) else None
     names = [column.name for column in columns]
-    # A plain column names itself.
+    # A plain column needs no replacement.
     if term.name and names.count(term.name) == 1 and columns[names.index(term.name)].text.casefold() != term.name:
         return names.index(term.name)
     return None

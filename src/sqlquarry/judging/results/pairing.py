@@ -1,4 +1,4 @@
-"""Find the columns and the rows of two results that belong together, by search where counting cannot tell."""
+"""Search for a pairing of the columns and rows of two results, if counting cannot decide."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from fractions import Fraction
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.results.cells import INEXACT, NUMBERS, ComparisonOptions
 
-_SEARCH_BUDGET = 20_000_000  # rows looked at while trying column orders: a few seconds
-_PAIRING_BUDGET = 4_000_000  # pairs of rows compared among rows that differ within the tolerance only
+_SEARCH_BUDGET = 20_000_000  # rows inspected while trying column orders, which takes a few seconds
+_PAIRING_BUDGET = 4_000_000  # pairs of rows compared among rows that differ only within the tolerance
 
 
 def _cell_classes(values: Iterable[object], comparison: ComparisonOptions) -> dict[object, int]:
-    """Number the values so that equal cells always share a number (the converse holds except for dense floats)."""
+    """Assign each value a class number.
+
+    Equal cells always get the same number. Unequal cells may share one only if they are numbers close to each other.
+    """
     distinct = set(values)
     numbers = sorted(value for value in distinct if isinstance(value, NUMBERS))
-    joined = [False] * len(numbers)  # joined[i]: the numbers i and i + 1 share a class
+    joined = [False] * len(numbers)  # joined[i] is whether the numbers i and i + 1 share a class
     done = 0
     for number in numbers:
         if number in (math.inf, -math.inf):
             continue
         if isinstance(number, INEXACT) and (reach := comparison.tolerance_at(number)):
-            # Twice: the partner may be the larger one, and none may be missed by rounding.
+            # Twice the reach, because the partner may be the larger number and rounding must not exclude it.
             low, high = _around(number, 2 * reach)
             last = bisect_right(numbers, high) - 1
             for i in range(max(done, bisect_left(numbers, low)), last):
@@ -44,16 +47,16 @@ def _cell_classes(values: Iterable[object], comparison: ComparisonOptions) -> di
 
 
 def _around(number: float | Decimal, reach: float | Fraction) -> tuple[float | Fraction, float | Fraction]:
-    """Return the ends of a number's reach; of decimals exactly."""
+    """Return both ends of a number's reach, exactly for decimals."""
     if isinstance(number, Decimal):
         return Fraction(number) - reach, Fraction(number) + reach
     return number - reach, number + reach
 
 
 class PairSearch:
-    """Find columns under which the rows pair up; most pairs of results need no search at all.
+    """A search for an order of the columns in which the rows can be paired. Most results need no search.
 
-    If the gold has more rows than the prediction, each predicted row must have one of its own.
+    If the gold has more rows than the prediction, each predicted row must be paired with a different one of them.
     """
 
     def __init__(
@@ -74,10 +77,10 @@ class PairSearch:
         self.budget = _SEARCH_BUDGET
 
     def run(self) -> bool:
-        """Say whether there are such columns.
+        """Return whether such an order of the columns exists.
 
         Raises:
-            JudgingError: that takes too long.
+            JudgingError: the search takes too long.
         """
         gold_rows, predicted_rows = self.places
         if self.may_leave:
@@ -88,8 +91,8 @@ class PairSearch:
             )
         gold_signs, predicted_signs = self._column_signs(gold_rows, predicted_rows)
         if self.width == len(self.predicted_columns):
-            # What a row or a column looks like whatever the permutation (color refinement): rows and columns can only
-            # be paired with their like, which leaves one candidate per column in nearly all real results.
+            # Color refinement: the signs of rows and columns do not depend on the permutation, and only equal signs can
+            # be paired. This leaves one candidate per column in nearly all real results.
             gold_rows, predicted_rows = _shared_numbers(
                 self._row_signs(gold_rows, self.gold_columns, gold_signs),
                 self._row_signs(predicted_rows, self.predicted_columns, predicted_signs),
@@ -111,7 +114,7 @@ class PairSearch:
         return [(place, *sorted(zip(signs, row, strict=True))) for place, row in zip(places, rows, strict=True)]
 
     def _assign(self, candidates: list[list[int]], gold_rows: list[int], predicted_rows: list[int]) -> bool:
-        """Give each gold column a predicted one, fewest candidates first; the rows so far must match at each step."""
+        """Assign a predicted column to each gold column, fewest candidates first, while the rows still match."""
         permute = self.comparison.permute_columns
         order = sorted(range(self.width), key=lambda i: len(candidates[i]))
         contents = list(zip(*self.predicted, strict=True))
@@ -123,7 +126,7 @@ class PairSearch:
                     return True
                 continue
             wanted = order[len(chosen)]
-            tried = set()  # equal columns are interchangeable: one of them is enough
+            tried = set()  # equal columns are interchangeable, so one of them is enough
             for j in candidates[wanted]:
                 if j in chosen or (permute and contents[j] in tried):
                     continue
@@ -141,7 +144,7 @@ class PairSearch:
         return False
 
     def _rows_pair_up(self, gold_rows: list[int], predicted_rows: list[int], column_of: dict[int, int]) -> bool:
-        """Pair the rows of each group exactly; only groups with dense floats are more than a formality."""
+        """Pair the rows of each group exactly. This is quick, except for groups of floats that are close together."""
         groups: dict[int, tuple[list[tuple[object, ...]], list[tuple[object, ...]]]] = defaultdict(lambda: ([], []))
         for group, row in zip(gold_rows, self.gold, strict=True):
             groups[group][0].append(row)
@@ -170,27 +173,27 @@ class PairSearch:
 
 def _too_hard(search: PairSearch) -> JudgingError:
     return JudgingError(
-        f"comparing two results of {len(search.gold)} rows and {search.width} columns takes too long: too many rows or "
-        "columns look alike. Select fewer columns or rows in the gold query."
+        f"comparing two results of {len(search.gold)} rows and {search.width} columns takes too long, because too many "
+        "rows or columns are alike. Select fewer columns or rows in the gold query."
     )
 
 
 def _shared_numbers(gold: Iterable[Hashable], predicted: Iterable[Hashable]) -> tuple[list[int], list[int]]:
-    """Replace keys by small numbers, the same key by the same number on both sides."""
+    """Replace keys by small numbers. Equal keys get the same number on both sides."""
     numbers: dict[Hashable, int] = {}
     mine = [numbers.setdefault(key, len(numbers)) for key in gold]
     return mine, [numbers.setdefault(key, len(numbers)) for key in predicted]
 
 
 def perfect_matching(candidates: list[list[int]]) -> bool:
-    """Whether each left item can have a right item of its own, by augmenting paths (Berge 1957)."""
+    """Return whether each left item can have its own right item, by augmenting paths (Berge 1957)."""
     left_of: dict[int, int] = {}
     right_of: dict[int, int] = {}
     for start in range(len(candidates)):
         reached_from: dict[int, int] = {}
         queue = [start]
         free: int | None = None
-        for left in queue:  # grows while it is walked
+        for left in queue:  # grows during the loop
             for right in candidates[left]:
                 if right not in reached_from:
                     reached_from[right] = left

@@ -30,7 +30,7 @@ _MOST_PLAUSIBLE = 16  # candidates with plausible rows
 _MOST_LEGAL = 30  # other candidates that the schema allows
 _MOST_RIVALS = 4, 8  # databases of each kind on which the golds have one right answer
 _PATIENCE = 6, 12  # successive candidates of each kind that may kill nothing
-# A suite that kills fewer of the mutants proves too little. docs/judging.md explains how this number was chosen.
+# A suite that kills fewer of the mutants proves too little. docs/made-databases.md explains how this number was chosen.
 _LEAST_KILLED = 0.5
 _TELLING = "-- the gold returns something"  # stands for a mutant that returns nothing
 

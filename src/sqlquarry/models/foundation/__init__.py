@@ -1,1 +1,1 @@
-"""Answer through Bedrock's foundation models."""
+"""Foundation models on Bedrock."""

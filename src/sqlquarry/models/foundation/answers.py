@@ -1,4 +1,4 @@
-"""Read the answers of foundation models, which come from Converse or as Claude's own messages."""
+"""Parse the answers of foundation models, which have the form of Converse or of Claude's own messages."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from sqlquarry.answers import Generation
 from sqlquarry.errors import GenerationError
 from sqlquarry.models.foundation.requests import PromptRequest, RequestStyle
 
-# What services call the two ends of an answer -> this library's words; any other word is passed on.
+# Stop reason of a service -> stop reason of this library. Any other word is passed on unchanged.
 _STOP_REASONS = {"end_turn": "stop", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
 def normalize_stop_reason(reason: str) -> str:
-    """Return "stop", "length", or the service's own word for another stop reason."""
+    """Return "stop", "length", or the service's own word if it is neither."""
     return _STOP_REASONS.get(reason, reason)
 
 
 def require_complete(answer: Mapping[str, object]) -> Mapping[str, object]:
-    """Return an answer of Converse, which botocore passes on empty if the connection broke in the middle of it.
+    """Return an answer of Converse if it is complete.
+
+    If the connection breaks in the middle of an answer, botocore returns it empty, without any error.
 
     Raises:
-        botocore.exceptions.ResponseStreamingError: it did.
+        botocore.exceptions.ResponseStreamingError: the answer is empty.
     """
     from botocore.exceptions import ResponseStreamingError
 
@@ -39,16 +41,19 @@ def read_answer(
     model_id: str,
     latency_s: float | None = None,
 ) -> Generation:
-    """Read the answer of either API; with a schema its text is JSON, which only "format" guarantees to be valid.
+    """Parse the answer of either API.
+
+    If the request has a schema, the text should be JSON. Only the structure "format" guarantees that it is valid.
 
     Raises:
-        GenerationError: there is neither text nor a call of the tool; the message holds no content.
+        GenerationError: the answer has an unknown form, or contains neither text nor a tool call. The message does not
+            contain its content.
     """
     try:
         return _generation(_object(answer), request, style, model_id, latency_s)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GenerationError(
-            f"{model_id} answered in a form that is not known ({type(error).__name__}). Please report it."
+            f"{model_id} answered in an unknown form ({type(error).__name__}). Please report it."
         ) from error
 
 
@@ -66,13 +71,13 @@ def _generation(
     if not texts:
         raise GenerationError(
             f"{model_id} answered without text (stop reason {reason!r}, content "
-            f"{[sorted(block) for block in blocks]}). Raise max_tokens, or look at its guardrails."
+            f"{[sorted(block) for block in blocks]}). Raise max_tokens, or check the model's guardrails."
         )
     usage = _object(answer.get("usage", {}))
     return Generation(
         text="".join(texts),
         stop_reason=normalize_stop_reason(_text(reason or "stop")),
-        # What a cache read or wrote is counted separately by the service, but was read by the model.
+        # The service counts cached tokens separately, but the model reads them too.
         prompt_tokens=_sum(usage, "inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
         or _sum(usage, "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
         completion_tokens=_sum(usage, "outputTokens" if "outputTokens" in usage else "output_tokens"),
@@ -115,7 +120,7 @@ def _sum(usage: Mapping[str, object], *names: str) -> int | None:
 
 
 def _untagged(texts: Iterable[str], request: PromptRequest) -> str:
-    """Return what is between the tags that end an answer if they are the only ones, else the answer as it is."""
+    """Return the text between the tags if one pair of them ends the answer. Otherwise return the answer unchanged."""
     text, tag = "".join(texts), request.answer_tag
     found = re.search(rf"<{tag}>(.*)</{tag}>\s*\Z", text, re.DOTALL)
     return found[1] if found and text.count(tag) == 2 else text

@@ -1,4 +1,4 @@
-"""A foundation model asked through batch jobs: one JSON Lines file on S3, one job, answers joined by record id.
+"""A foundation model that answers through batch inference jobs: one JSON Lines file on S3 and one job per call.
 
 Source: "Process multiple prompts with batch inference",
 docs.aws.amazon.com/bedrock/latest/userguide/batch-inference.html
@@ -48,28 +48,28 @@ _OVER = ("Failed", "Stopped", "Expired")
 
 @check_options()
 class BatchFoundationModel:
-    """A foundation model asked by batch inference jobs, for many prompts without hurry; a `TextGenerator`.
+    """A foundation model that answers through batch inference jobs, for many prompts that are not urgent.
 
-    The same prompts find the job that was made for them before, running or done: a call that was killed is repeated,
-    and waits on or reads the answers.
+    It is a `TextGenerator`. If a call is interrupted, repeat it: the same prompts find the job that was created for
+    them, wait for it if it is still running, and read its answers.
 
     Args:
         model_id: a model id, an inference profile id or an ARN.
-        role_arn: the role that lets Bedrock read and write `s3_uri`.
+        role_arn: the role with which Bedrock reads and writes `s3_uri`.
         s3_uri: ``s3://bucket/prefix`` for prompts and answers.
-        session: the boto3 session; None uses the default credentials.
-        system: system prompt for texts, "" for none; records bring the formatter's.
-        formatter: wording of records.
+        session: the boto3 session. None uses the default credentials.
+        system: system prompt for texts, "" for none. Records use the formatter's system prompt.
+        formatter: turns records into messages.
         max_tokens: longest answer, in tokens.
-        temperature: None leaves it out, as newer models demand.
+        temperature: None leaves the temperature out, which newer models require.
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
-        structure: what holds answers to a schema: the service ("format"), a forced tool, or "tags". A job cannot fall
-            back from one to the next, so ask a `FoundationModel` once if you do not know.
-        min_records: fewest prompts of a job, commonly 100; the quota of each model is in Service Quotas.
-        timeout_hours: after which the service gives up, 24 to 168.
-        polling: how often to look at the job, and how long to wait here, a day if not given; the job continues
-            after that.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
+        structure: how an answer is made to follow a schema: by the service ("format"), by a forced tool call ("tool")
+            or by tags in the text ("tags"). A job cannot fall back from one to the next. If you do not know what the
+            model supports, call a `FoundationModel` once.
+        min_records: minimum number of prompts per job, usually 100. Service Quotas lists the quota of each model.
+        timeout_hours: hours after which the service stops the job, 24 to 168.
+        polling: how often to check the job and how long to wait for it, by default a day. The job continues after that.
+        show_progress: show a progress bar (see `sqlquarry.progress.bar`).
 
     Raises:
         ConfigError: an option is out of range, or no region is known.
@@ -117,20 +117,20 @@ class BatchFoundationModel:
 
     @property
     def fingerprint(self) -> str:
-        """Return a text that changes with the model id and the options that an answer depends on."""
+        """A text that changes if the model id or an option that affects the answers changes."""
         options = self._style
         return json.dumps(
             [self.model_id, self._system, self.formatter.fingerprint, options.max_tokens, options.temperature]
         )
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
-        """Answer each input by one job, in order.
+        """Answer all inputs with one job and return the answers in order.
 
         Raises:
-            ConfigError: fewer inputs than a job takes.
-            BedrockError: the job failed, AWS refused, or the wait ended. If only some records failed, its
-                ``partial`` holds the others' answers; ``FoundationModel(…).generate(inputs, resume=error.partial)``
-                asks for the rest.
+            ConfigError: there are fewer inputs than `min_records`.
+            BedrockError: the job failed, AWS refused a request, or the wait was too long. If only some records failed,
+                the attribute ``partial`` contains the answers to the others. Then request the rest with
+                ``FoundationModel(…).generate(inputs, resume=error.partial)``.
         """
         check_inputs(inputs)
         return self._ask([PromptRequest.of(item, self.formatter, self._system) for item in inputs])
@@ -138,10 +138,10 @@ class BatchFoundationModel:
     def generate_json(
         self, prompts: Sequence[str], schema: Mapping[str, object], /, *, system: str = ""
     ) -> list[Generation]:
-        """Answer each prompt with a JSON object of `schema` by one job, in order; as `FoundationModel.generate_json`.
+        """Answer all prompts with JSON objects that follow `schema`, with one job. See `FoundationModel.generate_json`.
 
         Raises:
-            ConfigError, BedrockError: as `generate`.
+            ConfigError, BedrockError: as for `generate`.
         """
         check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
@@ -150,8 +150,8 @@ class BatchFoundationModel:
     def _ask(self, requests: Sequence[PromptRequest]) -> list[Generation]:
         if len(requests) < self.min_records:
             raise ConfigError(
-                f"{len(requests)} prompts are too few for a batch job of {self.model_id}, which takes at least "
-                f"{self.min_records}. Use FoundationModel, give more at once, or set min_records to your quota."
+                f"{len(requests)} prompts are too few for a batch job of {self.model_id}, which needs at least "
+                f"{self.min_records}. Pass more prompts, use FoundationModel, or set min_records to your quota."
             )
         lines = [
             json.dumps({"recordId": _record_id(index), "modelInput": request_body(self._api, request, self._style)})
@@ -166,18 +166,18 @@ class BatchFoundationModel:
         return self._joined(outputs, requests)
 
     def _job(self, content: bytes) -> str:
-        """Return the ARN of the job for exactly this content: an existing one that is not over, or a new one."""
+        """Return the ARN of the job for exactly this content. Create the job unless a usable one exists."""
         content_of = f"{self.model_id}\0{self._api}\0".encode() + content
         digest = hashlib.sha256(content_of).hexdigest()[:40]
         name = f"sqlquarry-{digest}"
         found = self._jobs_named(name)
         for job in found:
             if job["status"] not in (*_OVER, "Stopping"):
-                logger.info("batch job %s is there already (%s)", job["jobArn"], job["status"])
+                logger.info("batch job %s exists already (%s)", job["jobArn"], job["status"])
                 return str(job["jobArn"])
         folder = f"{self._location.prefix}{digest}/"
         self._s3.put_object(Bucket=self._location.bucket, Key=f"{folder}input.jsonl", Body=content)
-        # A job's name is unique, and its token is spent, even if the job failed.
+        # A job name and its request token cannot be used again, even if the job failed.
         attempt = len(found) + 1
         arn = self._bedrock.create_model_invocation_job(
             jobName=f"{name}-{attempt}",
@@ -195,7 +195,7 @@ class BatchFoundationModel:
         return str(arn)
 
     def _jobs_named(self, name: str) -> list[ModelInvocationJobSummaryTypeDef]:
-        """Return the account's jobs whose names contain this one, the newest first."""
+        """Return the account's jobs whose names contain `name`, newest first."""
         found: list[ModelInvocationJobSummaryTypeDef] = []
         query: ListModelInvocationJobsRequestTypeDef = {
             "nameContains": name,
@@ -220,7 +220,7 @@ class BatchFoundationModel:
             except (BotoCoreError, ClientError) as error:
                 if not is_transient(error):
                     raise
-                logger.warning("no answer about batch job %s (%s); looking again", arn, error_code(error))
+                logger.warning("the status of batch job %s is unknown (%s), trying again", arn, error_code(error))
             else:
                 status = job["status"]
                 done = bar.total if status in _DONE else job.get("processedRecordCount")
@@ -230,19 +230,20 @@ class BatchFoundationModel:
                 if status in _OVER:
                     reason = str(job.get("message", "the service gave no reason")).rstrip(".")
                     raise BedrockError(
-                        f"batch job {arn} ended {status}: {reason}. Put it right; the same call makes a new job."
+                        f"batch job {arn} ended with status {status}: {reason}. Fix the cause, then repeat the call, "
+                        "which creates a new job."
                     )
             waited = self._polling.clock() - started
             if self._polling.is_over(waited):
                 raise BedrockError(
-                    f"batch job {arn} is still {status} after {waited:.0f} s. The job continues; the same call "
-                    "waits for it again."
+                    f"batch job {arn} is still {status} after {waited:.0f} s. It continues to run. Repeat the call to "
+                    "wait for it again."
                 )
             logger.info("batch job %s: %s, %.0f s", arn, status, waited)
             self._polling.sleep(self._polling.interval_s)
 
     def _outputs(self, arn: str) -> dict[str, Mapping[str, object]]:
-        """Return the job's output lines by record id; their order is not promised."""
+        """Return the job's output lines by record id, because AWS does not guarantee their order."""
         job = self._bedrock.get_model_invocation_job(jobIdentifier=arn)
         location = S3Location.parse(job["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
         pages = self._s3.get_paginator("list_objects_v2").paginate(
@@ -253,8 +254,8 @@ class BatchFoundationModel:
         ]
         if not keys:
             raise BedrockError(
-                f"batch job {arn} is done, but {location} holds no answers of it. If they were deleted, "
-                "ask with another s3_uri or a changed prompt; else check that the role may write there."
+                f"batch job {arn} is done, but its answers are not in {location}. Check that the role may write there. "
+                "If the answers were deleted, change a prompt or an option such as max_tokens to start a new job."
             )
         outputs: dict[str, Mapping[str, object]] = {}
         for key in keys:
@@ -263,7 +264,9 @@ class BatchFoundationModel:
                     try:
                         output = parse_object(line, f"a line of s3://{location.bucket}/{key}", lenient=True)
                     except MetadataError as error:
-                        raise BedrockError(f"{error}. Delete it, and ask with another s3_uri.") from error
+                        raise BedrockError(
+                            f"{error}. Change a prompt or an option such as max_tokens to start a new job."
+                        ) from error
                     outputs[str(output.get("recordId"))] = output
         return outputs
 
@@ -287,7 +290,7 @@ class BatchFoundationModel:
             shown = ", ".join(f"{count} × {code}" for code, count in problems.most_common(5))
             error = BedrockError(
                 f"{sum(problems.values())} of {len(answers)} records of the batch job have no answer ({shown}). The "
-                "others' answers are in the attribute `partial` of this error."
+                "answers to the others are in the attribute `partial` of this error."
             )
             error.partial = tuple(answers)
             raise error
@@ -298,5 +301,5 @@ class BatchFoundationModel:
 
 
 def _record_id(index: int) -> str:
-    # 11 letters and digits, as the guide's examples; prompts may be equal, so their content cannot be the id.
+    # 11 letters and digits, like the guide's examples. Prompts may be equal, so the id cannot depend on the content.
     return f"R{index:010d}"

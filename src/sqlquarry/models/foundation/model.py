@@ -1,4 +1,4 @@
-"""Any foundation model on Bedrock as a generator: a baseline to beat, or a judge."""
+"""A foundation model on Bedrock as a text generator, for example as a baseline or a judge."""
 
 from __future__ import annotations
 
@@ -33,26 +33,27 @@ if TYPE_CHECKING:
     import boto3
 
 logger = visible_logger(__name__)
-_READ_TIMEOUT_S = 300  # long answers of large models take more than botocore's 60 s
+_READ_TIMEOUT_S = 300  # Long answers of large models take longer than botocore's 60 s.
 
 
 @check_options()
 class FoundationModel:
-    """A foundation model or inference profile on Amazon Bedrock, and a `TextGenerator`.
+    """A foundation model or inference profile on Amazon Bedrock. It is a `TextGenerator`.
 
     Args:
         model_id: a model id, an inference profile id (``global.anthropic.claude-sonnet-5``) or an ARN.
-        session: the boto3 session; None uses the default credentials.
-        system: system prompt for texts, "" for none; records bring the formatter's.
-        formatter: wording of records; it needs no binding, as the service renders the messages.
+        session: the boto3 session. None uses the default credentials.
+        system: system prompt for texts, "" for none. Records use the formatter's system prompt.
+        formatter: turns records into messages. It does not have to be bound, because the service renders the messages.
         max_tokens: longest answer, in tokens.
-        temperature: None leaves it out, as newer models demand; if a model refuses it, it is left out from then on.
+        temperature: None leaves the temperature out, which newer models require. If a model refuses the temperature,
+            later requests leave it out.
         stop: texts that end an answer.
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
-        concurrency: requests in flight at most; fewer while the service throttles.
-        retry: how often a request is sent again that is throttled or whose connection breaks; its cold start does not
-            count, because foundation models are never cold.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
+        concurrency: maximum number of requests in flight. It is lower while the service throttles.
+        retry: how often a request is sent again if it is throttled or its connection breaks. The cold start options
+            have no effect, because foundation models are never cold.
+        show_progress: show a progress bar (see `sqlquarry.progress.bar`).
 
     Raises:
         ConfigError: an option is out of range, or no region is known.
@@ -84,7 +85,7 @@ class FoundationModel:
             raise ConfigError("FoundationModel: " + "; ".join(bad))
         self.model_id, self.formatter, self._system, self._api = model_id, formatter, system, api
         self._style = self._first_style = RequestStyle(max_tokens, temperature, tuple(stop))
-        # ModelNotReadyException belongs to imported models; here it is an error like any other.
+        # Only imported models are cold at times, so ModelNotReadyException is an ordinary error here.
         retry = dataclasses.replace(retry, cold_start_budget_s=0.0)
         self._sender = BatchSender(model_id, model_id, retry, concurrency=concurrency, show_progress=show_progress)
         self._runtime = aws_client(
@@ -97,16 +98,18 @@ class FoundationModel:
     def generate(
         self, inputs: Sequence[Record] | Sequence[str], /, *, resume: Sequence[Generation | None] = ()
     ) -> list[Generation]:
-        """Answer each input, in order: a record as the formatter's messages, a text as one user message.
+        """Answer each input, in order. A record is sent as the formatter's messages and a text as one user message.
 
         Args:
-            inputs: what to ask.
-            resume: the attribute ``partial`` of the error that ended the same call before; what it holds is kept.
+            inputs: records or texts.
+            resume: the attribute ``partial`` of the error with which the same call ended before. The answers in it are
+                kept and only the missing ones are requested.
 
         Raises:
-            ConfigError: one record or prompt was given, not a list.
-            GenerationError: an answer without text.
-            BedrockError: AWS refused a request; both have ``partial``, the answers so far.
+            ConfigError: `inputs` is a single record or text instead of a list.
+            GenerationError: an answer has no text.
+            BedrockError: AWS refused a request. Both errors have the attribute ``partial``, which contains the answers
+                so far, with None for each missing one.
         """
         check_inputs(inputs)
         answers = self._ask([PromptRequest.of(item, self.formatter, self._system) for item in inputs], resume)
@@ -122,20 +125,21 @@ class FoundationModel:
         system: str = "",
         resume: Sequence[Generation | None] = (),
     ) -> list[Generation]:
-        """Answer each prompt, in order, with a JSON object of `schema`.
+        """Answer each prompt, in order, with a JSON object that follows `schema`.
 
-        The service holds the answer to the schema. If the model refuses that, a forced tool does, and else tags in the
-        text. Only the first is a guarantee, so check what comes. The end of the system prompt is a cache point, which
-        only long ones use (from 512 to 4,096 tokens, by the model).
+        The service enforces the schema. If the model does not support that, the request forces a tool call, and if the
+        model refuses the tool too, the prompt asks for JSON between tags. Only the first way guarantees valid JSON, so
+        check the answers. The end of the system prompt is marked as a cache point. Only long system prompts are cached
+        (at least 512 to 4,096 tokens, depending on the model).
 
         Args:
-            prompts: what to ask.
+            prompts: the texts to send.
             schema: JSON schema with ``additionalProperties: false`` in each object, without minimum and maximum.
-            system: goes after the system prompt of this object.
-            resume: as `generate`.
+            system: text that is appended to the system prompt of this object.
+            resume: as for `generate`.
 
         Raises:
-            ConfigError, GenerationError, BedrockError: as `generate`.
+            ConfigError, GenerationError, BedrockError: as for `generate`.
         """
         check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
@@ -145,7 +149,7 @@ class FoundationModel:
 
     @property
     def fingerprint(self) -> str:
-        """Return a text that changes with the model id and the options that an answer depends on."""
+        """A text that changes if the model id or an option that affects the answers changes."""
         options = self._first_style
         parts = (self.model_id, self._system, self.formatter.fingerprint)
         return json.dumps([*parts, options.max_tokens, options.temperature, options.stop])
@@ -162,14 +166,14 @@ class FoundationModel:
         except BedrockError as error:
             if error.__cause__ is not None and NEEDS_PROFILE in str(error).lower():
                 raise BedrockError(
-                    f"{error} {self.model_id} is served through inference profiles only: try "
-                    f"'global.{self.model_id}', or one of ListInferenceProfiles."
+                    f"{error} {self.model_id} is available only through an inference profile. Try "
+                    f"'global.{self.model_id}', or choose one from ListInferenceProfiles."
                 ) from error.__cause__
             raise
         return read_answer(answer, request, style, self.model_id, clock() - started)
 
     def _send(self, request: PromptRequest) -> tuple[Mapping[str, object], RequestStyle]:
-        """Return the answer, and the style that the model accepted, which is kept for the next request."""
+        """Return the answer and the style that the model accepted. Keep that style for the next request."""
         from botocore.exceptions import ClientError
 
         style = self._style
@@ -177,7 +181,7 @@ class FoundationModel:
             try:
                 answer = self._sent(request, style)
             except MetadataError as error:
-                raise GenerationError(f"{error}. Ask again; if it happens often, please report it.") from error
+                raise GenerationError(f"{error}. Try again, and report the problem if it persists.") from error
             except ClientError as error:
                 fewer = style.without_refused(error, request)
                 if fewer is None:
@@ -199,4 +203,4 @@ class FoundationModel:
 
 def _refused(before: RequestStyle, after: RequestStyle) -> str:
     old, new = dataclasses.asdict(before), dataclasses.asdict(after)
-    return ", ".join(f"{name}={old[name]!r}; asking with {new[name]!r}" for name in old if old[name] != new[name])
+    return ", ".join(f"{name}={old[name]!r} (now {new[name]!r})" for name in old if old[name] != new[name])

@@ -1,4 +1,4 @@
-"""Write requests to foundation models, for Converse or as Claude's own messages.
+"""Build requests to foundation models, for Converse or as Claude's own messages.
 
 |            | "converse" (any model)             | "claude" (InvokeModel)                |
 |------------|------------------------------------|---------------------------------------|
@@ -43,12 +43,12 @@ _TOOL = "answer"
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """Holds one thing to ask.
+    """One prompt with its system prompt and the schema of its answer.
 
     Args:
-        turns: role and text of each message, ending with the user's.
+        turns: role and text of each message. The last one is the user's.
         system: the system prompt, "" for none.
-        schema: JSON schema of the answer; None if any text will do.
+        schema: JSON schema of the answer, or None if any text is allowed.
     """
 
     turns: tuple[Turn, ...]
@@ -57,15 +57,16 @@ class PromptRequest:
 
     @property
     def answer_tag(self) -> str:
-        """Return the name of the tag around an answer with the structure "tags".
+        """Name of the tag around the JSON of an answer with the structure "tags".
 
-        Nothing in the prompt can know it, so that what the model quotes from the prompt is not taken for its answer.
+        A hash of the prompt makes it unpredictable, so text that the model quotes from the prompt is not mistaken for
+        its answer.
         """
         return f"answer-{hashlib.sha256(repr(self.turns).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
     @classmethod
     def of(cls, item: Record | str, formatter: PromptFormatter, system: str) -> PromptRequest:
-        """Take a record as the formatter's messages, never with its gold SQL, and a text as one user message."""
+        """Build the request for a record (as the formatter's messages, without its gold SQL) or for a text."""
         if isinstance(item, str):
             return cls((("user", item),), system)
         messages = formatter.messages(item.asked)
@@ -77,14 +78,15 @@ class PromptRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestStyle:
-    """Says how a model is asked; what the model refuses is left out.
+    """Options of a request, reduced to what the model accepts.
 
     Args:
         max_tokens: longest answer, in tokens.
         temperature: None leaves it out.
         stop: texts that end an answer.
-        caching: mark the end of the system prompt as cacheable if an answer has a schema.
-        structure: what holds answers to their schema: the service ("format"), a forced tool, or tags in the text.
+        caching: mark the end of the system prompt as cacheable if the request has a schema.
+        structure: how an answer is made to follow its schema: by the service ("format"), by a forced tool call
+            ("tool"), or by tags that the prompt asks for ("tags").
     """
 
     max_tokens: int
@@ -94,17 +96,17 @@ class RequestStyle:
     structure: Structure = "format"
 
     def without_refused(self, error: Exception, request: PromptRequest) -> RequestStyle | None:
-        """Return the style to try after a refusal, or None if nothing can be left out.
+        """Return the style to try after a refusal, or None if nothing more can be left out.
 
-        Services word refusals in many ways. So whatever else they call invalid may be about the structure; if it was
-        not, the last structure, which asks for nothing special, is refused as well.
+        Services word refusals in many ways, so any other validation error may be about the structure. If it is not, the
+        service also refuses the last structure, which needs no special support.
         """
         code, message = error_code(error), str(error).lower()
         if code == "ValidationException" and self.temperature is not None and "temperature" in message:
             return dataclasses.replace(self, temperature=None)
         if request.schema is None:
             return None
-        # Without support, the service denies access: "… your request did not allow prompt caching".
+        # If a model does not support caching, access is denied: "… your request did not allow prompt caching".
         if code in ("ValidationException", "AccessDeniedException") and self.caching and "cach" in message:
             return dataclasses.replace(self, caching=False)
         if code == "ValidationException" and NEEDS_PROFILE not in message and self.structure != _STRUCTURES[-1]:
@@ -113,7 +115,7 @@ class RequestStyle:
 
 
 class ConverseRequest(TypedDict, total=False):
-    """Holds the keyword arguments of Converse, except the model."""
+    """Keyword arguments of Converse, except the model id."""
 
     messages: Required[Sequence[MessageTypeDef]]
     inferenceConfig: Required[InferenceConfigurationTypeDef]
@@ -123,12 +125,12 @@ class ConverseRequest(TypedDict, total=False):
 
 
 def request_body(api: API, request: PromptRequest, style: RequestStyle) -> Mapping[str, object]:
-    """Return what a line of a batch job sends, or InvokeModel as its body."""
+    """Return the request as one line of a batch job sends it."""
     return converse_request(request, style) if api == "converse" else claude_request(request, style)
 
 
 def converse_request(request: PromptRequest, style: RequestStyle) -> ConverseRequest:
-    """Return the keyword arguments of Converse."""
+    """Return the request as keyword arguments of Converse."""
     settings: InferenceConfigurationTypeDef = {"maxTokens": style.max_tokens}
     if style.stop:
         settings["stopSequences"] = list(style.stop)
@@ -157,7 +159,7 @@ def converse_request(request: PromptRequest, style: RequestStyle) -> ConverseReq
 
 
 def claude_request(request: PromptRequest, style: RequestStyle) -> dict[str, object]:
-    """Return the JSON body of InvokeModel for Claude."""
+    """Return the request as Claude's JSON body for InvokeModel."""
     content: dict[str, object] = {
         "anthropic_version": "bedrock-2023-05-31",
         "max_tokens": style.max_tokens,
@@ -180,7 +182,7 @@ def claude_request(request: PromptRequest, style: RequestStyle) -> dict[str, obj
 
 
 def _turns(request: PromptRequest, style: RequestStyle) -> tuple[Turn, ...]:
-    """Return the turns to send; with the structure "tags", the last one asks for them."""
+    """Return the turns to send. With the structure "tags", the last turn asks for the tags."""
     if request.schema is None or style.structure != "tags":
         return request.turns
     *before, (role, text) = request.turns

@@ -1,1 +1,1 @@
-"""Answer through models imported into Bedrock."""
+"""Models imported into Bedrock."""

@@ -1,4 +1,4 @@
-"""Read the shapes in which imported models answer, told apart by the keys that are there.
+"""Parse the answers of imported models. The keys of an answer show which of three shapes it has.
 
 | shape                | chosen by                | text                         | stop reason               |
 |----------------------|--------------------------|------------------------------|---------------------------|
@@ -6,7 +6,7 @@
 | OpenAICompletion     | `prompt` + `max_tokens`  | `choices[0].text`            | `choices[0].finish_reason`|
 | OpenAIChatCompletion | `messages`               | `choices[0].message.content` | `choices[0].finish_reason`|
 
-Models imported before 2025-11-11 keep their old shape whatever is asked, so the request does not tell.
+Models imported before 2025-11-11 always answer in their old shape, so the request does not determine the shape.
 Source: "Invoke your imported model", docs.aws.amazon.com/bedrock/latest/userguide/invoke-imported-model.html
 """
 
@@ -22,9 +22,9 @@ from sqlquarry.models.foundation.answers import normalize_stop_reason
 
 
 class AnswerChunk(NamedTuple):
-    """One chunk of a streamed answer; what it does not mention is None.
+    """One chunk of a streamed answer. Fields that the chunk does not mention are None.
 
-    Chunks that open a chat or hold only usage have no text; the stop reason and usage come at the end.
+    Chunks that open a chat or contain only usage have no text. The stop reason and usage come at the end.
     """
 
     text: str | None = None
@@ -33,15 +33,16 @@ class AnswerChunk(NamedTuple):
     completion_tokens: int | None = None
 
     def over(self, earlier: AnswerChunk) -> AnswerChunk:
-        """Return what is known after both."""
+        """Return `earlier` updated with the fields that this chunk mentions."""
         return earlier._replace(**{name: value for name, value in self._asdict().items() if value is not None})
 
 
 def parse_answer(body: bytes, latency_s: float | None = None) -> Generation:
-    """Parse one whole answer; an empty text is an answer, a missing one is an error.
+    """Parse one complete answer. An empty text is valid, but a missing one is an error.
 
     Raises:
-        GenerationError: it is not JSON, or of no known shape; the message holds the keys, never the content.
+        GenerationError: the answer is not JSON or has an unknown shape. The message contains its keys, never its
+            content.
     """
     content = _json_object(body)
     chunk = _chunk(content)
@@ -61,7 +62,7 @@ def parse_chunk(body: bytes) -> AnswerChunk:
     """Parse one streamed chunk.
 
     Raises:
-        GenerationError: as `parse_answer`.
+        GenerationError: as for `parse_answer`.
     """
     content = _json_object(body)
     if not content.keys() & {"generation", "choices", "usage"}:
@@ -74,11 +75,11 @@ def _json_object(body: bytes) -> dict[str, object]:
         content = parse_json(body, "an answer", lenient=True)
     except MetadataError as error:
         raise GenerationError(
-            f"the model's answer is not JSON ({len(body)} bytes). Look at the model in the Bedrock console."
+            f"the model's answer is not JSON ({len(body)} bytes). Check the model in the Bedrock console."
         ) from error
     if not isinstance(content, dict):
         raise GenerationError(
-            f"the model's answer is a JSON {type(content).__name__}, not an object. Please report it."
+            f"the model's answer is a JSON {type(content).__name__}, not a JSON object. Please report it."
         )
     return content
 
@@ -110,7 +111,7 @@ def _choice(content: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _logprobs(content: Mapping[str, object]) -> tuple[float, ...] | None:
-    """Read the log-probabilities of the written tokens.
+    """Return the log-probabilities of the written tokens, or None if the answer does not have one for each token.
 
     Completions have them in `token_logprobs`, chats in `content`, and BedrockCompletion as ``[{token id: value}, …]``.
     """
@@ -126,12 +127,12 @@ def _logprob(entry: object) -> float | None:
     candidates = [entry]
     if isinstance(entry, dict):
         candidates = [entry["logprob"]] if "logprob" in entry else list(entry.values())
-    # Of several candidates a greedy answer took the likeliest.
+    # If there are several candidates, a greedy answer contains the likeliest one.
     return max((float(value) for value in candidates if isinstance(value, int | float)), default=None)
 
 
 def _unknown(content: Mapping[str, object]) -> GenerationError:
     return GenerationError(
-        f"the model answered with keys {sorted(content)}, but generation or choices[0].text or "
+        f"the model answered with keys {sorted(content)}, but generation, choices[0].text or "
         "choices[0].message.content was expected. If this is a new shape, please report it."
     )

@@ -1,7 +1,8 @@
 """Send requests to an imported model through InvokeModel, or through Converse if the model supports it.
 
-AWS documents Converse for imported models, but not for Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS, and users
-report models of other families that refuse it. So GetImportedModel is asked first, and a refusal leads to InvokeModel.
+AWS documents Converse for imported models except Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS, and users report
+that models of other families refuse it too. So the client asks GetImportedModel first, and falls back to InvokeModel if
+Converse refuses the model.
 Sources: "Invoke your imported model" (Bedrock user guide); GetImportedModel's `instructSupported` (API reference).
 """
 
@@ -31,11 +32,11 @@ Answer = TypeVar("Answer")
 
 
 class AnswerStream(NamedTuple):
-    """Holds an answer while it is written.
+    """An answer that is still being written.
 
     Args:
-        chunks: parts of the answer as they come; a chunk of no known shape is a GenerationError.
-        close: ends the connection.
+        chunks: parts of the answer as they arrive. A chunk of unknown shape raises GenerationError.
+        close: closes the connection.
     """
 
     chunks: Iterator[AnswerChunk]
@@ -43,27 +44,27 @@ class AnswerStream(NamedTuple):
 
 
 class ImportedModelClient:
-    """Sends request bodies to one imported model; safe for several threads.
+    """A client for one imported model that sends request bodies. Several threads can share it.
 
     Args:
-        arn: the model's.
-        runtime: a client of bedrock-runtime.
-        describe: asks GetImportedModel.
-        converse: use Converse, as long as the model supports it; bodies are those of the schema "messages".
+        arn: the ARN of the model.
+        runtime: a bedrock-runtime client.
+        describe: calls GetImportedModel.
+        converse: use Converse as long as the model supports it. Request bodies then follow the schema "messages".
     """
 
     def __init__(
         self, arn: str, runtime: BedrockRuntimeClient, describe: Callable[[], Mapping[str, object]], *, converse: bool
     ) -> None:
         self._arn, self._runtime, self._describe = arn, runtime, describe
-        self._converses: bool | None = None if converse else False  # None: not known yet
+        self._converses: bool | None = None if converse else False  # None means not known yet.
         self._asking = threading.Lock()
 
     def send(self, body: str) -> bytes | Mapping[str, object]:
         """Send a body and return the unparsed answer.
 
         Raises:
-            botocore.exceptions.BotoCoreError, ClientError: AWS refused, or was not reached.
+            botocore.exceptions.BotoCoreError, ClientError: AWS refused the request or could not be reached.
         """
 
         def invoke() -> bytes | Mapping[str, object]:
@@ -76,10 +77,10 @@ class ImportedModelClient:
         return self._either(converse, invoke)
 
     def open_stream(self, body: str) -> AnswerStream:
-        """Send a body and return the answer as it is written.
+        """Send a body and return the answer as a stream.
 
         Raises:
-            botocore.exceptions.BotoCoreError, ClientError: AWS refused, or was not reached.
+            botocore.exceptions.BotoCoreError, ClientError: AWS refused the request or could not be reached.
         """
 
         def invoke() -> AnswerStream:
@@ -96,7 +97,7 @@ class ImportedModelClient:
         """Parse what `send` returned.
 
         Raises:
-            GenerationError: it is of no known shape, or without text.
+            GenerationError: the answer has an unknown shape or no text.
         """
         if isinstance(answer, bytes):
             return parse_answer(answer, latency_s)
@@ -125,19 +126,19 @@ class ImportedModelClient:
                 except ClientError as error:
                     if error_code(error) != "AccessDeniedException":
                         raise
-                    self._converses = True  # unknown, so Converse itself has to answer
+                    self._converses = True  # Still unknown. Converse itself refuses if it is not supported.
                 if not self._converses:
-                    self._warn("instructSupported is not true")
+                    self._warn("GetImportedModel does not report instructSupported=true")
             return self._converses
 
     def _fall_back(self) -> None:
         with self._asking:
             if self._converses:
                 self._converses = False
-                self._warn("it refuses Converse")
+                self._warn("Converse refuses the model")
 
     def _warn(self, reason: str) -> None:
-        logger.warning("%s: %s; asking it through InvokeModel with messages from now on", self._arn, reason)
+        logger.warning("%s: %s, so requests now go through InvokeModel with messages", self._arn, reason)
 
 
 def _invoke_chunks(events: Iterable[ResponseStreamTypeDef]) -> Iterator[AnswerChunk]:
@@ -157,11 +158,11 @@ def _converse_chunks(events: Iterable[ConverseStreamOutputTypeDef]) -> Iterator[
             if usage is not None:
                 yield AnswerChunk(prompt_tokens=usage.get("inputTokens"), completion_tokens=usage.get("outputTokens"))
         elif "contentBlockStop" in event:
-            yield AnswerChunk("")  # an answer without deltas is an answer without text
+            yield AnswerChunk("")  # An empty answer has no deltas, but is still an answer.
 
 
 def _converse_request(body: str) -> ConverseRequest:
-    """Translate a body of InvokeModel with messages to the keyword arguments of Converse."""
+    """Translate an InvokeModel body with messages into keyword arguments for Converse."""
     content = json.loads(body)
     messages = [(message["role"], message["content"]) for message in content["messages"]]
     request = PromptRequest(

@@ -1,4 +1,4 @@
-"""The imported model: records in, SQL out, with the prompt it was trained with."""
+"""A model imported into Bedrock that answers records with SQL, using the prompt that it was trained with."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 logger = visible_logger(__name__)
 _ARN = re.compile(r"arn:aws(?:-[^:]+)?:bedrock:([a-z0-9-]{1,20}):[0-9]{12}:imported-model/[a-z0-9]{12}")
-_READ_TIMEOUT_S = 300  # botocore's 60 s end before a busy model has answered
+_READ_TIMEOUT_S = 300  # A busy model can take longer than botocore's 60 s.
 
 
 class ImportedModelOptions(TypedDict, total=False):
-    """Holds the options of `ImportedModel`, which documents them."""
+    """Options of `ImportedModel`. They are documented there."""
 
     formatter: PromptFormatter | None
     name: str | None
@@ -55,30 +55,30 @@ class ImportedModelOptions(TypedDict, total=False):
 
 @check_options()
 class ImportedModel:
-    """A model on Amazon Bedrock that answers records; a `TextGenerator`.
+    """A model imported into Amazon Bedrock. It is a `TextGenerator`.
 
     Args:
-        arn: ``arn:aws:bedrock:<region>:<account>:imported-model/<id>``; its region is used for all calls.
-        formatter: the prompt that it was trained with, bound (`PromptFormatter.load` on the merged model's directory);
-            None if only texts are asked.
-        name: the imported model's name, for people; the id of its ARN if not given.
-        session: the boto3 session; None uses the default credentials.
+        arn: ``arn:aws:bedrock:<region>:<account>:imported-model/<id>``. All calls go to its region.
+        formatter: the prompt that the model was trained with, bound to its tokenizer (call `PromptFormatter.load` on
+            the merged model's directory). It can be None if all inputs are texts.
+        name: a readable name of the model. The default is the id in its ARN.
+        session: the boto3 session. None uses the default credentials.
         max_tokens: longest answer, in tokens.
-        request_schema: "max_tokens" or "max_gen_len" send the rendered prompt, "messages" lets the server render it;
-            for models imported since 2025-11-11 it also chooses the answer's shape. All shapes are read. "converse"
-            asks through Converse, and as "messages" if the model does not support that.
+        request_schema: "max_tokens" and "max_gen_len" send the rendered prompt. "messages" lets the server render it.
+            "converse" uses Converse, or "messages" if the model does not support Converse. For models imported since
+            2025-11-11 the schema also determines the shape of the answer. All shapes are understood.
         stop: texts that end an answer.
-        logprobs: ask for the log-probability of each written token (`Generation.logprobs`).
-        structured: constrains the answer: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}`` or
+        logprobs: request the log-probability of each written token (`Generation.logprobs`).
+        structured: a constraint on the answer: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}`` or
             ``{"grammar": …}``.
-        prices: what `usage` calculates with.
-        concurrency: requests in flight at most; fewer while the service throttles.
-        retry: how long to wait for a cold model, and how often to send a request again that is throttled.
-        show_progress: show how far it is (see `sqlquarry.progress.bar`).
+        prices: prices for `usage`.
+        concurrency: maximum number of requests in flight. It is lower while the service throttles.
+        retry: how long to wait for a cold model, and how often to send a throttled request again.
+        show_progress: show a progress bar (see `sqlquarry.progress.bar`).
 
     Raises:
-        ConfigError: the ARN is not that of an imported model, the formatter is not bound, or an option is out of range
-            or not offered.
+        ConfigError: the ARN does not belong to an imported model, the formatter is not bound, or an option is out of
+            range or not supported.
         MissingExtraError: boto3 is not installed.
     """
 
@@ -101,7 +101,7 @@ class ImportedModel:
     ) -> None:
         match = _ARN.fullmatch(arn)
         self._format = RequestFormat(formatter, request_schema, max_tokens, stop, logprobs, structured)
-        bad = [] if match else [f"arn {arn!r} is not that of an imported model"]
+        bad = [] if match else [f"arn {arn!r} is not the ARN of an imported model"]
         bad += [*self._format.problems(), *option_problems({"concurrency": concurrency}, {})]
         if match is None or bad:
             raise ConfigError("ImportedModel: " + "; ".join(bad))
@@ -137,12 +137,12 @@ class ImportedModel:
         return f"ImportedModel({self.arn!r}, name={self.name!r})"
 
     def with_options(self, **options: Unpack[ImportedModelOptions]) -> ImportedModel:
-        """Return the same model asked another way; `options` are those of the constructor, such as `max_tokens`.
+        """Return the same model with some options changed. `options` are those of the constructor.
 
-        Both count into one `usage`.
+        Both objects share one `usage`.
 
         Raises:
-            ConfigError: there is no such option, or one is out of range.
+            ConfigError: an option does not exist or is out of range.
         """
         changed: ImportedModelOptions = {**self._options, **options}
         other = ImportedModel(self.arn, **changed)
@@ -152,20 +152,23 @@ class ImportedModel:
     def generate(
         self, inputs: Sequence[Record] | Sequence[str], /, *, resume: Sequence[Generation | None] = ()
     ) -> list[Generation]:
-        """Answer each input, in order; records are rendered with the formatter, strings are sent as they are.
+        """Answer each input, in order. Records are rendered with the formatter and texts are sent unchanged.
 
-        Waits for a cold model, and slows down while the service throttles. Answers that were cut at `max_tokens` have
-        stop reason "length" and raise one warning.
+        It waits for a cold model and slows down while the service throttles. Answers that were cut at `max_tokens` have
+        the stop reason "length" and cause one warning per call.
 
         Args:
-            inputs: what to ask.
-            resume: the attribute ``partial`` of the error that ended the same call before; what it holds is kept.
+            inputs: records or texts.
+            resume: the attribute ``partial`` of the error with which the same call ended before. The answers in it are
+                kept and only the missing ones are requested.
 
         Raises:
-            ConfigError: one record or prompt was given, not a list; or records, and there is no formatter.
-            ModelNotReadyError: the model stayed cold for the whole budget.
-            GenerationError: an answer of unknown shape, or without text.
-            BedrockError: AWS refused a request. All three have ``partial``: the answers so far, None if missing.
+            ConfigError: `inputs` is a single record or text instead of a list, or contains records although there is no
+                formatter.
+            ModelNotReadyError: the model was still cold when the cold start budget ran out.
+            GenerationError: an answer has an unknown shape or no text.
+            BedrockError: AWS refused a request. All three errors have the attribute ``partial``, which contains the
+                answers so far, with None for each missing one.
         """
         answers = self._generate(self._sender.runner(), inputs, resume)
         warn_of_truncation([answer.stop_reason for answer in answers], self._format.max_tokens)
@@ -174,10 +177,10 @@ class ImportedModel:
     async def agenerate(
         self, inputs: Sequence[Record] | Sequence[str], /, *, resume: Sequence[Generation | None] = ()
     ) -> list[Generation]:
-        """Do as `generate` in a thread of its own; once it is cancelled, no further request begins.
+        """Run `generate` in a separate thread. After a cancellation no further request starts.
 
         Raises:
-            SQLQuarryError: as `generate`.
+            SQLQuarryError: as for `generate`.
         """
         runner = self._sender.runner()
         try:
@@ -188,31 +191,33 @@ class ImportedModel:
         return answers
 
     def stream(self, prompt: Record | str, /) -> Iterator[str]:
-        """Yield the answer to one input, piece by piece as it is written.
+        """Yield the answer to one input piece by piece, while the model writes it.
 
         Raises:
-            ModelNotReadyError, GenerationError, BedrockError: as `generate`.
+            ModelNotReadyError, GenerationError, BedrockError: as for `generate`.
         """
-        seen = AnswerChunk()  # the last of everything that a chunk holds
+        seen = AnswerChunk()  # the latest value of each field
         for chunk in self._chunks(self._format.body(prompt)):
             seen = chunk.over(seen)
             if chunk.text:
                 yield chunk.text
         self._meter.count(seen.prompt_tokens, seen.completion_tokens)
         if seen.text is None:
-            raise GenerationError(f"{self.arn} streamed an answer without any text. Ask again; else please report it.")
+            raise GenerationError(
+                f"{self.arn} streamed an answer without any text. Try again, and report the problem if it persists."
+            )
         if seen.stop_reason is None:
-            warnings.warn("the stream ended without a stop reason; the answer may be incomplete", stacklevel=2)
+            warnings.warn("the stream ended without a stop reason, so the answer may be incomplete", stacklevel=2)
         warn_of_truncation([seen.stop_reason], self._format.max_tokens)
 
     def warm_up(self) -> float:
-        """Ask for one token until the model answers, and return the seconds that it took.
+        """Request one token, wait until the model answers, and return the number of seconds that it took.
 
-        A batch keeps the model awake as long as it runs; it falls asleep after five idle minutes.
+        The model stays awake while a batch runs and goes to sleep after five idle minutes.
 
         Raises:
-            ModelNotReadyError: the model stayed cold for the whole budget.
-            BedrockError: AWS refused.
+            ModelNotReadyError: the model was still cold when the cold start budget ran out.
+            BedrockError: AWS refused the request.
         """
         started = self._sender.retry.clock()
         self._answer(self._sender.runner(), self._format.wake_up_body())
@@ -220,16 +225,16 @@ class ImportedModel:
 
     @property
     def fingerprint(self) -> str:
-        """Return a text that changes with the model and the options that an answer depends on."""
+        """A text that changes if the model or an option that affects the answers changes."""
         asked = self._format
         prompt = self.formatter.fingerprint if self.formatter else None
         return json.dumps([self.arn, prompt, asked.schema, asked.max_tokens, list(asked.stop), asked.structured])
 
     @property
     def usage(self) -> Usage:
-        """Return requests, tokens, five-minute windows and their estimated price, `with_options` included.
+        """Requests, tokens, five-minute windows and their estimated price, including copies made by `with_options`.
 
-        Asks AWS once for the model's custom model units; if that is refused, the price is None.
+        The first access asks AWS for the model's custom model units. If AWS refuses, the price is None.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -239,14 +244,16 @@ class ImportedModel:
                     self._describe().get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
                 )
             except (BotoCoreError, ClientError) as error:
-                logger.warning("no price for %s: %s", self.arn, bedrock_error(error, "reading its custom model units"))
+                logger.warning(
+                    "the price of %s is not known: %s", self.arn, bedrock_error(error, "reading its custom model units")
+                )
         return self._meter.usage(self._region, self._custom_model_units, self._options["prices"])
 
     def delete(self) -> None:
-        """Delete the imported model; its files on S3 stay.
+        """Delete the imported model. Its files on S3 stay.
 
         Raises:
-            BedrockError: AWS refused.
+            BedrockError: AWS refused the request.
         """
         with aws_errors(BedrockError, f"deleting {self.arn}", service="bedrock"):
             self._control_plane().delete_imported_model(modelIdentifier=self.arn)
@@ -278,7 +285,7 @@ class ImportedModel:
         stream = self._sender.send(self._sender.runner(), functools.partial(self._client.open_stream, body))
         try:
             yield from stream.chunks
-        # botocore passes on what breaks in the middle of a stream as it is.
+        # botocore does not wrap errors that occur in the middle of a stream.
         except (BotoCoreError, ClientError, HTTPError) as error:
             raise bedrock_error(error, f"invoking {self.arn}") from error
         finally:

@@ -1,7 +1,7 @@
-"""Write requests to an imported model in one of three schemas.
+"""Build requests to an imported model in one of three schemas.
 
-A fourth, "converse", is written as "messages" and sent through Converse (see `client`), which has neither logprobs nor
-constraints for imported models.
+A fourth schema, "converse", is built like "messages" and sent through Converse (see `client`). Converse supports
+neither logprobs nor constraints for imported models.
 
 |                | "max_tokens"         | "messages"                         | "max_gen_len"                |
 |----------------|----------------------|------------------------------------|------------------------------|
@@ -28,7 +28,7 @@ from sqlquarry.records import Record
 
 RequestSchema = Literal["max_tokens", "max_gen_len", "messages", "converse"]
 _CHAT = ("messages", "converse")
-# What may constrain an answer -> the type of its value.
+# Kind of constraint -> type of its value.
 _CONSTRAINTS: Mapping[str, tuple[type, ...]] = {
     "json": (Mapping,),
     "regex": (str,),
@@ -39,15 +39,15 @@ _CONSTRAINTS: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestFormat:
-    """Says how records and texts become request bodies; greedy (temperature 0).
+    """The format of request bodies. Decoding is always greedy (temperature 0).
 
     Args:
-        formatter: renders records; None if only texts are sent.
-        schema: which of the three schemas.
+        formatter: renders records. It can be None if all inputs are texts.
+        schema: the request schema.
         max_tokens: longest answer, in tokens.
         stop: texts that end an answer.
-        logprobs: ask for the log-probability of each written token.
-        structured: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}`` or ``{"grammar": …}``, or None.
+        logprobs: request the log-probability of each written token.
+        structured: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}``, ``{"grammar": …}`` or None.
     """
 
     formatter: PromptFormatter | None
@@ -58,21 +58,21 @@ class RequestFormat:
     structured: Mapping[str, object] | None = None
 
     def problems(self) -> Iterator[str]:
-        """Return what cannot be asked, one text per bad field."""
+        """Yield one message for each field that the service does not support or that is out of range."""
         if self.formatter is not None and self.formatter.tokens is None and self.schema not in _CHAT:
-            yield "formatter is not bound to a base model; use PromptFormatter.load(merged.path)"
+            yield "formatter is not bound to a base model, use PromptFormatter.load(merged.path)"
         yield from option_problems({"max_tokens": self.max_tokens}, {})
         yield from stop_problems(self.stop)
         if self.logprobs and self.schema == "converse":
-            yield "logprobs is not offered with request_schema='converse'; use 'messages'"
+            yield "logprobs is not supported with request_schema='converse', use 'messages'"
         if self.structured is not None:
             yield from _structured_problems(self.structured, self.schema)
 
     def body(self, item: Record | str) -> str:
-        """Return the JSON body that asks one record or text; a record's own SQL is never sent.
+        """Return the JSON body of the request for one record or text. A record's own SQL is never sent.
 
         Raises:
-            ConfigError: a record was given, and there is no formatter to render it.
+            ConfigError: `item` is a record, but there is no formatter to render it.
         """
         content: dict[str, object]
         if self.schema in _CHAT:
@@ -89,7 +89,7 @@ class RequestFormat:
         return json.dumps(content)
 
     def wake_up_body(self) -> str:
-        """Return the smallest request of this schema: one token."""
+        """Return the body of the smallest request in this schema, which generates one token."""
         return RequestFormat(None, self.schema, max_tokens=1).body("SELECT")
 
     def _messages(self, item: Record | str) -> list[dict[str, str]]:
@@ -103,8 +103,8 @@ class RequestFormat:
     def _formatter(self) -> PromptFormatter:
         if self.formatter is None:
             raise ConfigError(
-                "this model has no prompt for records: pass a bound formatter (PromptFormatter.load on the merged "
-                "model's directory), or ask with texts"
+                "this model has no formatter, so it cannot render records. Pass formatter= (PromptFormatter.load on "
+                "the merged model's directory), or give texts."
             )
         return self.formatter
 
@@ -118,20 +118,20 @@ _LOGPROBS: Mapping[str, Mapping[str, object]] = {
 
 def _structured_problems(structured: Mapping[str, object], schema: str) -> Iterator[str]:
     if not isinstance(structured, Mapping) or len(structured) != 1 or next(iter(structured)) not in _CONSTRAINTS:
-        yield f"structured is {structured!r:.80}, but must be a dict with exactly one of {', '.join(_CONSTRAINTS)}"
+        yield f"structured is {structured!r:.80}, but must be a dict with one key, one of {', '.join(_CONSTRAINTS)}"
         return
     ((kind, value),) = structured.items()
     fits = isinstance(value, _CONSTRAINTS[kind]) and bool(value)
     if not fits:
-        yield f"structured[{kind!r}] is {value!r:.80}, but must be a {_CONSTRAINTS[kind][0].__name__} with content"
+        yield f"structured[{kind!r}] is {value!r:.80}, but must be a non-empty {_CONSTRAINTS[kind][0].__name__}"
     elif isinstance(value, list | tuple) and not all(isinstance(choice, str) for choice in value):
         yield f"structured['choice'] is {value!r:.80}, but must be a list of texts"
     elif kind == "json" and not _is_json(value):
         yield f"structured['json'] is {value!r:.80}, but must be a schema that can be written as JSON"
     if schema == "converse":
-        yield "structured is not offered with request_schema='converse'; use 'messages'"
+        yield "structured is not supported with request_schema='converse', use 'messages'"
     if kind != "json" and schema == "max_gen_len":
-        yield f"structured={{{kind!r}: …}} is not offered with request_schema='max_gen_len'; use 'max_tokens'"
+        yield f"structured={{{kind!r}: …}} is not supported with request_schema='max_gen_len', use 'max_tokens'"
 
 
 def _is_json(value: object) -> bool:
@@ -145,5 +145,5 @@ def _is_json(value: object) -> bool:
 def _constraint(structured: Mapping[str, object], schema: str) -> dict[str, object]:
     if schema != "max_gen_len":
         return {"structured_outputs": dict(structured)}
-    # BedrockCompletion takes the schema itself; OpenAI's formats also give it a name.
+    # BedrockCompletion accepts the schema itself. OpenAI's own format would wrap it in an object with a name.
     return {"response_format": {"type": "json_schema", "json_schema": structured["json"]}}

@@ -1,1 +1,1 @@
-"""Answer from local weights."""
+"""Models that run on local weights."""

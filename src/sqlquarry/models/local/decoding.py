@@ -1,4 +1,4 @@
-"""Write the answers to a batch of prompts, token by token: options of decoding, and the loop."""
+"""The options of decoding, and the loop that writes the answers to a batch of prompts token by token."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingOptions:
-    """Say how completions are written and when they end.
+    """Options that determine how completions are written and when they end.
 
     Args:
-        max_tokens: longest completion, in tokens; if the context ends before it, the completion does too.
+        max_tokens: longest completion, in tokens. A completion also ends where the model's context does.
         min_tokens: shortest completion, in tokens.
-        sampling: how tokens are chosen: greedily, unless it names a temperature.
-        seed: makes sampling reproducible; None leaves it random.
-        stop: texts that end a completion; they are cut off.
-        stop_token_ids: tokens that end a completion, like the model's own.
-        ignore_eos: continue after the model's own tokens that end an answer.
-        constraint: the form that each completion must have; one that is cut may have the beginning of it only.
-        logprobs: report the log-probability of each token written, the one that ends the answer included; the model's
-            own, whatever the sampling and the constraint.
-        add_special_tokens: let the tokenizer put BOS in front if it does so by itself; off for rendered chat templates.
+        sampling: how tokens are chosen. The default is greedy.
+        seed: seed of the sampling. None uses a random seed.
+        stop: texts that end a completion. They are removed from its end.
+        stop_token_ids: ids of tokens that end a completion, in addition to the model's own.
+        ignore_eos: continue after the model's own end tokens.
+        constraint: the form that each completion must have. A completion that is cut off may have only its beginning.
+        logprobs: report the log-probability of each written token, including the token that ends the answer. The values
+            are the model's own, before sampling and constraint.
+        add_special_tokens: allow the tokenizer to add BOS in front. Turn it off for rendered chat templates.
         skip_special_tokens: leave special tokens out of the text.
 
     Raises:
-        ConfigError: an option is of a wrong type or out of range, or contradicts the constraint.
+        ConfigError: an option has the wrong type, is out of range, or contradicts the constraint.
     """
 
     max_tokens: int = 256
@@ -67,29 +67,29 @@ class DecodingOptions:
         if not all(is_whole(token) and token >= 0 for token in self.stop_token_ids):
             bad.append(f"stop_token_ids is {self.stop_token_ids!r:.60}, but must be a list of token ids")
         if self.constraint and (self.min_tokens or self.ignore_eos):
-            bad.append("a constraint says where an answer ends, so min_tokens and ignore_eos cannot be given too")
+            bad.append("a constraint determines where an answer ends, so min_tokens and ignore_eos cannot be set too")
         if bad:
             raise ConfigError("DecodingOptions: " + "; ".join(bad))
         for name in ("stop", "stop_token_ids"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def check_token_ids(self, size: int) -> None:
-        """Refuse token ids that a model with `size` tokens does not have.
+        """Raise an error if an option uses a token id that a model with `size` tokens does not have.
 
         Raises:
-            ConfigError: an option names one.
+            ConfigError: an option uses such an id.
         """
         if any(token >= size for token in self.stop_token_ids):
             raise ConfigError(
                 f"stop_token_ids is {list(self.stop_token_ids)!r:.60}, but must be a list of token ids below {size:,}"
             )
         if unknown := [token for token in self.sampling.logit_bias if token >= size]:
-            raise ConfigError(f"logit_bias names token {unknown[0]}, but the model has {size:,} tokens")
+            raise ConfigError(f"logit_bias is set for token {unknown[0]}, but the model has only {size:,} tokens")
 
 
 @dataclass(slots=True)
 class _Draft:
-    """One answer while it is written; `answer` is None until it ends."""
+    """An answer that is being written. `answer` is None until it ends."""
 
     prompt: list[int]
     max_tokens: int
@@ -100,15 +100,15 @@ class _Draft:
 
 
 class Decoder:
-    """Decodes batches of prompts with one model and one set of options.
+    """A decoder of prompt batches for one model and one set of options.
 
     Args:
-        reader: makes the forward passes.
+        reader: runs the forward passes.
         tokenizer: turns tokens into text.
-        vocabulary: what constraints need of the tokenizer.
+        vocabulary: the tokens in the form that constraints use.
         options: how to decode.
-        eos_ids: the model's own tokens that end an answer.
-        context_tokens: the model's limit for prompt and answer together; None for no limit.
+        eos_ids: the model's own end tokens.
+        context_tokens: the model's limit for prompt and answer together, or None if there is no limit.
         device: "cpu" or "cuda".
     """
 
@@ -128,29 +128,30 @@ class Decoder:
         self._reader, self._tokenizer, self._vocabulary, self._options = reader, tokenizer, vocabulary, options
         self._context_tokens = sys.maxsize if context_tokens is None else context_tokens
         self._ending_ids = frozenset(options.stop_token_ids) | (frozenset() if options.ignore_eos else eos_ids)
-        self._never_first = list(self._ending_ids | eos_ids)  # not written before `min_tokens`
+        self._never_first = list(self._ending_ids | eos_ids)  # not allowed before `min_tokens`
         self._random = torch.Generator(device=device)
         self._random.manual_seed(int(options.seed) if options.seed is not None else torch.seed() % 2**63)
 
     def decode(self, prompts: Sequence[list[int]]) -> list[Generation]:
-        """Return the answer to each prompt, given as token ids, in order.
+        """Return the answer to each prompt, in order. Prompts are lists of token ids.
 
         Raises:
-            ConfigError: the constraint does not fit the model's tokens.
+            ConfigError: the constraint does not fit the tokenizer.
         """
         import torch
 
         started = time.monotonic()
         drafts = [self._draft(prompt) for prompt in prompts]
-        logits, cache, mask, places = self._reader.read(prompts)
-        rows = [drafts[place] for place in places]  # the draft of each row of the cache
+        logits, cache, mask, order = self._reader.read(prompts)
+        rows = [drafts[index] for index in order]  # the draft of each row of the cache
         while True:
             tokens = self._next_tokens(logits, rows)
             self._extend(rows, tokens, logits)
             unfinished = [row for row, draft in enumerate(rows) if draft.answer is None]
             if not unfinished:
                 break
-            if 2 * len(unfinished) <= len(rows):  # finished rows cost as much as others; dropping them copies
+            # A finished row costs as much as any other, but dropping rows copies the cache.
+            if 2 * len(unfinished) <= len(rows):
                 keep = torch.tensor(unfinished, device=tokens.device)
                 cache.batch_select_indices(keep)
                 tokens, mask = tokens[keep], mask[keep]
@@ -177,19 +178,20 @@ class Decoder:
         return pick(allowed, sampling, self._random)
 
     def _forbid(self, logits: torch.Tensor, draft: _Draft) -> None:
-        """Set the logits (vocabulary,) of tokens that may not come next in an answer to minus infinity, in place."""
+        """Set the logits (vocabulary,) of tokens that may not come next to minus infinity, in place."""
         import torch
 
         if len(draft.tokens) < self._options.min_tokens:
             logits[self._never_first] = float("-inf")
         if draft.matcher:
             allowed = torch.zeros(len(logits), dtype=torch.bool)
-            known = draft.matcher.allowed()[: len(logits)]  # models pad their vocabulary, and masks end at whole words
+            # Models pad their vocabulary, and masks are padded to whole words. So either may be longer.
+            known = draft.matcher.allowed()[: len(logits)]
             allowed[: len(known)] = known
             logits[~allowed.to(logits.device)] = float("-inf")
 
     def _extend(self, rows: Sequence[_Draft], tokens: torch.Tensor, logits: torch.Tensor) -> None:
-        """Take the chosen token (rows,) into each answer that has not ended."""
+        """Append the chosen tokens (rows,) to the answers that have not ended."""
         scores: list[float] = []
         if self._options.logprobs:
             scores = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0].tolist()
@@ -204,17 +206,17 @@ class Decoder:
             draft.answer = self._ended(draft)
 
     def _ended(self, draft: _Draft) -> Generation | None:
-        """Return the answer if its last token ends it."""
+        """Return the answer if its last token ends it, otherwise None."""
         least, tokens = self._options.min_tokens, draft.tokens
         if tokens[-1] in self._ending_ids:
             return Generation(self._text(tokens[:-1]))
         if self._options.stop and len(tokens) > least:
             text = self._text(tokens)
-            # A stop text may begin, but not end, in the tokens that must be there.
+            # A stop text may start within the first `min_tokens` tokens, but must end after them.
             fixed = len(self._text(tokens[:least])) if least else 0
-            places = [(text.find(word, max(0, fixed + 1 - len(word))), word) for word in self._options.stop]
-            if found := min((place for place in places if place[0] >= 0), default=None):
-                return Generation(text[: found[0]], stop_text=found[1])
+            matches = [(text.find(word, max(0, fixed + 1 - len(word))), word) for word in self._options.stop]
+            if first := min((match for match in matches if match[0] >= 0), default=None):
+                return Generation(text[: first[0]], stop_text=first[1])
         return Generation(self._text(tokens), "length") if len(tokens) >= draft.max_tokens else None
 
     def _finished(self, draft: _Draft, answer: Generation, latency_s: float) -> Generation:

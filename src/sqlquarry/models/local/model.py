@@ -1,4 +1,4 @@
-"""Answer from local weights: batched decoding of a merged model, or of an adapter on the base it was trained on."""
+"""A language model on this machine: a merged model, an adapter on its base model, or any other causal model."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ DEFAULT_DECODING = DecodingOptions()
 
 @check_options()
 class LocalModel:
-    """A causal language model on this machine; a `TextGenerator`. Not safe for several threads.
+    """A causal language model on this machine. It is a `TextGenerator`, and must not be shared between threads.
 
     It computes in float32 on a CPU and in bfloat16 on CUDA.
 
     Args:
-        model: a `MergedModel` or an `AdapterCheckpoint`, which answer records with the prompt that they were trained
-            with; or the directory or ``s3://`` prefix of any other model, with config, tokenizer and safetensors as
-            transformers or Bedrock's dialect has them. What is on S3 is copied to ``~/.cache/sqlquarry`` once. The base
-            of an adapter is quantized as in training.
-        formatter: how records become prompts, and which token ends an answer, for the directory of a model; None if it
-            is asked texts only. One that is not bound yet is bound to the model's tokenizer.
-        base_model: where the base of an adapter is now, whose content is compared by SHA-256; None if it is where
-            training found it.
+        model: a `MergedModel` or an `AdapterCheckpoint`, which answers records with the prompt that it was trained
+            with. It can also be the directory or ``s3://`` prefix of any other model, with config, tokenizer and
+            safetensors in the format of transformers or of Bedrock. Models on S3 are copied to ``~/.cache/sqlquarry``
+            once. The base model of an adapter is quantized as in training.
+        formatter: for the directory of a model only: how to render records, and which token ends an answer. A formatter
+            that is not bound yet is bound to the model's tokenizer. It can be None if all inputs are texts.
+        base_model: the current location of an adapter's base model. Its content is compared by SHA-256. None uses the
+            location that training recorded.
         device: "auto" (CUDA if there is a GPU), "cpu" or "cuda".
-        batch_size: prompts decoded together.
-        max_tokens: longest answer that `generate` asks for, in tokens.
-        session: the boto3 session for S3; None uses the default credentials.
+        batch_size: number of prompts that are decoded together.
+        max_tokens: longest answer of `generate`, in tokens.
+        session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        UnsupportedModelError: the directory holds no causal language model in safetensors, model or adapter ask for
-            code of their own, a file is malformed, or the base of the adapter is not there or is another one.
-        IncompleteArtifactError: the directory of a merged model or adapter holds no prompt.
-        DeviceError: CUDA was asked for, but there is no GPU.
-        ConfigError: an unknown device, an option out of range, or a formatter that does not fit the tokenizer.
+        UnsupportedModelError: the directory contains no causal language model in safetensors, the model or adapter
+            needs code of its own, a file is malformed, or the adapter's base model is missing or has other content.
+        IncompleteArtifactError: the directory of a merged model or adapter contains no prompt.
+        DeviceError: `device` is "cuda", but there is no GPU.
+        ConfigError: the device is unknown, an option is out of range, or the formatter does not fit the tokenizer.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LocalModel:
 
     @property
     def fingerprint(self) -> str:
-        """Return a text that changes with weights, adapter, prompt and limits; it decides which answers are reused."""
+        """A text that changes if weights, adapter, prompt or limits change. Answers are reused only if it is equal."""
         files = sorted((path.name, path.stat()) for path in self.directory.iterdir() if path.is_file())
         parts = [
             str(self.directory.resolve()),
@@ -113,7 +113,7 @@ class LocalModel:
         """Answer each input greedily, in order.
 
         Raises:
-            ConfigError: records were given, but there is no formatter to render them; or as `complete`.
+            ConfigError: `inputs` contains records, but there is no formatter to render them. Also as for `complete`.
         """
         check_inputs(inputs)
         prompts = [item if isinstance(item, str) else self._rendered(item) for item in inputs]
@@ -134,17 +134,18 @@ class LocalModel:
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
-        Prompts are decoded in batches of `batch_size`; what several prompts of a batch begin with in common
-        (instructions, schema) is computed once.
+        Prompts are decoded in batches of `batch_size`. If several prompts of a batch start with the same text, such as
+        instructions and schema, that text is computed once.
 
         Args:
-            prompts: texts, special tokens included as text.
-            options: how to write the completions, and when they end.
-            advance: called after each batch with the number of its prompts.
+            prompts: texts, with special tokens written as text.
+            options: how to choose tokens and when to stop.
+            advance: function that is called after each batch with the number of prompts in it.
 
         Raises:
-            ConfigError: prompts that are not a list of texts, a prompt that has no tokens or leaves no room in the
-                model's context, token ids that the model does not have, or a constraint that does not fit its tokens.
+            ConfigError: `prompts` is not a list of texts, a prompt has no tokens or leaves no room in the model's
+                context, an option uses a token id that the model does not have, or the constraint does not fit the
+                tokenizer.
         """
         import torch
 
@@ -172,15 +173,15 @@ class LocalModel:
         if self.formatter is None:
             has_prompt = (self.directory / PROMPT_FILE).is_file()
             other = (
-                "open the model with its own: LocalModel(MergedModel.load(…))" if has_prompt else "give text prompts"
+                "open the model with its own prompt: LocalModel(MergedModel.load(…))" if has_prompt else "give texts"
             )
-            raise ConfigError(f"LocalModel needs formatter= to answer records; pass one, or {other}")
+            raise ConfigError(f"LocalModel needs formatter= to answer records. Pass one, or {other}.")
         return self.formatter.prompt(record)
 
     def _ending_ids(self) -> frozenset[int]:
-        """Return the tokens that end an answer."""
+        """Return the ids of the tokens that end an answer."""
         bound = self.formatter.tokens if self.formatter else None
-        stop = stop_token_id(self.tokenizer, bound.stop) if bound else None  # as the export finds it
+        stop = stop_token_id(self.tokenizer, bound.stop) if bound else None  # the same token that the export uses
         eos = self.model.generation_config.eos_token_id
         ids = [stop, self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
         return frozenset(token for token in ids if isinstance(token, int))
@@ -191,22 +192,24 @@ class LocalModel:
         return rows
 
     def _encoded(self, prompts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
-        """Return the tokens of each prompt.
+        """Return the token ids of each prompt.
 
         Raises:
-            ConfigError: a prompt holds half a character, has no tokens, or leaves no room in the model's context.
+            ConfigError: a prompt contains a lone surrogate, has no tokens, or leaves no room in the model's context.
         """
-        for place, text in enumerate(prompts):
+        for index, text in enumerate(prompts):
             if half := lone_surrogate(text):
-                raise ConfigError(f"prompt {place} holds {half}, which is half a character. Read its text as UTF-8.")
+                raise ConfigError(
+                    f"prompt {index} contains {half}, which is half of a surrogate pair. Decode its source as UTF-8."
+                )
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
-        for place, tokens in enumerate(encoded):
+        for index, tokens in enumerate(encoded):
             if not tokens:
-                raise ConfigError(f"prompt {place} is {prompts[place]!r:.60}, which has no tokens to continue")
+                raise ConfigError(f"prompt {index} is {prompts[index]!r:.60}, which has no tokens to continue from")
             if self._context_tokens is not None and len(tokens) >= self._context_tokens:
                 raise ConfigError(
-                    f"prompt {place} has {len(tokens):,} tokens, but the model's context holds "
-                    f"{self._context_tokens:,} for prompt and answer (max_position_embeddings). Shorten its schema."
+                    f"prompt {index} has {len(tokens):,} tokens, but the model's context of {self._context_tokens:,} "
+                    "tokens (max_position_embeddings) must fit prompt and answer. Shorten its schema."
                 )
         return encoded
 
@@ -215,18 +218,20 @@ class LocalModel:
         return Vocabulary(self.tokenizer, self._eos_ids)
 
     def _require_rows(self, encoded: list[list[int]]) -> None:
-        """Refuse tokens without an embedding, at which a CPU fails; after them CUDA cannot be used by the process.
+        """Raise an error for tokens without an embedding.
+
+        A CPU would fail on them with an unclear error, and CUDA would become unusable for the process.
 
         Raises:
-            ConfigError: a prompt holds one.
+            ConfigError: a prompt contains such a token.
         """
         rows = self._rows
         if unknown := sorted({token for tokens in encoded for token in tokens if token >= rows}):
             text = self.tokenizer.convert_ids_to_tokens(unknown[0])
             raise ConfigError(
-                f"a prompt holds the token {text!r} ({unknown[0]}), but the model's embeddings have {rows:,} rows. "
-                "Resize them (model.resize_token_embeddings(len(tokenizer)), and save the model), or take such tokens "
-                "out of the tokenizer."
+                f"a prompt contains the token {text!r} (id {unknown[0]}), but the model's embeddings have only "
+                f"{rows:,} rows. Resize them (model.resize_token_embeddings(len(tokenizer))) and save the model, or "
+                "remove such tokens from the tokenizer."
             )
 
 

@@ -1,4 +1,4 @@
-"""Make the forward passes over a batch of prompts; what prompts begin with in common is computed once."""
+"""Run the forward passes over a batch of prompts, computing a common prefix only once."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ if TYPE_CHECKING:
 
 
 class PromptReader:
-    """Reads prompts into a cache, and adds one token to each after that.
+    """A reader that processes prompts into a cache and then adds one token at a time to each.
 
     Args:
-        model: a causal language model of transformers, or an adapter of PEFT on one.
+        model: a causal language model of transformers, or a PEFT adapter on one.
         device: "cpu" or "cuda".
     """
 
     def __init__(self, model: PreTrainedModel, device: str) -> None:
         self._model, self._device = model, device
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        # transformers renames the argument in 5.40; the old name warns since 5.24.
+        # transformers 5.40 renames the argument, and the old name causes a warning since 5.24.
         names = inspect.signature(base.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
-        # transformers measures sliding windows in columns, so padding may be nowhere but in front.
+        # transformers measures sliding windows in columns, so with a window all padding must be in front.
         self._has_window = windows_of(model.config.get_text_config(), sys.maxsize) is not None
 
     def read(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor, list[int]]:
-        """Read the prompts, family by family.
+        """Read the prompts, one group with a common prefix at a time.
 
         Returns:
-            The logits of each next token (batch, vocabulary), the cache, the mask over it, and for each row of these
-            the place of its prompt.
+            The logits of the next tokens (batch, vocabulary), the cache, its mask, and the index of the prompt of each
+            row.
         """
         import torch
         from transformers import DynamicCache
 
-        # A GPU reads a thousand tokens in the time of one, so there a forward pass saved is worth more than tokens.
-        families = group_by_prefix(prompts) if self._device == "cpu" else [list(range(len(prompts)))]
-        parts = [self._family([prompts[index] for index in family]) for family in families]
+        # A GPU reads a thousand tokens in the time of one, so it gains more from fewer forward passes than from fewer
+        # tokens.
+        groups = group_by_prefix(prompts) if self._device == "cpu" else [list(range(len(prompts)))]
+        parts = [self._read_group([prompts[index] for index in group]) for group in groups]
         width = max(mask.shape[1] for _, _, mask in parts)
         cache = DynamicCache()
         for number in range(len(parts[0][1].layers)):
@@ -55,11 +56,11 @@ class PromptReader:
                 number,
             )
         mask = torch.cat([_pad_left(mask, width, dim=1) for _, _, mask in parts])
-        rows = [index for family in families for index in family]
+        rows = [index for group in groups for index in group]
         return torch.cat([logits for logits, _, _ in parts]), cache, mask, rows
 
-    def _family(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
-        """Read prompts that begin alike: the common part once, then the rests side by side."""
+    def _read_group(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
+        """Read prompts with a common prefix: the prefix once, then the remainders side by side."""
         import torch
         from transformers import DynamicCache
 
@@ -69,7 +70,7 @@ class PromptReader:
             self.step(torch.tensor([prompts[0][:shared]], device=self._device), None, None, cache)
             cache.batch_repeat_interleave(len(prompts))
         width = max(len(prompt) for prompt in prompts) - shared
-        # Padding is put between the shared prefix and a shorter rest, so that all rows end in the same column.
+        # Padding goes between the shared prefix and a shorter remainder, so that all rows end in the same column.
         pads = [width - (len(prompt) - shared) for prompt in prompts]
         rests = torch.tensor([[0] * pad + prompt[shared:] for pad, prompt in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[1] * shared + [0] * pad + [1] * (width - pad) for pad in pads], device=self._device)
@@ -79,7 +80,7 @@ class PromptReader:
     def step(
         self, tokens: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: DynamicCache
     ) -> torch.Tensor:
-        """Read more tokens into the cache: (batch, tokens) -> logits of the next token, (batch, vocabulary)."""
+        """Read tokens (batch, tokens) into the cache and return the logits of the next token (batch, vocabulary)."""
         output = self._model(
             input_ids=tokens,
             attention_mask=mask,
@@ -93,7 +94,7 @@ class PromptReader:
 
 
 def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
-    """Put zeros in front along `dim` until it is `width` long."""
+    """Prepend zeros along `dim` until it is `width` long."""
     import torch
 
     shape = list(tensor.shape)

@@ -1,7 +1,8 @@
-"""Choose the next token from its logits: bias, penalties, temperature and truncation, as vLLM defines them.
+"""Choose the next token from logits, with bias, penalties, temperature and truncation as vLLM defines them.
 
-Order (vLLM, "Sampler", docs.vllm.ai/en/latest/api/vllm/v1/sample/sampler): logit bias, then the penalties; with
-temperature 0 the likeliest token; else temperature, `min_p`, `top_k` and `top_p`, and a random token of what is left.
+The order is that of vLLM ("Sampler", docs.vllm.ai/en/latest/api/vllm/v1/sample/sampler). Logit bias comes first, then
+the penalties. With temperature 0 the likeliest token is chosen. Otherwise temperature, `min_p`, `top_k` and `top_p` are
+applied, and one of the remaining tokens is drawn at random.
 """
 
 from __future__ import annotations
@@ -16,29 +17,31 @@ from sqlquarry.options import check_options
 if TYPE_CHECKING:
     import torch
 
-# Below the first vLLM takes the likeliest token; between the two it samples at the second, whose logits stay finite.
+# Below `_GREEDY_BELOW` vLLM takes the likeliest token. From there to `_LEAST_TEMPERATURE` it samples at
+# `_LEAST_TEMPERATURE`, which keeps the logits finite.
 _GREEDY_BELOW, _LEAST_TEMPERATURE = 1e-5, 0.01
-# Penalties go no further: at the least temperature such a logit is still finite in float32 and bfloat16.
+# Limit of penalized logits. Divided by the least temperature, such a logit is still finite in float32 and bfloat16.
 _LARGEST_LOGIT = 1e30
 
 
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Say how tokens are chosen; without options, the likeliest token is taken.
+    """Options that determine how tokens are chosen. By default the likeliest token is taken.
 
     Args:
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_p: keep the likeliest tokens whose probabilities add up to this.
-        top_k: keep this number of the likeliest tokens; 0 or -1 keeps all.
-        min_p: keep tokens whose probability is at least this fraction of the highest one.
-        repetition_penalty: divides positive logits of tokens in prompt or answer, and multiplies negative ones.
-        presence_penalty: taken off the logit of each token that the answer holds.
-        frequency_penalty: taken off the logit once for each time that the answer holds the token.
-        logit_bias: token id -> what is added to its logit.
+        temperature: divisor of the logits. 0 takes the likeliest token.
+        top_p: keep the likeliest tokens whose probabilities add up to this value.
+        top_k: keep this number of the likeliest tokens. 0 or -1 keeps all.
+        min_p: keep tokens whose probability is at least this fraction of the highest probability.
+        repetition_penalty: for tokens that occur in the prompt or answer, divides positive logits and multiplies
+            negative ones.
+        presence_penalty: subtracted from the logit of each token that occurs in the answer.
+        frequency_penalty: subtracted from the logit once for each time that the token occurs in the answer.
+        logit_bias: token id -> value that is added to its logit.
 
     Raises:
-        ConfigError: an option is of a wrong type or out of range; the message names all that are.
+        ConfigError: an option has the wrong type or is out of range. The message lists all such options.
     """
 
     temperature: float = 0.0
@@ -75,7 +78,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Tell whether the likeliest token is taken, so that nothing is random."""
+        """True if the likeliest token is always taken, so that nothing is random."""
         return self.temperature < _GREEDY_BELOW
 
 
@@ -85,7 +88,7 @@ GREEDY = Sampling()
 def adjusted(
     logits: torch.Tensor, sampling: Sampling, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
 ) -> torch.Tensor:
-    """Return a copy of logits (rows, vocabulary) with bias and penalties, given each row's prompt and answer so far."""
+    """Return a copy of logits (rows, vocabulary) with bias and penalties for each row's prompt and answer so far."""
     import torch
 
     size, logits = logits.shape[1], logits.clone()
@@ -104,7 +107,7 @@ def adjusted(
 
 
 def truncated(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Return the logits with minus infinity for the tokens that min_p, top_k and top_p leave out."""
+    """Return the logits with minus infinity for the tokens that min_p, top_k and top_p exclude."""
     least = float("-inf")
     if sampling.min_p > 0:
         chances = logits.softmax(dim=-1)
@@ -113,10 +116,10 @@ def truncated(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         last = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < last, least)
     if sampling.top_p < 1:
-        ordered, places = logits.sort(dim=-1)
+        ordered, tokens = logits.sort(dim=-1)
         dropped = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
-        dropped[:, -1] = False  # the likeliest token stays
-        logits = logits.masked_fill(dropped.scatter(-1, places, dropped), least)
+        dropped[:, -1] = False  # always keep the likeliest token
+        logits = logits.masked_fill(dropped.scatter(-1, tokens, dropped), least)
     return logits
 
 

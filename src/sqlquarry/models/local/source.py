@@ -1,4 +1,4 @@
-"""Find and check the files of a local model: a folder, a copy of an S3 prefix, or the base of an adapter."""
+"""Find and check the files of a local model: a directory, a copy of an S3 prefix, or an adapter and its base model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sqlquarry.prompt import PromptFormatter
 if TYPE_CHECKING:
     import boto3
 
-_BASE_ADVICE = "Give the directory of the base that it was trained on: LocalModel(adapter, base_model=…)."
+_BASE_ADVICE = "Pass the directory of the base model that it was trained on: LocalModel(adapter, base_model=…)."
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModelSource:
-    """Holds what a local model is made of.
+    """The parts of a local model.
 
     Args:
-        directory: config, tokenizer and safetensors.
-        adapter: the adapter to put on top of them, if there is one.
-        formatter: the prompt of records, if there is one.
+        directory: the directory with config, tokenizer and safetensors.
+        adapter: the adapter to apply to these weights, if there is one.
+        formatter: the formatter for records, if there is one.
     """
 
     directory: Path
@@ -45,17 +45,17 @@ class LocalModelSource:
         base_model: str | Path | None,
         session: boto3.Session | None,
     ) -> LocalModelSource:
-        """Find the files of a model; the arguments are those of `LocalModel`.
+        """Find the files of a model. The arguments are those of `LocalModel`.
 
         Raises:
-            ConfigError: `formatter` or `base_model` is given, but does not belong to such a model.
-            IncompleteArtifactError: the directory of the merged model or adapter holds no prompt.
-            UnsupportedModelError: the base of the adapter is not there, or is another one.
+            ConfigError: `formatter` or `base_model` is given, but cannot be used with this kind of model.
+            IncompleteArtifactError: the directory of the merged model or adapter contains no prompt.
+            UnsupportedModelError: the adapter's base model is missing or has other content.
         """
         if formatter is not None and isinstance(model, MergedModel | AdapterCheckpoint):
-            raise ConfigError("LocalModel: formatter is given, but the model brings its own prompt; leave it out")
+            raise ConfigError("LocalModel: formatter is given, but the model has its own prompt. Leave it out.")
         if base_model is not None and not isinstance(model, AdapterCheckpoint):
-            raise ConfigError("LocalModel: base_model is given, but only an AdapterCheckpoint has a base; leave it out")
+            raise ConfigError("LocalModel: base_model is given, but only an AdapterCheckpoint has one. Leave it out.")
         if isinstance(model, AdapterCheckpoint):
             return cls(_base_of(model, base_model, session), model, PromptFormatter.load(model.path))
         if isinstance(model, MergedModel):
@@ -64,10 +64,10 @@ class LocalModelSource:
         return cls(_local_copy(model, session), formatter=formatter)
 
     def check(self) -> None:
-        """Refuse files that are not a model, that are malformed, or that would run code of their own.
+        """Raise an error if the files are not a model, are malformed, or would run code of their own.
 
         Raises:
-            UnsupportedModelError: they are.
+            UnsupportedModelError: one of these is true.
         """
         if not (self.directory / "config.json").is_file():
             is_adapter = (self.directory / "adapter_config.json").is_file()
@@ -75,7 +75,8 @@ class LocalModelSource:
             raise UnsupportedModelError(f"{self.directory} has no config.json, so it is not a model directory{advice}")
         if not any(self.directory.glob("*.safetensors")):
             raise UnsupportedModelError(
-                f"{self.directory} has no *.safetensors, and pickled weights are not read. Save the model again."
+                f"{self.directory} has no *.safetensors, and pickled weights are not safe to load. Save the model "
+                "again as safetensors."
             )
         for directory in (self.directory, *([self.adapter.path] if self.adapter else ())):
             refuse_foreign_code(directory)
@@ -88,25 +89,25 @@ class LocalModelSource:
 
 
 def _local_copy(location: str | Path | S3Location, session: boto3.Session | None) -> Path:
-    """Return the folder of a model; one on S3 is copied to ``~/.cache/sqlquarry`` once.
+    """Return the directory of a model. Copy a model on S3 to ``~/.cache/sqlquarry`` unless it is there already.
 
     Raises:
-        UnsupportedModelError: the prefix cannot be read.
+        UnsupportedModelError: the S3 prefix cannot be read.
     """
-    place = located(location)
-    return fetch_model(place, UnsupportedModelError, session=session) if isinstance(place, S3Location) else place
+    found = located(location)
+    return fetch_model(found, UnsupportedModelError, session=session) if isinstance(found, S3Location) else found
 
 
 def _base_of(adapter: AdapterCheckpoint, base_model: str | Path | None, session: boto3.Session | None) -> Path:
-    """Return the folder of the base that an adapter was trained on; None takes the place where training found it.
+    """Return the directory of the adapter's base model. If `base_model` is None, use the location from training.
 
     Raises:
-        UnsupportedModelError: it is not there, or is another base.
+        UnsupportedModelError: the base model is missing or has other content.
     """
-    there = adapter.base_model_path if base_model is None else base_model
+    location = adapter.base_model_path if base_model is None else base_model
     if base_model is None and is_s3(adapter.base_model) and not adapter.base_model_path.exists():
-        there = adapter.base_model
-    base = _local_copy(there, session)
+        location = adapter.base_model
+    base = _local_copy(location, session)
     if not base.is_dir():
         raise UnsupportedModelError(f"the base model of the adapter in {adapter.path} is not at {base}. {_BASE_ADVICE}")
     origin = adapter.manifest.provenance.get("base_model")

@@ -1,7 +1,7 @@
-"""Compute single rows of embeddings and head that an adapter brings (PEFT's `trainable_token_indices`) directly.
+"""Compute an adapter's trained rows of embeddings and head directly (PEFT's `trainable_token_indices`).
 
-PEFT copies the whole matrix in each forward pass to put the rows into it, and in training makes a gradient of its size:
-a gigabyte each for a model of 8B. Here only what the rows change is computed again.
+In each forward pass PEFT copies the whole matrix to insert the rows, and in training it creates a gradient of the same
+size. Each takes a gigabyte for an 8B model. This module recomputes only the values that the rows change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_token_rows_directly(model: torch.nn.Module) -> None:
-    """Let embeddings and head of a PEFT model compute the adapter's rows separately; other models do not change."""
+    """Make embeddings and head of a PEFT model compute the adapter's rows separately. Leave other models unchanged."""
     import torch
     from peft.tuners.trainable_tokens import TrainableTokensLayer
 
@@ -35,7 +35,7 @@ def _direct_layer() -> type:
 
 
 def _forward(layer: TrainableTokensLayer, inputs: torch.Tensor) -> torch.Tensor:
-    """Embed token ids (…) as (…, hidden), or make the logits (…, vocabulary) of states (…, hidden)."""
+    """Embed token ids (…) as (…, hidden), or compute the logits (…, vocabulary) of states (…, hidden)."""
     import torch
 
     (name,) = layer.active_adapters

@@ -1,4 +1,4 @@
-"""Find a base model, and report what is wrong with it before anything long starts."""
+"""Find and check a base model before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sqlquarry.training.base.gguf_file import check_gguf
 if TYPE_CHECKING:
     import boto3
 
-# Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
-# architectures) and whose linear layers PEFT's "all-linear" reaches.
+# Causal language models that Bedrock Custom Model Import supports (user guide, "custom model import", supported
+# architectures) and whose linear layers PEFT's "all-linear" adapts.
 ARCHITECTURES = (
     "LlamaForCausalLM",
     "MistralForCausalLM",
@@ -39,17 +39,17 @@ ARCHITECTURES = (
 def resolve_base_model(
     base_model: str | Path, *, cache_dir: str | Path | None = None, session: boto3.Session | None = None
 ) -> Path:
-    """Return the local directory of a base model, checked; its path is absolute.
+    """Check a base model and return its local directory as an absolute path.
 
     Args:
-        base_model: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here
-            once) or a Hugging Face id.
-        cache_dir: where conversions and copies go; ``~/.cache/sqlquarry`` if not given.
-        session: the boto3 session for S3; None uses the default credentials.
+        base_model: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied to
+            this machine once) or a Hugging Face id.
+        cache_dir: directory for conversions and copies. The default is ``~/.cache/sqlquarry``.
+        session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
-        UnsupportedModelError: nothing usable is there; the message says what.
-        GatedModelError: the hub wants a licence accepted or a token.
+        UnsupportedModelError: there is no usable model.
+        GatedModelError: the hub requires an accepted license or a token.
     """
     path = located(base_model)
     cache = Path.home() / ".cache" / "sqlquarry" if cache_dir is None else local_path(cache_dir, "cache_dir")
@@ -62,8 +62,8 @@ def resolve_base_model(
         directory = path
     elif not is_hub_id(base_model):
         raise UnsupportedModelError(
-            f"base model {str(base_model)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id. "
-            "Check the path; a hub id has the form owner/name."
+            f"base model {str(base_model)!r} is not a directory, a .gguf file, an s3:// prefix or a hub id. "
+            "Check the path. A hub id has the form owner/name."
         )
     else:
         directory = download(str(base_model), MODEL_FILES)
@@ -72,22 +72,22 @@ def resolve_base_model(
 
 
 def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, object]:
-    """Read and check a base model's config.json.
+    """Check a base model's files and return its config.json.
 
     Args:
-        directory: the base model's.
+        directory: the base model's directory.
         weights: False if the weights are elsewhere.
 
     Raises:
-        UnsupportedModelError: files missing or damaged (see `check_model_files`), two sets of weights, an architecture
-            that Bedrock cannot import, a quantised checkpoint, or one that asks for code of its own (see
+        UnsupportedModelError: files are missing or damaged (see `check_model_files`), there are two sets of weights,
+            Bedrock cannot import the architecture, the checkpoint is quantized, or it requires its own code (see
             `refuse_foreign_code`).
     """
     missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
     if weights and not any(directory.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
+        raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}. Save it with save_pretrained.")
     try:
         config = read_object(directory / "config.json")
     except (OSError, MetadataError) as error:
@@ -97,14 +97,14 @@ def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, obje
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"base model {directory} is a {architecture}, which Bedrock cannot import after training. "
-            f"Choose one of: {', '.join(ARCHITECTURES)}."
+            f"Use one of these architectures: {', '.join(ARCHITECTURES)}."
         )
     if "quantization_config" in config:
         settings = config["quantization_config"]
         method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
         raise UnsupportedModelError(
-            f"base model {directory} is already quantised ({method}); QLoRA quantises it itself and merges into full "
-            "weights. Use the original bf16 or fp16 checkpoint."
+            f"base model {directory} is already quantized ({method}), but QLoRA quantizes the base itself and merges "
+            "into full weights. Use the original bf16 or fp16 checkpoint."
         )
     refuse_foreign_code(directory)
     if weights:
@@ -113,15 +113,15 @@ def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, obje
 
 
 def download(name: str, patterns: Iterable[str]) -> Path:
-    """Bring files of a repository on the hub into its cache, and return their directory.
+    """Download files of a hub repository into the hub's cache, and return their directory.
 
     Args:
         name: the repository's id.
-        patterns: file names to take (``*.json``).
+        patterns: patterns of the file names (``*.json``).
 
     Raises:
-        UnsupportedModelError: they are not in the cache and the hub cannot be reached.
-        GatedModelError: the hub wants a licence accepted or a token.
+        UnsupportedModelError: the files are not in the cache and the hub cannot be reached.
+        GatedModelError: the hub requires an accepted license or a token.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -130,32 +130,33 @@ def download(name: str, patterns: Iterable[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except GatedRepoError as error:
         raise GatedModelError(
-            f"{name} is gated: accept its licence on its page on the hub, then set HF_TOKEN (or run `hf auth login`)"
+            f"{name} is gated. Accept its license on its hub page, then set HF_TOKEN or run `hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
         raise GatedModelError(
-            f"the hub has no {name}, or it is private: check the spelling, or set HF_TOKEN to a token that may read it"
+            f"{name} does not exist on the hub, or is private. Check the spelling, or set HF_TOKEN to a token with "
+            "access to it."
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UnsupportedModelError(
             f"{name} is not in the local cache and the hub cannot be reached ({type(error).__name__}). "
-            "Give a local directory instead, or try again with a connection."
+            "Use a local directory, or try again with a connection."
         ) from error
 
 
 def _converted(gguf: Path, cache: Path) -> Path:
-    """Return a directory with the GGUF's weights as bf16 safetensors; it is named by content and made once."""
+    """Convert a GGUF file to bf16 safetensors once, and return the directory, whose name depends on the content."""
     target = cache / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
     if not target.is_dir():
         check_gguf(gguf)
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
         try:
-            # transformers also reads what is in the folder of a GGUF: tokenizer, template, adapter, code.
+            # transformers also loads tokenizer, template, adapter and code from the folder of a GGUF file.
             with quiet_transformers(), tempfile.TemporaryDirectory() as alone, phase(f"converting {gguf.name}"):
                 (Path(alone) / gguf.name).symlink_to(gguf.resolve())
                 _convert(Path(alone) / gguf.name, draft)
-        except Exception as error:  # whatever transformers and gguf find wrong with the file's content
+        except Exception as error:  # transformers and gguf raise many kinds of errors for malformed files
             raise UnsupportedModelError(
                 f"{gguf} cannot be converted ({type(error).__name__}: {error}). Use the model's safetensors instead."
             ) from error
@@ -176,7 +177,7 @@ def _convert(gguf: Path, target: Path) -> None:
     source = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
     )
-    # A model read from GGUF carries its quantiser and refuses to be saved (transformers 5); a fresh one does not.
+    # A model that was loaded from GGUF still has its quantizer and cannot be saved (transformers 5). A fresh one can.
     config = type(source.config)(
         **{
             key: value

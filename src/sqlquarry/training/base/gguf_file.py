@@ -1,7 +1,8 @@
-"""Check a GGUF file before it is converted: counts and sizes that the file itself cannot hold are refused.
+"""Check a GGUF file before it is converted, and refuse counts and sizes that are too large for the file.
 
-Source: the format, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: magic, version, counts, key/value pairs,
-descriptions of tensors, then the tensors' bytes.
+A file consists of magic, version, counts, key/value pairs, descriptions of the tensors, and the tensors' bytes.
+
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -14,28 +15,27 @@ from typing import BinaryIO
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import MAX_VALUES
 
-_VERSIONS = (2, 3)  # what transformers' reader takes
+_VERSIONS = (2, 3)  # versions that transformers supports
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
-_MAX_NAME_BYTES = 65_535  # of a key, by the format; a tensor's name is shorter
+_MAX_NAME_BYTES = 65_535  # maximum length of a key in the format; names of tensors are shorter
 _DEFAULT_ALIGNMENT = 32
-_ELEMENTS_PER_BYTE = 8  # more than the densest quantisation has, which takes 1.56 bits a weight
+_ELEMENTS_PER_BYTE = 8  # more than any quantization has; the densest takes 1.56 bits per weight
 
 
 def check_gguf(path: Path) -> None:
-    """Read all of a GGUF file but its tensors' bytes, in bounded time and memory.
+    """Read a GGUF file without its tensors' bytes, in bounded time and memory.
 
     Raises:
-        UnsupportedModelError: it is not GGUF, is cut off, or describes more than it holds.
+        UnsupportedModelError: the file is not GGUF, is cut off, or describes more data than it contains.
     """
     try:
         with path.open("rb") as file:
             _Reader(file, path.stat().st_size).check()
     except (OSError, ValueError, OverflowError, struct.error) as error:
         raise UnsupportedModelError(
-            f"{path} is not a GGUF file that can be converted ({error}). Download it again, or use the model's "
-            "safetensors."
+            f"the GGUF file {path} cannot be converted ({error}). Download it again, or use the model's safetensors."
         ) from error
 
 
@@ -48,17 +48,17 @@ class _Reader:
         if self._bytes(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
         if (version := self._number("I")) not in _VERSIONS:
-            raise ValueError(f"its version is {version}, but only {_VERSIONS} can be read")
+            raise ValueError(f"its version is {version}, but only {_VERSIONS} are supported")
         tensors, pairs = self._number("Q"), self._number("Q")
         fields: dict[str, int | str | None] = {}
         for _ in range(self._counted(pairs)):
             key = self._text(_MAX_NAME_BYTES)
             if key in fields:
-                raise ValueError(f"the key {key[:80]!r} is there twice")
+                raise ValueError(f"the key {key[:80]!r} occurs twice")
             fields[key] = self._value(self._number("I"))
         places = dict(self._tensor() for _ in range(self._counted(tensors)))
         if len(places) < tensors:
-            raise ValueError("the name of a tensor is there twice")
+            raise ValueError("the name of a tensor occurs twice")
         self._check_places(places, fields)
         _check_sizes(fields, sum(math.prod(shape) for shape, _ in places.values()))
 
@@ -71,7 +71,7 @@ class _Reader:
         room = self._size - -(-self._file.tell() // alignment) * alignment
         for name, (shape, offset) in places.items():
             if math.prod(shape) > (room - offset) * _ELEMENTS_PER_BYTE:
-                raise ValueError(f"the tensor {name[:80]!r} of {list(shape)} does not fit into the file")
+                raise ValueError(f"the tensor {name[:80]!r} of shape {list(shape)} is too large for the file")
 
     def _tensor(self) -> tuple[str, tuple[tuple[int, ...], int]]:
         name = self._text(_MAX_NAME_BYTES)
@@ -79,11 +79,11 @@ class _Reader:
         if dimensions > _MAX_DIMENSIONS:
             raise ValueError(f"the tensor {name[:80]!r} has {dimensions} dimensions")
         shape = tuple(self._number("Q") for _ in range(dimensions))
-        self._number("I")  # the type, which the converter knows
+        self._number("I")  # the type, which only the converter needs
         return name, (shape, self._number("Q"))
 
     def _value(self, kind: int) -> int | str | None:
-        """Return a value; None for an array."""
+        """Return a value, or None if it is an array."""
         if kind in _NUMBERS:
             return self._number(_NUMBERS[kind])
         if kind == _TEXT:
@@ -97,11 +97,11 @@ class _Reader:
             for _ in range(count):
                 self._bytes(self._number("Q"))
         else:
-            raise ValueError(f"an array holds the type {kind}, which the converter cannot read")
+            raise ValueError(f"an array contains the type {kind}, which the converter cannot read")
         return None
 
     def _counted(self, count: int) -> int:
-        # Each value takes a byte at least, and about a microsecond here and in the converter.
+        # Each value takes at least one byte, and about a microsecond here and in the converter.
         self._values += count
         if count > self._size or self._values > MAX_VALUES:
             raise ValueError(f"it describes {count:,} values in {self._size:,} bytes")
@@ -122,7 +122,7 @@ class _Reader:
 
 
 def _check_sizes(fields: dict[str, int | str | None], weights: int) -> None:
-    """Refuse sizes for which the converter would make weights that the file does not hold."""
+    """Refuse sizes for which the converter would create more weights than the file contains."""
     family = next((key.partition(".")[0] for key in fields if key.endswith(".block_count")), "")
     layers, hidden, inner, heads, head, vocabulary = (
         fields.get(f"{family}.{name}")
@@ -135,7 +135,7 @@ def _check_sizes(fields: dict[str, int | str | None], weights: int) -> None:
             "vocab_size",
         )
     )
-    # An array of one size per layer was not kept, and is None here.
+    # An array with one size per layer is None here.
     for sizes in ((layers, hidden, inner), (layers, hidden, heads, head), (layers, hidden), (hidden, vocabulary)):
         known = [size for size in sizes if isinstance(size, int)]
         if (
@@ -143,4 +143,4 @@ def _check_sizes(fields: dict[str, int | str | None], weights: int) -> None:
             or any(size < 1 for size in known)
             or math.prod(known) > weights
         ):
-            raise ValueError(f"its sizes {known} ask for more weights than the {weights:,} of the file")
+            raise ValueError(f"its sizes {known} require more weights than the {weights:,} in the file")

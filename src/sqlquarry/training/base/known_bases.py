@@ -1,7 +1,7 @@
-"""Sizes of well-known base models, for planning if the hub cannot be asked, and the tensors that sizes imply.
+"""Sizes of well-known base models, for planning when the hub cannot be reached.
 
-Source: each model's config.json on the Hugging Face hub. The parameters that follow from them are those that the hub
-counts in the safetensors (tests/unit/training/test_training_known_bases.py).
+Source: each model's config.json on the Hugging Face hub. The numbers of parameters that follow from the sizes equal
+those that the hub counts in the safetensors (tests/unit/training/test_training_known_bases.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlquarry.training.base.shape import ModelShape, TensorHeader
 
 
 class DecoderSizes(NamedTuple):
-    """What config.json says of a dense decoder: `head` is the width of one attention head."""
+    """Sizes of a dense decoder as in config.json. `head` is the width of one attention head."""
 
     hidden: int
     mlp: int
@@ -67,10 +67,10 @@ _KNOWN: dict[str, tuple[str, DecoderSizes]] = (
 
 
 def known_shape(hub_id: str) -> ModelShape | None:
-    """Return the shape of a well-known base model; None if it is not in the table.
+    """Return the shape of a well-known base model, or None if it is not in the table.
 
     Args:
-        hub_id: "meta-llama/Meta-Llama-3-8B-Instruct"; the hub does not distinguish capitals in ids.
+        hub_id: for example "meta-llama/Meta-Llama-3-8B-Instruct". As on the hub, the case of letters does not matter.
     """
     found = (entry for pattern, entry in _KNOWN.items() if re.fullmatch(pattern, hub_id, re.IGNORECASE))
     architecture, sizes = next(found, (None, None))
@@ -91,7 +91,7 @@ def known_shape(hub_id: str) -> ModelShape | None:
 
 
 def _tensors(architecture: str, sizes: DecoderSizes) -> Mapping[str, TensorHeader]:
-    """Names and shapes of the weights, as transformers saves this architecture."""
+    """Return names and shapes of the weights as transformers saves this architecture."""
     hidden, queries, keys = sizes.hidden, sizes.heads * sizes.head, sizes.key_value_heads * sizes.head
     layer: dict[str, tuple[int, ...]] = {
         "self_attn.q_proj.weight": (queries, hidden),

@@ -1,4 +1,4 @@
-"""Read a base model without its weights, wherever it is: configuration, tokenizer and headers of the weights."""
+"""Read a base model without its weights, wherever it is: its configuration, tokenizer and headers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class BaseOutline:
     """A base model without its weights.
 
     Args:
-        shape: its sizes.
-        tokenizer: its tokenizer, or a `TokenEstimator`.
-        estimated: why the tokenizer is an estimator; "" if it is the base's own.
-        directory: with the weights, if they are on this machine.
+        shape: the base's sizes.
+        tokenizer: the base's tokenizer, or a `TokenEstimator`.
+        estimated: why the tokenizer is a `TokenEstimator`; "" if it is the base's own.
+        directory: the directory with the weights, if they are on this machine.
     """
 
     shape: ModelShape
@@ -48,19 +48,19 @@ class BaseOutline:
 
 
 def read_outline(base_model: str | Path, *, s3: Callable[[], S3Client], exact: bool = False) -> BaseOutline:
-    """Read what a plan needs of a base model; the largest file that is downloaded is tokenizer.json.
+    """Read the parts of a base model that a plan needs. The largest file that is downloaded is tokenizer.json.
 
-    A `.gguf` file is converted once, because its tokenizer can be read in no other way.
+    A `.gguf` file is converted once, because its tokenizer cannot be read otherwise.
 
     Args:
         base_model: a directory, a `.gguf` file, an ``s3://`` prefix or a Hugging Face id.
-        s3: makes a client of S3; called for an ``s3://`` prefix only.
-        exact: False takes the sizes of a well-known base from a table, and estimates tokens, if the hub cannot be
-            reached or wants a licence accepted first.
+        s3: creates an S3 client. It is called for an ``s3://`` prefix only.
+        exact: False uses a table of well-known bases and estimates tokens if the hub cannot be reached or requires
+            that a license is accepted first.
 
     Raises:
-        UnsupportedModelError: nothing usable is there; the message says what.
-        GatedModelError: the hub wants a licence accepted or a token.
+        UnsupportedModelError: there is no usable model.
+        GatedModelError: the hub requires an accepted license or a token.
     """
     name = str(base_model)
     if isinstance(place := located(base_model), S3Location):
@@ -88,7 +88,7 @@ def _in(directory: Path) -> BaseOutline:
 
 
 def _hub_tensors(name: str, revision: str) -> dict[str, TensorHeader]:
-    """Return dtypes and shapes from the headers of the safetensors, which are the first kilobytes of each file."""
+    """Return dtypes and shapes of all tensors from the headers, which are the first kilobytes of each file."""
     from huggingface_hub import HfApi
 
     try:
@@ -96,7 +96,7 @@ def _hub_tensors(name: str, revision: str) -> dict[str, TensorHeader]:
     except Exception as error:  # whatever the HTTP library raises, and files that are not safetensors
         raise UnsupportedModelError(
             f"the headers of the weights of {name} cannot be read from the hub ({type(error).__name__}: {error}). "
-            "Check that it has safetensors, try again with a connection, or give a local directory."
+            "Check that it has safetensors files, check the connection, or use a local directory."
         ) from error
     return {
         tensor: (str(info.dtype), tuple(info.shape)) for file in files.values() for tensor, info in file.tensors.items()
@@ -114,12 +114,12 @@ def _on_s3(location: S3Location, s3: Callable[[], S3Client]) -> BaseOutline:
                 return _fetched(prefix, Path(here), sizes)
             except MetadataError as error:
                 raise UnsupportedModelError(f"base model {location}: {error}. Copy the base again.") from error
-            except UnsupportedModelError as error:  # the directory is gone when somebody reads it
+            except UnsupportedModelError as error:  # the temporary directory is gone when a user reads the message
                 raise UnsupportedModelError(str(error).replace(here, str(location))) from error
 
 
 def _fetched(prefix: S3Prefix, directory: Path, sizes: Mapping[str, int]) -> BaseOutline:
-    """Make the outline from small files, which are copied into the directory, and from headers, which are only read."""
+    """Copy the small files into a directory, read the headers from S3, and return the outline."""
     for name in sizes:
         if any(fnmatch(name, pattern) for pattern in SMALL_FILES):
             (directory / file_name(name, str(prefix.location))).write_bytes(prefix.read(name))

@@ -1,4 +1,4 @@
-"""The sizes of a base model, read from its config.json and the headers of its safetensors; no weight is read."""
+"""The sizes of a base model, read from config.json and the headers of its safetensors without reading weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlquarry.checkpoints.safetensors_header import read_header
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import read_object
 
-# Several times those of any published model; work grows with them, so that a size without a limit is work without one.
+# These limits are several times the sizes of any published model. They bound the work that a malicious file can cause.
 _LARGEST = {
     "hidden_size": 2**20,
     "intermediate_size": 2**22,
@@ -30,7 +30,7 @@ _LARGEST = {
     "num_experts_per_tok": 2**16,
 }
 
-TensorHeader = tuple[str, tuple[int, ...]]  # dtype and shape, as the header of a safetensors file has them
+TensorHeader = tuple[str, tuple[int, ...]]  # dtype and shape as in the header of a safetensors file
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,25 @@ class ModelShape:
     """A causal decoder's sizes.
 
     Args:
-        linears: the decoder's linear layers, name -> (outputs, inputs): what is quantised and what LoRA reaches.
-        expert_parameters: parameters of all experts. transformers 5 keeps a layer's experts in two tensors, which
-            bitsandbytes does not quantise and PEFT's "all-linear" adapts.
-        active_expert_share: share of the experts that a token goes through; 0 without experts.
-        other_parameters: embeddings, head, norms, routers.
-        layers: decoder layers.
+        linears: the decoder's linear layers, name -> (outputs, inputs). They are quantized and adapted by LoRA.
+        expert_parameters: parameters of all experts. transformers 5 stores a layer's experts in two tensors, which
+            bitsandbytes does not quantize and PEFT's "all-linear" adapts.
+        active_expert_share: share of the experts that a token passes through, or 0 without experts.
+        other_parameters: parameters of embeddings, head, norms and routers.
+        layers: number of decoder layers.
         hidden: width of the residual stream.
         attention: width of all query heads together.
         key_value: width of all key heads together.
         head: width of one head.
-        mlp: inner width of the MLP that a token goes through (of all its experts together).
-        vocabulary: rows of the head.
+        mlp: inner width of the MLP that a token passes through, or of all its experts together.
+        vocabulary: number of rows of the head.
         tied: whether head and embeddings are one matrix.
         dtypes: dtypes of the stored tensors.
-        experts: experts of a layer that has some.
-        expert_layers: layers that have some.
+        experts: number of experts in a layer with experts.
+        expert_layers: number of layers with experts.
         expert_mlp: inner width of one expert.
-        positions: the longest sequence that the model was made for, in tokens; None if config.json does not say.
+        positions: length in tokens of the longest sequence that the model supports, or None if config.json has no
+            limit.
     """
 
     linears: Mapping[str, tuple[int, int]]
@@ -81,7 +82,7 @@ class ModelShape:
         """Read the shape of a base model on disk.
 
         Raises:
-            UnsupportedModelError: a file is not what it should be.
+            UnsupportedModelError: a file is missing or malformed.
         """
         try:
             config = read_object(directory / "config.json")
@@ -91,7 +92,7 @@ class ModelShape:
         except (OSError, ValueError) as error:
             raise UnsupportedModelError(
                 f"the sizes of the base model in {directory} cannot be read ({type(error).__name__}: {error}). "
-                "It needs config.json and whole safetensors."
+                "It needs config.json and complete safetensors files."
             ) from error
 
     @classmethod
@@ -99,7 +100,7 @@ class ModelShape:
         """Return the shape that config.json's fields and each tensor's dtype and shape describe.
 
         Raises:
-            UnsupportedModelError: a size is missing, or is not a whole number in the range of such models.
+            UnsupportedModelError: a size is missing or is not a whole number in the allowed range.
         """
         tied = bool(config.get("tie_word_embeddings"))
         weights = _count_weights(tensors, tied=tied)
@@ -110,8 +111,8 @@ class ModelShape:
         mlp = (_optional_size(config, "moe_intermediate_size") or _size(config, "intermediate_size")) if count else 0
         if not head or active > count:
             raise UnsupportedModelError(
-                f"config.json describes {heads} heads for a hidden_size of {hidden}, and {active} of {count} experts. "
-                "Get the base model's config.json again."
+                f"config.json describes {heads} heads for a hidden_size of {hidden}, and {active} of {count} active "
+                "experts, which is impossible. Download the base model's config.json again."
             )
         return cls(
             linears=weights.linears,
@@ -135,26 +136,26 @@ class ModelShape:
 
     @cached_property
     def linear_parameters(self) -> int:
-        """Parameters of the decoder's linear layers."""
+        """Number of parameters in the decoder's linear layers."""
         return sum(outputs * inputs for outputs, inputs in self.linears.values())
 
     @cached_property
     def largest_linear(self) -> int:
-        """Parameters of the largest of them."""
+        """Number of parameters in the largest linear layer."""
         return max((outputs * inputs for outputs, inputs in self.linears.values()), default=0)
 
     @property
     def parameters(self) -> int:
-        """All parameters."""
+        """Number of all parameters."""
         return self.linear_parameters + self.expert_parameters + self.other_parameters
 
     @property
     def active_parameters(self) -> int:
-        """Weights of the decoder that each token is multiplied with."""
+        """Number of the decoder's weights that each token is multiplied with."""
         return self.linear_parameters + round(self.expert_parameters * self.active_expert_share)
 
     def targeted(self, target_modules: str | Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Return the linear layers that LoRA adapts: all, or those whose name ends with a target (PEFT's rule)."""
+        """Return the linear layers that LoRA adapts: all, or those whose name ends with a target, as in PEFT."""
         if target_modules == "all-linear":
             return dict(self.linears)
         return {
@@ -164,14 +165,14 @@ class ModelShape:
         }
 
     def adapter_parameters(self, target_modules: str | Sequence[str], rank: int, *, expert_share: float = 1.0) -> int:
-        """Return the parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
+        """Count the parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
 
-        With "all-linear" PEFT 0.21 adapts routers and experts too: each expert's two input matrices, which are fused,
-        with twice the rank, and its output matrix.
+        With "all-linear", PEFT 0.21 also adapts routers and experts. An expert's two input matrices are fused and get
+        twice the rank.
 
         Args:
             target_modules: as in `TrainingConfig`.
-            rank: of the update.
+            rank: rank of the update.
             expert_share: share of the experts to count.
         """
         widths = float(sum(outputs + inputs for outputs, inputs in self.targeted(target_modules).values()))
@@ -196,35 +197,37 @@ def _count_weights(tensors: Mapping[str, TensorHeader], *, tied: bool) -> _Weigh
     for name, (_, sizes) in tensors.items():
         module = name.removesuffix(".weight")
         if not _are_sizes(sizes):
-            raise UnsupportedModelError(f"tensor {name:.200} has the shape {sizes!r:.200}. Get the base again.")
+            raise UnsupportedModelError(
+                f"tensor {name:.200} has the invalid shape {sizes!r:.200}. Download the base again."
+            )
         parameters = math.prod(sizes)
         if ".experts." in name:
             experts += parameters
             with_experts.add(name.partition(".experts.")[0])
         elif ".layers." in name and len(sizes) == 2 and module != name and not module.endswith(".gate"):
             linears[module] = (sizes[0], sizes[1])
-        elif not (tied and module == "lm_head"):  # some checkpoints hold the tied head a second time
+        elif not (tied and module == "lm_head"):  # some checkpoints contain the tied head a second time
             other += parameters
     return _WeightCounts(linears, experts, other, len(with_experts))
 
 
 def _size(config: Mapping[str, object], key: str) -> int:
-    """Return a size of config.json.
+    """Return a size in config.json.
 
     Raises:
-        UnsupportedModelError: it is missing, or is not a whole number in the range of such models.
+        UnsupportedModelError: the size is missing or is not a whole number in the allowed range.
     """
     value, largest = config.get(key), _LARGEST[key]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
         raise UnsupportedModelError(
             f"{key} in config.json is {value!r:.80}, but must be a whole number from 1 to {largest:,}. "
-            "Get the base model's config.json again."
+            "Download the base model's config.json again."
         )
     return value
 
 
 def _optional_size(config: Mapping[str, object], key: str) -> int | None:
-    # Configurations write a size that does not apply as null or 0.
+    # A size that does not apply may be null or 0.
     return None if config.get(key) is None or config[key] == 0 else _size(config, key)
 
 

@@ -1,13 +1,13 @@
-"""Whether the base model can write the token that ends an answer: the head's row for it must have been trained.
+"""Check that the base model can write the token that ends an answer, which requires a trained row of the head.
 
-Base models come with tokens that no text of their training held, reserved ones and those of a chat template. LoRA
-leaves the head as it is, so what such a row cannot do no training changes:
+Base models have tokens that never occurred in their training, such as reserved tokens and those of a chat template.
+LoRA does not change the head, so training cannot repair their rows:
 
-- The logit of a row that is the mean of all rows is the mean of all logits, whatever the hidden state; so its
-  probability is at most 1 / vocabulary (Jensen's inequality). transformers initialises added tokens with the mean.
+- A row that is the mean of all rows has the mean of all logits, whatever the hidden state. So its probability is at
+  most 1 / vocabulary (Jensen's inequality). transformers initializes added tokens with the mean.
 - A row of zeros has the logit 0.
-- A row that equals another token's has that token's logit. Rows that no text trained stay near each other, because
-  every step moves them alike (Land and Bartolo 2024, "Fishing for Magikarp", arXiv:2405.05417).
+- A row that equals another token's row has the same logit. Untrained rows stay near each other, because every step
+  moves them alike (Land and Bartolo 2024, "Fishing for Magikarp", arXiv:2405.05417).
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-# Of the median distance between a row and the mean row. In SmolLM2-135M-Instruct, rows of tokens that were never used
-# are within 0.001 of each other, <|im_end|> (trained in fine-tuning alone) is 0.2 from them, and 99.9 % of all tokens
-# are 0.4 or more from the next row. A sample of 4,096 rows gives the mean to 0.016.
+# Share of the median distance between a row and the mean row. In SmolLM2-135M-Instruct, the rows of tokens that were
+# never used are within 0.001 of each other. <|im_end|>, which only fine-tuning has trained, is 0.2 away from them, and
+# 99.9 % of all tokens are at least 0.4 away from the nearest row. A sample of 4,096 rows gives the mean to 0.016.
 NEAR = 0.05
 _SAMPLED_ROWS = 4096
-_BLOCK_ROWS = 64  # that are read at once
-_RESERVED_ROWS = 2048  # most rows of added or unused tokens that are compared
+_BLOCK_ROWS = 64  # number of rows that are read at once
+_RESERVED_ROWS = 2048  # maximum number of rows of added or unused tokens that are compared
 _ZERO = "a row of zeros"
 _EMBEDDINGS, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class UntrainedRow(NamedTuple):
-    """A row of the head that was not trained: what it is like, and how far from that.
+    """A row of the head that was not trained.
 
     Args:
-        like: "the mean of all rows", "a row of zeros" or "the row of '<token>'".
-        distance: as a share of the median distance between a row and the mean.
+        like: what the row is close to: "the mean of all rows", "a row of zeros" or "the row of '<token>'".
+        distance: distance from that, as a share of the median distance between a row and the mean.
     """
 
     like: str
@@ -51,11 +51,11 @@ class UntrainedRow(NamedTuple):
 
 
 class StopCheck(NamedTuple):
-    """What a run has to know of the token that ends an answer.
+    """The result of checking the token that ends an answer.
 
     Args:
-        problem: why it could not be learnt, with what to do; "" if it can.
-        note: what could not be checked; "" for nothing.
+        problem: why the model could not learn to write it, and what to do; "" if it can.
+        note: a remark, for example on what could not be checked; "" if there is none.
         trained_rows: ids of the tokens whose rows of embeddings and head the run trains.
     """
 
@@ -67,18 +67,18 @@ class StopCheck(NamedTuple):
 def check_stop(
     base: Path, formatter: PromptFormatter, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig
 ) -> StopCheck:
-    """Find out whether answers can learn to end, and which rows `config.trainable_tokens` trains.
+    """Check whether the model can learn to end its answers, and find the rows that `config.trainable_tokens` trains.
 
     Args:
-        base: the base model's directory; without weights nothing is checked but the configuration.
-        formatter: the bound prompt.
-        tokenizer: the base's.
-        config: of the run.
+        base: the base model's directory. Without weights, only the configuration is checked.
+        formatter: the prompt, bound to the tokenizer.
+        tokenizer: the base's tokenizer.
+        config: the run's configuration.
 
     Raises:
-        ConfigError: `trainable_tokens` names what is not one token, or answers end with no special token.
+        ConfigError: `trainable_tokens` contains text that is not one token, or no special token ends an answer.
     """
-    assert formatter.tokens is not None  # noqa: S101 - it is bound
+    assert formatter.tokens is not None  # noqa: S101 - the prompt is bound
     text, eos = formatter.tokens.stop, tokenizer.eos_token_id
     stop = stop_token_id(tokenizer, text)
     named = config.trainable_tokens
@@ -92,62 +92,65 @@ def check_stop(
         if named == "auto":
             return StopCheck("", "", (stop,))
         if untrained.like == _ZERO and read_object(base / "config.json").get("pad_token_id") == stop:
-            # nn.Embedding begins with zeros in the row of its padding. Only a base that nobody trained still has them.
-            return StopCheck("", f"{text!r} ends each answer, but its row is zero: answers may never end", rows)
+            # nn.Embedding initializes the row of its padding with zeros. Only an untrained base still has them.
+            return StopCheck("", f"{text!r} ends each answer, but its row is zero. Answers may never end.", rows)
         other = eos != stop and untrained_row(base, eos, tokenizer) is None
     except (OSError, ValueError) as error:
         return StopCheck(
-            "", f"whether the base can write {text!r} is checked once its weights are there ({error})", rows
+            "", f"training will check whether the base can write {text!r} when its weights are here ({error}).", rows
         )
     return StopCheck(
-        f"the base model cannot write {text!r}, which ends each answer: its row of the head is within "
-        f"{untrained.distance:.3f} of {untrained.like} (1 is usual), so no training used "
-        "it, and LoRA does not change the head. Every answer would run on to its limit. Set "
+        f"the base model cannot write {text!r}, which ends each answer. Its row of the head is within "
+        f"{untrained.distance:.3f} of {untrained.like} (1 is usual), so it was never trained, and LoRA does not change "
+        "the head. Answers would not end before their token limit. Set "
         'TrainingConfig(trainable_tokens="auto") to train that row'
-        + (f", or use template='human-assistant', which ends answers with {tokenizer.eos_token!r}" if other else ""),
+        + (f", or use template='human-assistant', which ends answers with {tokenizer.eos_token!r}." if other else "."),
         "",
         rows,
     )
 
 
 def named_rows(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the ids of the tokens that `config.trainable_tokens` names; "auto" names none.
+    """Return the ids of the tokens that `config.trainable_tokens` lists. "auto" lists none.
 
     Raises:
-        ConfigError: it names what is not one token.
+        ConfigError: it contains text that is not one token.
     """
     names = () if config.trainable_tokens in (None, "auto") else config.trainable_tokens
     vocabulary = tokenizer.get_vocab()
     if unknown := [name for name in names if name not in vocabulary]:
-        raise ConfigError(f"trainable_tokens names {unknown[0]!r}, which is not a token of the base's tokenizer")
+        raise ConfigError(
+            f"trainable_tokens contains {unknown[0]!r}, which is not a token of the base's tokenizer. Leave it out."
+        )
     return tuple(sorted({vocabulary[name] for name in names}))
 
 
 def untrained_row(
     base: Path, token: int, tokenizer: PreTrainedTokenizerBase, *, stops: frozenset[int] = frozenset()
 ) -> UntrainedRow | None:
-    """Compare a token's row of the head with the mean row, zero and other rows; None if it is unlike all of them.
+    """Compare a token's row of the head with the mean row, zero and other rows. Return None if it differs from all.
 
-    Reads some 6,000 rows: a sample, and those of added and unused tokens.
+    About 6,000 rows are read: a sample, and the rows of added and unused tokens.
 
     Args:
-        base: config.json and safetensors.
-        token: whose row.
-        tokenizer: the base's.
-        stops: other tokens that end an answer; a row that equals one of theirs stops generation as well.
+        base: directory with config.json and safetensors.
+        token: id of the token.
+        tokenizer: the base's tokenizer.
+        stops: other tokens that end an answer. A row that equals one of their rows is fine, because it also stops
+            generation.
 
     Raises:
-        OSError, ValueError: the weights are not there, or cannot be read.
+        OSError, ValueError: the weights are missing or cannot be read.
     """
     import torch
 
     rows = _read_rows(base, token, tokenizer)
     if rows is None:
-        return None  # a token without a row is another fault
+        return None  # `base_problems` reports a token without a row
     row, sample, others, places = rows
     mean = sample.mean(dim=0, keepdim=True)
     spread = (sample - mean).norm(dim=1).median().item()
-    if not spread > 0:  # weights that hold nothing, or NaN
+    if not spread > 0:  # all weights are equal, or some are NaN
         return None
     distances = (others - row).norm(dim=1) / spread
     if any(distances[places == stop].min() <= NEAR for stop in stops - {token} if (places == stop).any()):
@@ -164,9 +167,13 @@ def untrained_row(
 
 
 class _HeadRows(NamedTuple):
-    """Rows of the head: a token's (1, width), a sample (sampled, width), and the sample with added and unused tokens'.
+    """Rows of the head.
 
-    `places` are the tokens of the last.
+    Args:
+        row: the token's row, (1, width).
+        sample: a sample of all rows, (sampled, width).
+        others: the sample and the rows of added and unused tokens, (others, width).
+        places: token ids of `others`, (others,).
     """
 
     row: torch.Tensor
@@ -198,10 +205,10 @@ def _read_rows(base: Path, token: int, tokenizer: PreTrainedTokenizerBase) -> _H
 
 
 def _head(base: Path) -> tuple[Path, str]:
-    """Return the file that holds the head, and the tensor's name in it.
+    """Return the file that contains the head, and the name of the tensor.
 
     Raises:
-        ValueError: no file holds it.
+        ValueError: no file contains the head.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -214,11 +221,11 @@ def _head(base: Path) -> tuple[Path, str]:
                     return path, name
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read ({error})") from error
-    raise ValueError(f"no file of {base} holds {name}")
+    raise ValueError(f"no file of {base} contains {name}")
 
 
 def _sample(count: int) -> Iterator[range]:
-    """Yield blocks of rows, evenly spaced; all rows if there are few."""
+    """Yield evenly spaced blocks of rows, or all rows if there are few."""
     blocks = _SAMPLED_ROWS // _BLOCK_ROWS
     if count <= _SAMPLED_ROWS:
         yield range(count)
@@ -229,7 +236,7 @@ def _sample(count: int) -> Iterator[range]:
 
 
 def _reserved(tokenizer: PreTrainedTokenizerBase, count: int, token: int) -> list[range]:
-    """Return rows of added tokens and those beyond the tokenizer's as ranges; if many, those nearest to `token`."""
+    """Return ranges of the rows of added and unused tokens. If there are many, return those nearest to `token`."""
     places = {place for place in tokenizer.added_tokens_decoder if place < count} | {*range(len(tokenizer), count)}
     chosen = sorted(sorted(places, key=lambda place: abs(place - token))[:_RESERVED_ROWS])
     parts: list[range] = []

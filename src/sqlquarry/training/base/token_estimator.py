@@ -1,15 +1,15 @@
-"""Token counts without a tokenizer, for a plan of a base model whose files cannot be reached."""
+"""Estimate token counts without a tokenizer, to plan with a base model whose files cannot be reached."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import overload
 
-# SmolLM2's tokenizer (49,152 tokens) takes one token for 3.8 bytes of the sample records, 3.6 of WikiSQL and 3.9 of
-# Spider in the published prompt; of 3,000 WikiSQL records one in a hundred takes more than one for 3.0 (2026-11-30).
-# Llama 3 and Qwen have larger vocabularies, which need fewer tokens. So this counts about a fifth too many.
+# With the published prompt, a token of SmolLM2's tokenizer (49,152 tokens) has 3.8 bytes in the sample records, 3.6 in
+# WikiSQL and 3.9 in Spider, and less than 3.0 in one of a hundred records (3,000 WikiSQL records, 2026-11-30). Llama 3
+# and Qwen have larger vocabularies, which need fewer tokens. So the estimate is about a fifth too high.
 BYTES_PER_TOKEN = 3
-# A chat template of the base would be of about this length.
+# A real chat template would have about this length.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -17,7 +17,7 @@ _CHAT_TEMPLATE = (
 
 
 class TokenEstimator:
-    """Stand-in for a tokenizer that makes one token of every three bytes; equal beginnings have equal tokens."""
+    """A stand-in for a tokenizer. Every three bytes are one token, so equal beginnings have equal tokens."""
 
     bos_token: str | None = None
     eos_token: str | None = "<|im_end|>"  # noqa: S105 - the end of a turn, not a password
@@ -36,7 +36,7 @@ class TokenEstimator:
         *,
         add_special_tokens: bool = True,  # noqa: ARG002 - there are none
     ) -> Mapping[str, list[int]] | Mapping[str, list[list[int]]]:
-        """Return "input_ids" of one text, or of each."""
+        """Return "input_ids" of one text, or a list for several texts."""
         if isinstance(text, str):
             return {"input_ids": _ids(text)}
         return {"input_ids": [_ids(one) for one in text]}

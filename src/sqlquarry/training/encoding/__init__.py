@@ -1,1 +1,1 @@
-"""Turn records into packed rows of tokens."""
+"""Encode records and pack them into rows of tokens."""

@@ -1,9 +1,9 @@
-"""Packing examples into rows: nothing mixes, little is padded, and shared prompt beginnings are computed once.
+"""Pack examples into rows with little padding. Examples do not see each other, and shared beginnings are computed once.
 
-A row holds families. A family is a prefix (the tokens that its examples begin with in common: instructions and schema)
-and one suffix for the rest of each example. A suffix sees its prefix and itself, and counts its positions on from the
-prefix, so every example gets the logits and gradients that it would get alone, while the prefix is read once instead of
-once per example. An example that shares nothing is a family of one.
+A row consists of families. A family has one prefix, which is the common beginning of its examples (instructions and
+schema), and a suffix for the rest of each example. The tokens of a suffix see the prefix and their own suffix, and
+their positions continue from the end of the prefix. So every example gets the same logits and gradients as it would
+alone, but the prefix is computed once instead of once per example. An example that shares nothing is a family of one.
 
     row      [ prefix of schema A | rest of 1 | rest of 2 | rest of 3 ][ prefix of schema B | rest of 4 ]
     position   0 … 119           120 …       120 …       120 …        0 … 87             88 …
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Examples and the length, in tokens, of what they begin with in common."""
+    """Examples and the length of their common beginning in tokens."""
 
     examples: tuple[Encoded, ...]
     prefix: int
 
     @property
     def tokens(self) -> int:
-        """Tokens that the family takes in a row: its prefix once, and each example's rest."""
+        """Number of tokens of the family in a row: its prefix once, and the rest of each example."""
         return self.prefix + sum(len(example.input_ids) - self.prefix for example in self.examples)
 
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
-    """One packed row; every list has one entry per token.
+    """One packed row. Every list has one entry per token.
 
     Args:
         input_ids: token ids.
-        labels: -100 where nothing is learnt.
-        positions: place of the token in its own example.
-        families: number of the family that the token belongs to.
-        suffixes: number of the suffix within the family, 0 for the prefix.
-        records: examples in the row.
+        labels: the token to learn, or -100 if nothing is learned.
+        positions: position of the token in its own example.
+        families: number of the token's family.
+        suffixes: number of the token's suffix within the family, or 0 for the prefix.
+        records: number of examples in the row.
     """
 
     input_ids: list[int]
@@ -59,14 +59,15 @@ class PackedRow:
 
     @property
     def answers(self) -> int:
-        """Tokens that are learnt."""
+        """Number of tokens that are learned."""
         return sum(label != IGNORED_LABEL for label in self.labels)
 
     def attention_mask(self, window: int | None = None) -> torch.Tensor:
-        """Return which token (row) may look at which (column): bool, (1, 1, tokens, tokens).
+        """Return which token (matrix row) may attend to which token (column): bool, (1, 1, tokens, tokens).
 
         Args:
-            window: tokens of its own example that a token sees, itself included (`sliding_window`); None: all.
+            window: number of tokens of its own example that a token sees, including itself (`sliding_window`). None
+                for all.
         """
         import torch
 
@@ -80,7 +81,7 @@ class PackedRow:
         return (earlier & same_family & visible)[None, None]
 
     def padded(self, tokens: int) -> PackedRow:
-        """Return the row with unused tokens at its end, a family of their own, so that all rows have one shape."""
+        """Return the row, padded to `tokens` tokens. The padding is a family of its own."""
         more = tokens - len(self.input_ids)
         return PackedRow(
             self.input_ids + [0] * more,
@@ -95,7 +96,7 @@ class PackedRow:
 def block_mask(
     positions: torch.Tensor, families: torch.Tensor, suffixes: torch.Tensor, window: int | None = None
 ) -> BlockMask:
-    """Return `PackedRow.attention_mask` for flex_attention, whose kernel skips blocks that no token looks at."""
+    """Return `PackedRow.attention_mask` for flex_attention, whose kernel skips blocks that no token attends to."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def looks(
@@ -114,14 +115,14 @@ def block_mask(
 def pack(
     examples: Sequence[Encoded], keys: Sequence[Hashable], *, max_tokens: int, share_prefixes: bool, seed: int
 ) -> list[PackedRow]:
-    """Pack examples into as few rows of at most `max_tokens` tokens as best-fit decreasing finds.
+    """Pack examples into few rows of at most `max_tokens` tokens, by best-fit decreasing.
 
     Args:
-        examples: encoded records, each at most `max_tokens` long.
-        keys: examples with equal keys (their schema) may share a prefix.
-        max_tokens: capacity of a row, in tokens.
+        examples: encoded records, each of at most `max_tokens` tokens.
+        keys: a key for each example (its schema). Examples with equal keys may share a prefix.
+        max_tokens: capacity of a row in tokens.
         share_prefixes: False makes every example a family of its own.
-        seed: decides which examples of a schema come together.
+        seed: seed of the order in which the examples of a schema are grouped.
     """
     shuffled = list(range(len(examples)))
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, not a secret
@@ -133,8 +134,8 @@ def pack(
 
 
 def _families(group: list[Encoded], max_tokens: int) -> list[Family]:
-    """Cut a group into families that fit a row."""
-    # The prefix ends before every answer: it is read once, so it cannot hold what only some examples learn.
+    """Split a group into families that fit a row."""
+    # The prefix must end before any answer, because it is computed once and its labels count for all examples.
     prompts = [example.input_ids[: _prompt_tokens(example)] for example in group]
     prefix = common_prefix(prompts) if len(group) > 1 else 0
     families: list[Family] = []
@@ -156,7 +157,7 @@ def _prompt_tokens(example: Encoded) -> int:
 
 
 def _best_fit(families: list[Family], max_tokens: int) -> list[list[Family]]:
-    """Best-fit decreasing: each family, largest first, into the fullest row that still has room."""
+    """Put each family, largest first, into the fullest row that still has room (best-fit decreasing)."""
     by_room: list[list[list[Family]]] = [[] for _ in range(max_tokens + 1)]
     for family in sorted(families, key=lambda family: family.tokens, reverse=True):
         room = next((room for room in range(family.tokens, max_tokens + 1) if by_room[room]), max_tokens)

@@ -1,4 +1,4 @@
-"""Records as a run reads them: encoded and packed once, for its plan and for its training."""
+"""Encode and pack the records of a run, once for its plan and its training."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sqlquarry.training.encoding.packing import PackedRow, pack
 
 @dataclass(frozen=True, slots=True)
 class PreparedRecords:
-    """Encoded records and the rows that they fill.
+    """Encoded records and their packed rows.
 
     Args:
         examples: all records, in their order.
-        rows: packed from those that can be learnt from.
-        over_length: (name, tokens) of records longer than a row, longest first; `check_run` refuses them.
-        unlearnable: names of records without any answer token; `check_run` refuses them, too.
-        tokens_unshared: tokens of the packed records, each counted alone.
-        base_problems: what the base cannot take of the records; `check_run` refuses it.
-        note: on special tokens in questions and schemas; "" if there are none.
+        rows: rows of all records that can be learned from.
+        over_length: (name, tokens) of records longer than a row, longest first. `check_run` refuses them.
+        unlearnable: names of records without any answer token. `check_run` refuses them.
+        tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
+        base_problems: reasons why the base cannot learn from the records. `check_run` refuses them.
+        note: a note on special tokens in questions and schemas; "" if there are none.
     """
 
     examples: Sequence[Encoded]
@@ -46,7 +46,7 @@ class PreparedRecords:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over the token ids and labels of all records."""
-        # The JSON of all examples in one list, without ever holding it: 126 bytes a token otherwise.
+        # Equals the digest of one JSON list, but does not build that list, which would take 126 bytes per token.
         digest = hashlib.sha256()
         for index, example in enumerate(self.examples):
             digest.update(("[" if index == 0 else ", ").encode() + json.dumps(example).encode())
@@ -66,12 +66,12 @@ def prepare(
     """Encode records and pack those that fit a row.
 
     Args:
-        records: with SQL.
+        records: records with SQL.
         formatter: the prompt.
-        tokenizer: the base's.
-        config: length of a row, sharing of prefixes and seed are read.
+        tokenizer: the base's tokenizer.
+        config: `max_length`, `share_prefixes` and `seed` are used.
         shape: the base's sizes.
-        kind: what the records are for ("evaluation"), for messages; "" for training.
+        kind: purpose of the records ("evaluation") for messages; "" for training.
 
     Raises:
         RecordError: there are no records, or some have no SQL.
@@ -109,7 +109,7 @@ def _encoded(
 ) -> list[Encoded]:
     label = f"{kind} record".strip()
     if not records:
-        raise RecordError(f"there are no {label}s: training needs at least one with sql")
+        raise RecordError(f"there are no {label}s. Training needs at least one with sql.")
     if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
         raise RecordError(
             f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
@@ -129,7 +129,7 @@ def prepare_both(
     outline: BaseOutline,
     config: TrainingConfig,
 ) -> tuple[PreparedRecords, PreparedRecords | None]:
-    """Prepare the records of a run, and those it is evaluated with, if there are any.
+    """Prepare the records of a run and its evaluation records, if it has any.
 
     Raises:
         RecordError, ConfigError: as `prepare`.

@@ -1,4 +1,4 @@
-"""Say what would make a run better or cheaper: enough steps, no idle GPUs, a smaller machine."""
+"""Advise how to make a run better or cheaper: enough steps, no idle GPUs, a cheaper instance."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sqlquarry.training.planning.hardware import INSTANCES
 from sqlquarry.training.planning.offers import cheaper_offer
 from sqlquarry.training.planning.plan import TrainingPlan
 
-FEW_STEPS = 20  # our choice: with 3 % of warm-up and a cosine, fewer are hardly a schedule
-MIN_STEPS_PER_EPOCH = 4  # below it, larger steps cost more learning than idle processes cost time
+FEW_STEPS = 20  # our choice: warm-up and cosine need about this many steps to have their shape
+MIN_STEPS_PER_EPOCH = 4  # with fewer, larger steps cost more learning than idle processes cost time
 
 
 def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
-    """Yield one sentence for each thing to change.
+    """Yield one sentence for each recommended change.
 
     Args:
         plan: the run's forecast.
-        config: as the user gave it.
+        config: the user's configuration.
     """
     if plan.steps < FEW_STEPS:
         yield _more_steps(plan, config)
@@ -29,15 +29,15 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if offers := cheaper_offer(plan, config):
         planned, other = offers
         minutes, before = f"{other.seconds / 60:.0f}", f"{planned.seconds / 60:.0f}"
-        takes = f"take {minutes} instead of {before} minutes" if minutes != before else f"take {minutes} minutes, too"
+        takes = f"take {minutes} instead of {before} minutes" if minutes != before else f"also take {minutes} minutes"
         yield (
-            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and "
-            f"{takes}; start and merge are roughly included"
+            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f} and "
+            f"{takes} (with a rough estimate for start and merge)."
         )
 
 
 def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
-    """Advise fewer records a step, then more epochs, by the steps that `forecast.schedule_of` makes of them."""
+    """Advise fewer records per step, and more epochs if that is not enough. Count steps as `forecast.schedule_of`."""
     rows_per_step = max(1, math.floor(config.num_train_epochs * plan.rows / FEW_STEPS))
     while rows_per_step > 1 and math.ceil(config.num_train_epochs * math.ceil(plan.rows / rows_per_step)) < FEW_STEPS:
         rows_per_step -= 1
@@ -49,16 +49,16 @@ def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
     if more_epochs:
         changes.append(f"num_train_epochs={math.ceil(FEW_STEPS / steps_per_epoch)}")
     return (
-        f"the optimizer takes only {plan.steps} step{'s' if plan.steps > 1 else ''}, which teaches little: set "
-        f"{' and '.join(changes)} for {FEW_STEPS} or more"
-        + (" (a smaller max_length makes more, shorter rows)" if more_epochs else "")
+        f"the optimizer takes only {plan.steps} step{'s' if plan.steps > 1 else ''}, which is too few to learn much. "
+        f"Set {' and '.join(changes)} for at least {FEW_STEPS} steps."
+        + (" A smaller max_length also gives more, shorter rows." if more_epochs else "")
     )
 
 
 def _idle_processes(plan: TrainingPlan) -> str:
     rows = -(-plan.rows_per_step // plan.processes) * plan.processes
-    idle = f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {_rows(plan)}"
-    more = f": records_per_step={round(rows * plan.records / plan.rows)} makes them {rows}"
+    idle = f"with {_rows(plan)} per step, {plan.processes} processes are idle {plan.idle_share:.0%} of the time."
+    more = f" records_per_step={round(rows * plan.records / plan.rows)} gives {rows} rows per step."
     return idle + (more if rows <= plan.rows else "")
 
 
@@ -67,9 +67,9 @@ def _unused_gpus(plan: TrainingPlan) -> Iterator[str]:
         return
     gpus = INSTANCES[plan.instance_type].gpus * plan.instances
     if plan.processes < gpus:
-        more = f"; records_per_step={-(-gpus * plan.records // plan.rows)} would use all"
+        more = f" records_per_step={-(-gpus * plan.records // plan.rows)} would use all of them."
         yield (
-            f"a step of {_rows(plan)} uses {plan.processes} of the {gpus} GPUs that are paid for"
+            f"a step of {_rows(plan)} uses only {plan.processes} of the {gpus} GPUs that you pay for."
             + (more if MIN_STEPS_PER_EPOCH * gpus <= plan.rows else "")
         )
 

@@ -1,4 +1,4 @@
-"""Choose what a configuration leaves open about a GPU's memory: the fastest way to train that fits."""
+"""Choose the memory options that a configuration leaves at "auto": the fastest way to train that fits the GPU."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ def fitted(
 ) -> TrainingConfig:
     """Return the config with `sharding`, `hold_dequantized` and `gradient_checkpointing` chosen by memory and time.
 
-    If nothing fits, what needs the least memory is returned. Up to rounding the adapter does not depend on the choice.
+    If nothing fits, return the choice that needs the least memory. The adapter does not depend on the choice, except
+    for rounding.
 
     Args:
         shape: the base model.
-        config: what it sets already stays.
+        config: options that are not "auto" are kept.
         rows: tokens and answer tokens of each packed row.
-        gpu: each process's; `memory_bytes` is the limit.
-        processes: all of the run.
-        machines: that they are spread over.
+        gpu: the GPU of each process; its `memory_bytes` is the limit.
+        processes: number of processes on all machines.
+        machines: number of machines.
     """
-    may_hold = config.quantization is not None and not config.cpu_offload  # offloaded, four times as much would travel
+    # With offloading, 16-bit weights would mean four times the traffic.
+    may_hold = config.quantization is not None and not config.cpu_offload
     held, layers = config.hold_dequantized, config.gradient_checkpointing
     ways = [
         dataclasses.replace(config, sharding=sharding, hold_dequantized=hold, gradient_checkpointing=recomputed)
@@ -52,7 +54,7 @@ def fitted(
 
 
 def worst_rows(row_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the rows that no other exceeds in both tokens and answers: memory depends on no others."""
+    """Return the rows that no other row exceeds in both tokens and answers. Only these can need the most memory."""
     worst: list[tuple[int, int]] = []
     for tokens, answers in sorted(set(row_sizes), reverse=True):
         if not worst or answers > worst[-1][1]:
@@ -61,8 +63,9 @@ def worst_rows(row_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _shardings(config: TrainingConfig, processes: int, machines: int) -> list[Sharding]:
-    """Return what `sharding` may be, first what is taken if forecasts are equal."""
+    """Return the possible values of `sharding`. If forecasts are equal, the first one wins."""
     if config.sharding != "auto" or processes == 1:
         return [config.sharding]
     kinds: list[Sharding] = ["none", "hybrid", "full"] if 1 < machines < processes else ["none", "full"]
-    return [kind for kind in kinds if not (config.cpu_offload and kind == "none")]  # which only moves what is shared
+    # Only sharded weights can be offloaded.
+    return [kind for kind in kinds if not (config.cpu_offload and kind == "none")]

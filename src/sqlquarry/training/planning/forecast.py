@@ -1,4 +1,4 @@
-"""Forecast a training run from its records and the sizes of its base, before any weight is loaded."""
+"""Forecast a training run from its records and the sizes of its base, without loading any weights."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def plan_run(
     s3: Callable[[], S3Client],
     check: bool = True,
 ) -> TrainingPlan:
-    """Forecast a run of a base model that may be anywhere, and check it; only small files of the base are read.
+    """Forecast and check a run. The base model may be anywhere; only its small files are read.
 
     Args:
-        records: with SQL.
-        evaluation: records whose loss would be reported; None for none.
-        base_model: as `QLoRAFSDPTrainer` takes it.
+        records: records with SQL.
+        evaluation: records whose loss would be reported, or None.
+        base_model: as for `QLoRAFSDPTrainer`.
         formatter: the prompt.
-        config: as it would train.
-        machines: to train on.
-        s3: makes a client of S3, for a base model that is there.
-        check: False forecasts what cannot work, too, and lists why in `TrainingPlan.problems`.
+        config: the run's configuration.
+        machines: the machines to train on.
+        s3: creates an S3 client, for a base model in S3.
+        check: False also forecasts runs that cannot work, and lists the reasons in `TrainingPlan.problems`.
 
     Raises:
-        RecordError: there are no records, some have no SQL, or (with `check`) some cannot be learnt from.
-        ConfigError, DeviceError: with `check`, what `check_run` raises; otherwise an unknown GPU or instance type.
+        RecordError: there are no records, some have no SQL, or (with `check`) some cannot be learned from.
+        ConfigError, DeviceError: with `check`, as `check_run`. Without it, the GPU or instance type is unknown.
         ModelError: the base model cannot be used or reached.
     """
     outline = read_outline(base_model, s3=s3)
@@ -81,18 +81,18 @@ def plan_training(
     *,
     evaluation: PreparedRecords | None = None,
 ) -> TrainingPlan:
-    """Forecast a run; whether it can work is for `check_run` to say.
+    """Forecast a run without checking that it can work (see `check_run`).
 
     Args:
         shape: the base model's sizes.
-        prepared: the records.
-        config: as it would train.
-        machines: to train on.
-        evaluation: records whose loss would be reported; only what is wrong with them is read.
+        prepared: the encoded records.
+        config: the run's configuration.
+        machines: the machines to train on.
+        evaluation: records whose loss would be reported. Only their problems enter the plan.
 
     Raises:
-        ConfigError: an unknown instance type or GPU, or processes that cannot be spread evenly over the instances.
-        RecordError: no record can be learnt from.
+        ConfigError: the instance type or GPU is unknown, or the processes cannot be spread evenly over the instances.
+        RecordError: none of the records can be learned from.
     """
     gpu, gpus = machines.find_gpus(config)
     if not prepared.rows:
@@ -100,7 +100,7 @@ def plan_training(
     schedule = schedule_of(prepared.rows, config, shape.hidden)
     processes = machines.count_processes(gpus, schedule.rows_per_step)
     row_sizes = tuple((len(row.input_ids), row.answers) for row in prepared.rows)
-    if shape.expert_parameters:  # tokens choose their weights, so shapes differ from row to row
+    if shape.expert_parameters:  # each token chooses its experts, so shapes differ from row to row
         config = dataclasses.replace(config, torch_compile=False)
     if gpu is not None:
         config = fitted(shape, config, row_sizes, gpu, processes=processes, machines=machines.instances)
@@ -127,7 +127,7 @@ def _forecast(
     machines: Machines,
     processes: int,
 ) -> TrainingPlan:
-    """Return what a decided run takes; what is wrong with its records is not known here."""
+    """Return the plan of a run whose options are all chosen, without the problems of its records."""
     seconds = run_seconds(
         shape,
         config,
@@ -164,24 +164,28 @@ def _nothing_to_learn(prepared: PreparedRecords, config: TrainingConfig) -> str:
     reasons = [f"{len(prepared.unlearnable)} have no answer tokens"] if prepared.unlearnable else []
     if prepared.over_length:
         reasons.append(
-            f"{len(prepared.over_length)} are longer than max_length={config.max_length}, the longest has "
-            f"{max(tokens for _, tokens in prepared.over_length):,} tokens. Raise it"
+            f"{len(prepared.over_length)} are longer than max_length={config.max_length} (the longest has "
+            f"{max(tokens for _, tokens in prepared.over_length):,} tokens). Increase max_length"
         )
-    return f"none of {len(prepared.examples)} records can be learnt from: {'; '.join(reasons)}."
+    return f"none of the {len(prepared.examples)} records can be learned from: {', and '.join(reasons)}."
 
 
 def with_stop_check(
     plan: TrainingPlan, outline: BaseOutline, config: TrainingConfig, *, formatter: PromptFormatter
 ) -> TrainingPlan:
-    """Return the plan with what `check_stop` finds in the head; if the weights are elsewhere, with the named rows."""
+    """Add the result of `check_stop` to a plan. If the weights are not on this machine, add only the named rows."""
     if outline.directory is None:
-        note = "the base's weights are not here, so training will check whether it can end its answers"
-        # An estimate has no tokens that could be named.
+        note = (
+            "the base's weights are not on this machine, so training will check whether the model can learn to end its "
+            "answers."
+        )
+        # A `TokenEstimator` has no named tokens.
         named = named_rows(config, outline.tokenizer) if not plan.estimated else ()
         stop = StopCheck("", note, named)
     else:
         stop = check_stop(outline.directory, formatter, outline.tokenizer, config)
-    more = len(stop.trained_rows) - len(plan.trained_rows)  # a plan made before the weights came has named ones
+    # A plan that was made before the weights were downloaded already counts the named rows.
+    more = len(stop.trained_rows) - len(plan.trained_rows)
     rows = more * plan.shape.hidden * (1 if plan.shape.tied else 2)
     return dataclasses.replace(
         plan,
@@ -193,7 +197,7 @@ def with_stop_check(
 
 
 def schedule_of(rows: Sequence[PackedRow], config: TrainingConfig, hidden_size: int) -> Schedule:
-    """Return the steps of a run over these rows, each with the rows that hold `records_per_step` records on average."""
+    """Return the schedule of a run over these rows. A step has `records_per_step` records on average."""
     records = sum(row.records for row in rows)
     return Schedule(
         rows=len(rows),

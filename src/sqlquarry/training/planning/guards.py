@@ -1,4 +1,4 @@
-"""Find everything that would make a run fail or waste it, all at once, before anything is downloaded or loaded."""
+"""Find all problems that would make a run fail or waste it, before anything is downloaded or loaded."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def check_run(
     gpus_here: int | None = None,
     started: bool = False,
 ) -> tuple[str, ...]:
-    """Refuse a run that cannot work; return what is worth knowing about one that can.
+    """Refuse a run that cannot work, or return notes on a run that can.
 
     Args:
-        plan: the run's forecast, which needs the base's config.json, tokenizer and headers only.
-        config: as it would train.
-        tokenizer: the base's; for a note where its padding is its end of text.
-        gpus_here: GPUs of the machine that the processes start on; None if that is not this machine.
-        started: the processes run already, so those that nothing is left to do for are only noted.
+        plan: the run's forecast. It needs only the base's config.json, tokenizer and headers.
+        config: the run's configuration.
+        tokenizer: the base's tokenizer, for a note if it pads with its end of text.
+        gpus_here: number of GPUs on this machine; None if the run is on another machine.
+        started: the processes are already running, so a process without work is not a problem.
 
     Raises:
         DeviceError: only the devices are wrong.
         RecordError: only the records are wrong.
-        ConfigError: anything else; the message lists every problem with what to do.
+        ConfigError: anything else is wrong. The message lists every problem and what to do about it.
     """
     problems = _problems(plan, config, gpus_here, started=started)
     if any(problems.values()):
@@ -50,14 +50,14 @@ def check_run(
 
 
 def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int | None = None) -> tuple[str, ...]:
-    """Return what `check_run` would refuse; () if nothing."""
+    """Return the problems for which `check_run` would refuse the run."""
     return tuple(problem for found in _problems(plan, config, gpus_here).values() for problem in found)
 
 
 def _problems(
     plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
 ) -> dict[type[SQLQuarryError], list[str]]:
-    """Return what is wrong, by the error to raise if there are no other problems."""
+    """Return the problems, grouped by the error to raise if there are no others."""
     choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
     return {
         ConfigError: choices if started else [*choices, *_process_problems(plan)],
@@ -72,15 +72,19 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
     known = sorted({name.rpartition(".")[2] for name in plan.shape.linears})
     for target in config.target_modules:
         if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
-            tied = ", and here both are one matrix, which no merge can keep apart" if plan.shape.tied else ""
-            yield f"target_modules names {target}, which is not a layer of the decoder{tied}: leave it out"
+            tied = (
+                ". In this base, head and embeddings are one matrix, so a merge cannot change only one of them"
+                if plan.shape.tied
+                else ""
+            )
+            yield f"target_modules lists {target}, which is not a layer of the decoder{tied}. Leave it out."
         elif not plan.shape.targeted((target,)):
-            yield f"target_modules names {target}, but no linear layer is called so; there are {', '.join(known)}"
+            yield f"target_modules lists {target}, but no linear layer has that name. Use {', '.join(known)}."
 
 
 def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.shape.expert_parameters and config.lora_dropout:
-        yield f"lora_dropout is {config.lora_dropout}, which PEFT does not apply to experts: set it to 0"
+        yield f"lora_dropout is {config.lora_dropout}, but PEFT does not apply dropout to experts. Set it to 0."
 
 
 def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
@@ -88,8 +92,8 @@ def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
         yield plan.stop_problem
     if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
         yield (
-            "trainable_tokens trains rows of embeddings and head, which no process holds whole where several share the "
-            'base: set sharding="none", or processes=1'
+            "trainable_tokens trains rows of embeddings and head, but no process holds these matrices completely if "
+            'several share the base. Set sharding="none", or processes=1.'
         )
 
 
@@ -99,14 +103,14 @@ def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
         longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
         yield (
             f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_length={limit:,}: "
-            f"{longest}{' by an estimate' if plan.estimated else ''}. Nothing is cut: set it to "
-            f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out"
+            f"{longest}{' by an estimate' if plan.estimated else ''}. Records are never cut. Set max_length to "
+            f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out."
         )
     if plan.unlearnable:
         count = len(plan.unlearnable)
         yield (
             f"{count:,} record{'s have' if count > 1 else ' has'} no answer token to learn: "
-            f"{', '.join(plan.unlearnable[:3])}. Leave them out"
+            f"{', '.join(plan.unlearnable[:3])}. Leave them out."
         )
     yield from plan.base_problems
 
@@ -116,39 +120,45 @@ def _process_problems(plan: TrainingPlan) -> Iterator[str]:
         return
     rows = f"{plan.rows_per_step} row{'s' if plan.rows_per_step > 1 else ''}"
     remedies = [f"start {plan.rows_per_step} process{'es' if plan.rows_per_step > 1 else ''}"]
-    if plan.instances > plan.rows_per_step:  # each machine runs one at least
-        remedies = [f"take {plan.rows_per_step} machine{'s' if plan.rows_per_step > 1 else ''}"]
+    if plan.instances > plan.rows_per_step:  # each machine runs at least one process
+        remedies = [f"use {plan.rows_per_step} machine{'s' if plan.rows_per_step > 1 else ''}"]
     elif plan.instance_type:
-        remedies = [f"leave processes out, which starts {plan.rows_per_step}", "take an instance with fewer GPUs"]
+        remedies = [f"leave processes out, which starts {plan.rows_per_step}", "use an instance with fewer GPUs"]
     if MIN_STEPS_PER_EPOCH * plan.processes <= plan.rows:
         remedies.append(f"set records_per_step to {-(-plan.processes * plan.records // plan.rows)} or more")
+    remedy = ", or ".join(remedies)
     yield (
-        f"{plan.processes} processes share steps of {rows}, so {plan.processes - plan.rows_per_step} would only idle: "
-        + ", or ".join(remedies)
+        f"{plan.processes} processes share steps of {rows}, so {plan.processes - plan.rows_per_step} of them would be "
+        f"idle. {remedy[0].upper()}{remedy[1:]}."
     )
 
 
 def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None) -> Iterator[str]:
     if gpus_here is not None and plan.gpu is not None and plan.processes > gpus_here:
-        yield f"{plan.processes} processes on {gpus_here} GPUs: start one for each GPU"
+        yield f"{plan.processes} processes cannot run on {gpus_here} GPUs. Start one process per GPU."
     if plan.gpu is not None and not plan.gpu.has_bf16:
         place = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
         yield (
-            f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training uses on CUDA: take "
-            + (_instance_that_fits(plan, config) or "a newer GPU")
+            f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training on CUDA requires. Use "
+            f"{_instance_that_fits(plan, config) or 'a newer GPU'}."
         )
     if config.cpu_offload and plan.config.shard_group_size(plan.processes, plan.instances) == 1:
+        remedy = ', or set sharding="full"' if plan.processes > 1 else ""
         yield (
-            "cpu_offload keeps sharded weights in CPU memory, but here each process holds the base alone: leave it off"
-            + (', or set sharding="full"' if plan.processes > 1 else "")
+            "cpu_offload keeps sharded weights in CPU memory, but in this run each process has its own copy of the "
+            f"base. Leave it off{remedy}."
         )
     if plan.gpu is not None and not plan.fits:
         room = plan.gpu.memory_bytes / _GIB
         remedies = list(_remedies(plan, config, plan.gpu))[:3]
-        yield f"{plan.memory.needed / _GIB:.1f} GiB are needed on each {plan.gpu.name}, which has {room:.1f}: " + (
-            "; or ".join(remedies)
+        remedy = (
+            f"Set {', or '.join(remedies)}."
             if remedies
-            else "nothing here makes it fit; take " + (_instance_that_fits(plan, config) or "a GPU with more memory")
+            else f"No setting makes it fit. Use {_instance_that_fits(plan, config) or 'a GPU with more memory'}."
+        )
+        yield (
+            f"the run needs {plan.memory.needed / _GIB:.1f} GiB on each {plan.gpu.name}, which has only {room:.1f}. "
+            f"{remedy}"
         )
 
 
@@ -158,7 +168,14 @@ def _instance_that_fits(plan: TrainingPlan, config: TrainingConfig) -> str:
 
 
 class _Change(NamedTuple):
-    """One way to need less memory: words for it, and what it makes of the run."""
+    """One way to need less memory.
+
+    Args:
+        words: the option to set, as text.
+        config: the configuration with that option.
+        times_processes: factor by which the number of processes grows.
+        share_of_row: factor by which rows become shorter.
+    """
 
     words: str
     config: TrainingConfig
@@ -167,7 +184,7 @@ class _Change(NamedTuple):
 
 
 def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[str]:
-    """Yield what would make it fit, the cheapest in time first; each with what would then be needed."""
+    """Yield the changes that would make the run fit, the fastest first, each with the memory that it would need."""
     for words, changed, times, share in (*_changed_options(plan, config), *_changed_sizes(plan, config)):
         rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
         processes = plan.processes * times
@@ -205,14 +222,17 @@ def _changed_sizes(plan: TrainingPlan, config: TrainingConfig) -> Iterator[_Chan
 def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Iterator[str]:
     padding = getattr(tokenizer, "pad_token_id", None)
     if padding is not None and padding == getattr(tokenizer, "eos_token_id", None):
-        yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
+        yield (
+            "the tokenizer pads with its end of text. That is harmless here: labels are explicit, so the end of an "
+            "answer is still learned."
+        )
     if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
         yield without
     floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
     if len(floats) > 1:
-        yield f"the base holds {' and '.join(sorted(floats))}; everything is loaded in one dtype"
+        yield f"the base contains {' and '.join(sorted(floats))} weights. All of them are loaded in one dtype."
     if floats == {"F16"} and plan.gpu is not None:
-        yield "the base is in float16 and is loaded in bfloat16, which keeps 3 bits less of each weight"
+        yield "the base is in float16 and is loaded in bfloat16, which has 3 bits less precision."
     if config.quantization and plan.shape.expert_parameters:
-        yield "the experts' weights stay in 16 bits: bitsandbytes quantizes linear layers only"
+        yield "the experts' weights stay in 16 bits, because bitsandbytes quantizes only linear layers."
     yield from plan.notes

@@ -1,12 +1,12 @@
-"""GPUs and SageMaker instances: what a forecast has to know of them.
+"""The figures of GPUs and SageMaker instances that a forecast needs.
 
-Sources: NVIDIA's data sheets (dense bf16 tensor rate, memory bandwidth); memory as torch reports it, in GiB. Rates
-between the GPUs of one machine are rounded estimates: NVLink if there is one, else PCIe 4; H200's was measured with
-NCCL (two GPUs, benchmarks/scaling.py, 2026-11-29), and H100 has the same links.
+Sources: NVIDIA's data sheets (dense bf16 tensor rate, memory bandwidth). Memory is in GiB as torch reports it. Rates
+between the GPUs of one machine are rounded estimates for NVLink, or for PCIe 4 if there is no NVLink. The rate of H200
+was measured with NCCL (two GPUs, benchmarks/scaling.py, 2026-11-29), and H100 has the same links.
 
-Prices are of a SageMaker training job in us-east-1, on demand, an instance and hour, put together on 2026-07-02 from
-public copies of the price list (https://aws.amazon.com/sagemaker/ai/pricing). Nobody here has asked AWS: they are for
-orientation, and `usd_per_hour` overrides them. None means that no price was found.
+Prices are US dollars per instance and hour for an on-demand SageMaker training job in us-east-1. They were collected on
+2026-07-02 from public copies of the price list (https://aws.amazon.com/sagemaker/ai/pricing) and not verified with AWS,
+so they are for orientation only. `usd_per_hour` overrides them. None means that no price was found.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from sqlquarry.errors import ConfigError
 
 PRICE_NOTE = "on demand, us-east-1, public price lists of 2026-07-02, not verified with AWS"
-# Between machines: the 40 Gb/s of ml.g5.12xlarge. Larger instances have more, smaller ones less.
+# Between machines, the 40 Gb/s of ml.g5.12xlarge. Larger instances have more, smaller ones less.
 NETWORK_BYTES_PER_SECOND = 5e9
-HOST_BYTES_PER_SECOND = 20e9  # from a machine's memory to one of its GPUs: PCIe 4, rounded; not measured
+HOST_BYTES_PER_SECOND = 20e9  # from a machine's memory to one of its GPUs over PCIe 4, rounded and not measured
 _GIB = 2**30
 
 
@@ -29,12 +29,12 @@ class GPU:
     """One kind of accelerator.
 
     Args:
-        name: as torch reports it, or the part of that name which tells it apart.
-        bf16_flops: dense bf16 multiply-adds as FLOP a second, by the data sheet.
+        name: the name that torch reports, or the part of it that identifies the GPU.
+        bf16_flops: dense bf16 FLOP per second, from the data sheet.
         bytes_per_second: memory bandwidth.
-        memory_bytes: what torch can use.
-        link_bytes_per_second: what one GPU receives from the others of its machine.
-        has_bf16: whether it computes in bfloat16 at all.
+        memory_bytes: memory that torch can use.
+        link_bytes_per_second: rate at which one GPU receives data from the others of its machine.
+        has_bf16: whether it computes in bfloat16.
     """
 
     name: str
@@ -47,7 +47,7 @@ class GPU:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One SageMaker instance type: its GPUs, its memory and its price in US dollars an hour (None: not known)."""
+    """The GPUs, memory and price (US dollars per hour, None if unknown) of one SageMaker instance type."""
 
     gpu: GPU
     gpus: int
@@ -69,7 +69,7 @@ H200 = GPU("H200", 989e12, 4800e9, int(139.8 * _GIB), 270e9)
 B200 = GPU("B200", 2250e12, 8000e9, int(178.0 * _GIB), 700e9)
 GPUS = (A100_40, A100_80, L40S, A10G, H100, H200, B200, L4, T4, V100_16, V100_32, K80)
 
-# Memory by AWS's pages of instance types (https://aws.amazon.com/ec2/instance-types).
+# The memory is from AWS's pages of instance types (https://aws.amazon.com/ec2/instance-types).
 INSTANCES = {
     "ml.p2.xlarge": Instance(K80, 1, 61, None),
     "ml.p2.8xlarge": Instance(K80, 8, 488, None),
@@ -119,7 +119,7 @@ INSTANCES = {
 
 
 def gpu_named(name: str) -> GPU | None:
-    """Return the GPU that `name` (``torch.cuda.get_device_name()`` or a user's word) names; None if unknown."""
+    """Return the GPU of this name (``torch.cuda.get_device_name()`` or a user's input), or None if it is unknown."""
     words = ((gpu, rf"(?<![a-z0-9]){gpu.name.lower()}(?![a-z0-9])") for gpu in GPUS)
     return next((gpu for gpu, word in words if re.search(word, name.lower())), None)
 
@@ -128,12 +128,12 @@ def instance_named(instance_type: str) -> Instance:
     """Return the SageMaker instance of this type.
 
     Raises:
-        ConfigError: it is not in the table; the message names the nearest types.
+        ConfigError: the type is not in the table. The message lists similar types.
     """
     if instance_type not in INSTANCES:
         near = difflib.get_close_matches(instance_type, INSTANCES, n=3) or list(INSTANCES)
         raise ConfigError(
-            f"instance_type {instance_type!r} is not known here. Did you mean {', '.join(near)}? "
-            "For a type that is not in the table, give gpu=, processes= and usd_per_hour= instead."
+            f"unknown instance_type {instance_type!r}. Did you mean {', '.join(near)}? "
+            "For a type that is not in the table, use gpu=, processes= and usd_per_hour= instead."
         )
     return INSTANCES[instance_type]

@@ -1,7 +1,7 @@
 """Forecast how much memory one training process needs at its peak.
 
-The terms follow from what the loop keeps (`loop`, `loss`, transformers' Llama, PEFT, bitsandbytes 0.50); each names
-what it counts. The sum was within 5 % of what an H200 measured (tests/unit/training/test_training_plan.py).
+The terms follow from the code of `loop`, `loss`, transformers' Llama, PEFT and bitsandbytes 0.50. The sum was within
+5 % of the measurements on an H200 (tests/unit/training/test_training_plan.py).
 """
 
 from __future__ import annotations
@@ -18,33 +18,36 @@ from sqlquarry.training.config import TrainingConfig
 
 _BLOCK = 64  # weights that share one scale: QuantizationRecipe.block_size
 _CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator; measured on an H100
-_NCCL_BYTES = 500_000_000  # buffers between GPUs, outside the allocator too; not measured
-_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside it; measured
+_NCCL_BYTES = 500_000_000  # buffers between GPUs, also outside the allocator; not measured
+_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside the allocator; measured
 _CPU_PROCESS_BYTES = 700_000_000  # Python with torch, transformers and PEFT loaded
-_CPU_KEPT = 2  # the C library keeps much of what torch frees: SmolLM2-135M, 256 to 1,024 tokens, resident set; rough
-_FRAGMENTATION = 1.13  # torch reserved this much more than it allocated, and 1 to 2 GB more with a graph: 8B, H200
+# The C library keeps much of the memory that torch frees. Roughly measured as the resident set of SmolLM2-135M with 256
+# to 1,024 tokens.
+_CPU_KEPT = 2
+# torch reserved this much more than it allocated, and 1 to 2 GB more with a CUDA graph (8B, H200).
+_FRAGMENTATION = 1.13
 _CUDA_FRAGMENTS_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryForecast:
-    """Bytes of one process at its peak.
+    """The memory of one process at its peak, in bytes.
 
     Args:
         weights_4bit: packed linear weights, this process's part.
-        scales: block scales of those; whole on every process.
-        weights_16bit: everything else, this process's part (32 bits wide on a CPU).
-        gathered: sharded weights that are whole for the moment: two layers, and embeddings or head.
-        adapter: adapter, gradient and Adam's two moments, float32: 16 bytes a parameter, whole on every process.
-        activations: what the backward pass needs of the fullest row.
-        logits: logits, probabilities and their gradients, of that row's answer tokens.
-        mask: the row's dense attention mask; none with flex attention.
-        workspace: cuBLAS's, inside torch's allocator.
-        process: the CUDA context, outside it; on a CPU Python with its libraries.
-        loading: the base while it is read, which is before the others: whole, or where it is shared this process's
-            part and what is read next.
-        evaluation: what an evaluation, if there is one, gathers again where rows are CUDA graphs, whose memory nothing
-            else can use.
+        scales: block scales of the packed weights, complete on every process.
+        weights_16bit: all other weights, this process's part (32 bits wide on a CPU).
+        gathered: sharded weights that are complete at one moment: two layers, and embeddings or head.
+        adapter: adapter, gradient and Adam's two moments in float32. That is 16 bytes per parameter, on every process.
+        activations: activations of the fullest row that the backward pass needs.
+        logits: logits, probabilities and their gradients for that row's answer tokens.
+        mask: dense attention mask of the row; 0 with flex attention.
+        workspace: cuBLAS's workspace, inside torch's allocator.
+        process: the CUDA context, outside torch's allocator. On a CPU, Python with its libraries.
+        loading: the base while it is loaded, before anything else is allocated. It is complete, or, if processes share
+            it, this process's part and the weights that are loaded next.
+        evaluation: weights that an evaluation gathers again if rows run as CUDA graphs, whose memory nothing else can
+            use.
     """
 
     weights_4bit: int
@@ -62,23 +65,23 @@ class MemoryForecast:
 
     @property
     def training(self) -> int:
-        """The sum of what is there at the worst moment of a step."""
+        """Memory at the worst moment of a step."""
         fields: dict[str, int] = dataclasses.asdict(self)
         return sum(fields.values()) - self.loading - self.evaluation
 
     @property
     def peak(self) -> int:
-        """What training takes, or loading if that is more."""
+        """Memory that training needs, or loading if it needs more."""
         return max(self.training, self.loading + self.process)
 
     @property
     def allocated(self) -> int:
-        """What torch allocates of it: ``torch.cuda.max_memory_allocated()`` of a run."""
+        """Part of the peak that torch allocates: ``torch.cuda.max_memory_allocated()`` of a run."""
         return self.peak - self.process
 
     @property
     def needed(self) -> int:
-        """What a device must have: the peak, an evaluation's memory, and what the allocator loses to fragments."""
+        """Memory that a device must have: the peak, an evaluation's memory, and the allocator's fragmentation."""
         fragments = _CUDA_FRAGMENTS_BYTES if self.workspace else 0
         return round(self.allocated * _FRAGMENTATION) + self.evaluation + fragments + self.process
 
@@ -96,13 +99,13 @@ def forecast_memory(
 
     Args:
         shape: the base model.
-        config: quantization, recomputation, rank and sharding are read.
+        config: quantization, recomputation, rank and sharding are used.
         rows: tokens and answer tokens of each packed row.
-        processes: all of the run.
-        machines: that they are spread over.
+        processes: number of processes on all machines.
+        machines: number of machines.
         cuda: False forecasts a CPU, which computes in float32.
     """
-    wide = 2 if cuda else 4  # bytes of a computed element (`pretrained.compute_dtype`)
+    wide = 2 if cuda else 4  # bytes per element (`pretrained.compute_dtype`)
     group_size = config.shard_group_size(processes, machines)
     base = _base_bytes(shape, config, group_size, wide)
     padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
@@ -116,7 +119,7 @@ def forecast_memory(
         adapter=16 * shape.adapter_parameters(config.target_modules, config.lora_r),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
         logits=logits,
-        # As bool, and as the additive mask that attention makes of it.
+        # The bool mask, and the additive mask that attention makes from it.
         mask=0 if config.uses_flex_attention(cuda=cuda) else tokens * tokens * (1 + wide),
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
         process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
@@ -126,7 +129,7 @@ def forecast_memory(
 
 
 class _BaseBytes(NamedTuple):
-    """The base's part of a `MemoryForecast`."""
+    """The memory that the base needs, as in `MemoryForecast`."""
 
     weights_4bit: int
     scales: int
@@ -139,7 +142,7 @@ def _base_bytes(shape: ModelShape, config: TrainingConfig, group_size: int, wide
     quantized = shape.linear_parameters if config.holds_4bit_weights else 0
     blocks = math.ceil(quantized / _BLOCK)
     four_bit = math.ceil(quantized / 2)
-    scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
+    scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for every 256 (QLoRA, §3)
     rest = (shape.parameters - quantized) * wide
     gathered = 0
     if group_size > 1:
@@ -153,17 +156,17 @@ def _base_bytes(shape: ModelShape, config: TrainingConfig, group_size: int, wide
 
 
 def computed_tokens(config: TrainingConfig, tokens: int, *, cuda: bool) -> int:
-    """Return the tokens that a row is computed as: rows are padded to the one length that code is compiled for."""
+    """Return the length to which a row is padded. Compiled code is for one length, so it pads all rows to that."""
     fixed = config.uses_flex_attention(cuda=cuda) or config.compiles_layers(cuda=cuda)
     return config.max_length if fixed else tokens
 
 
 def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bool) -> int:
-    """What one decoder layer keeps of each token for its backward pass.
+    """Return the bytes per token that one decoder layer keeps for its backward pass.
 
-    Two norms keep their input (in float32) and their output; attention keeps queries, keys, values and its output; the
-    MLP keeps gate, activated gate, up and their product. Compiled layers keep the norms' inputs as they are, and no
-    activated gate, which is computed again.
+    Two norms keep their inputs (in float32) and outputs. Attention keeps queries, keys, values and its output. The MLP
+    keeps gate, activated gate, up and their product. Compiled layers keep the norms' inputs in their own dtype, and
+    compute the activated gate again.
     """
     wide, compiled = 2 if cuda else 4, config.compiles_layers(cuda=cuda)
     norms = 2 * ((wide if compiled else 4) + wide) * shape.hidden
@@ -177,16 +180,16 @@ def _kept(shape: ModelShape, config: TrainingConfig, tokens: int, answers: int, 
     layer = layer_bytes_per_token(shape, config, cuda=cuda)
     recomputed = config.recomputed_layers(shape.layers, cuda=cuda)
     logits, final_norm = _logits(shape, config, answers, cuda=cuda), 4 * shape.hidden * tokens
-    working = (6 * wide // 2 * shape.mlp + 2 * wide * shape.hidden) * tokens  # gradients on their way through an MLP
-    working += wide * shape.largest_linear  # dequantized
+    working = (6 * wide // 2 * shape.mlp + 2 * wide * shape.hidden) * tokens  # gradients that pass through an MLP
+    working += wide * shape.largest_linear  # dequantized weights
     kept = recomputed * wide * shape.hidden * tokens + (shape.layers - recomputed) * layer * tokens
     return kept + max(final_norm + logits, working + (layer * tokens if recomputed == shape.layers else 0))
 
 
 def _logits(shape: ModelShape, config: TrainingConfig, answers: int, *, cuda: bool) -> int:
-    """Return the bytes of logits and their gradient.
+    """Return the bytes of logits and their gradients.
 
-    Uncompiled, there are log-probabilities and two gradients in float32 (on a CPU logits too).
+    Uncompiled code keeps log-probabilities and two gradients in float32, and on a CPU also the logits.
     """
     if config.compiles_layers(cuda=cuda):
         return (4 if cuda else 8) * shape.vocabulary * answers

@@ -1,4 +1,4 @@
-"""What a whole SageMaker job would cost on each instance type, to name a cheaper one that is fast enough."""
+"""Forecast the cost of a complete SageMaker job on each instance type, to suggest a cheaper one that is fast enough."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.planning.speed import run_seconds
 
-# Not measured: a machine's start, image and packages; and the base that is fetched, read, merged and sent again.
+# Not measured. The first is the time to start a machine with its image and packages. The others are for the base, which
+# is downloaded, loaded, merged and uploaded.
 _START_S = 400
 _HANDLED_TIMES, _HANDLED_BYTES_PER_SECOND = 4, 200e6
 # A merge on the machine needs memory in addition to the 16-bit weights; not measured.
 _MEMORY_TIMES_WEIGHTS = 1.5
-_SLOWER, _CHEAPER = 2.0, 0.8  # at most twice as long, and at least a fifth cheaper: a change costs somebody's time
+# An offer takes at most twice as long and is at least a fifth cheaper. Less is not worth the time to change the job.
+_SLOWER, _CHEAPER = 2.0, 0.8
 
 
 class Offer(NamedTuple):
-    """A job on one instance of a type: US dollars and seconds of all of it, start and merge included."""
+    """Cost and duration of a job on one instance of a type, including start and merge."""
 
     instance_type: str
     cost_usd: float
@@ -30,11 +32,11 @@ class Offer(NamedTuple):
 
 
 def cheaper_offer(plan: TrainingPlan, config: TrainingConfig) -> tuple[Offer, Offer] | None:
-    """Return what a planned job costs and the cheapest that takes at most twice as long; None without such.
+    """Return the planned job and the cheapest one that takes at most twice as long, or None if none is cheap enough.
 
     Args:
-        plan: of a run on SageMaker instances.
-        config: as the user gave it, of which the plan's has more decided.
+        plan: a run on SageMaker instances.
+        config: the user's configuration, in which options may still be "auto".
     """
     if plan.instance_type is None or plan.cost_usd is None or not plan.seconds:
         return None
@@ -46,14 +48,15 @@ def cheaper_offer(plan: TrainingPlan, config: TrainingConfig) -> tuple[Offer, Of
 
 
 def cheapest_fit(plan: TrainingPlan, config: TrainingConfig) -> Offer | None:
-    """Return the cheapest instance that the run fits, however long it takes; None if it fits no instance."""
+    """Return the cheapest instance that the run fits on, however long it takes, or None if it fits on none."""
     return min(_offers(plan, config), key=lambda offer: offer.cost_usd, default=None)
 
 
 def _offers(plan: TrainingPlan, config: TrainingConfig) -> list[Offer]:
-    config = dataclasses.replace(config, torch_compile=plan.config.torch_compile)  # a plan compiles no experts
+    # The plan has switched compilation off if the model has experts.
+    config = dataclasses.replace(config, torch_compile=plan.config.torch_compile)
     found, seen = [], set()
-    # Of the same GPUs only the cheapest that has memory enough.
+    # Of the instance types with the same GPUs, only the cheapest with enough memory counts.
     for name, instance in sorted(INSTANCES.items(), key=lambda item: item[1].usd_per_hour or 0):
         if instance.usd_per_hour is None or not instance.gpu.has_bf16 or not _merges(plan.shape, instance):
             continue
@@ -69,7 +72,7 @@ def _offers(plan: TrainingPlan, config: TrainingConfig) -> list[Offer]:
 
 
 def _training_seconds(plan: TrainingPlan, config: TrainingConfig, instance: Instance, processes: int) -> float | None:
-    """Seconds of training there; None if it does not fit."""
+    """Return the seconds of training on an instance, or None if the run does not fit."""
     rows = worst_rows(plan.row_sizes)
     chosen = fitted(plan.shape, config, rows, instance.gpu, processes=processes)
     if forecast_memory(plan.shape, chosen, rows, processes=processes).needed > instance.gpu.memory_bytes:

@@ -1,4 +1,4 @@
-"""The forecast of a run: tokens, steps, memory, time and money, and its comparison with what the run took."""
+"""The forecast of a run (tokens, steps, memory, time and cost) and its comparison with the actual figures."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ class TrainingPlan:
 
     Args:
         row_sizes: tokens and answer tokens of each packed row of an epoch.
-        steps: optimiser steps of the run.
-        rows_per_step: rows that each sees.
-        epochs: passes over the rows that those steps make.
-        adapter_parameters: parameters that are trained.
-        memory: bytes of one process at its peak.
-        seconds: of training, without loading the base.
-        gpu: what was computed with; None is this machine's CPU.
-        processes: processes that share the rows.
-        instance_type: the SageMaker instance, if one was given.
-        instances: machines of that type.
-        cost_usd: US dollars for `seconds` on those; None if no price is known.
+        steps: optimizer steps of the run.
+        rows_per_step: packed rows in one step.
+        epochs: passes over the rows in those steps.
+        adapter_parameters: number of trained parameters.
+        memory: memory of one process at its peak.
+        seconds: seconds of training, without loading the base.
+        gpu: the GPU of each process; None for this machine's CPU.
+        processes: number of processes that share the rows.
+        instance_type: the SageMaker instance type, if one was given.
+        instances: number of instances of that type.
+        cost_usd: US dollars for `seconds` on these instances; None if no price is known.
         shape: the base model's sizes.
-        config: as it would train on that device; on a GPU with all chosen that depends on its memory.
-        records: records given.
-        tokens_unshared: tokens of the packed records, with shared beginnings counted for each.
-        over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
-        unlearnable: names of records without any answer token.
-        stop_problem: why answers could not learn to end; "" if they can.
+        config: the run's configuration. On a GPU, all options that depend on its memory are chosen.
+        records: number of records.
+        tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
+        over_length: (name, tokens) of records longer than a row, longest first. `train` refuses them.
+        unlearnable: names of records without any answer token. `train` refuses them.
+        stop_problem: why the model could not learn to end its answers; "" if it can.
         trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
-        base_problems: what the base cannot take of the records (see `limits`); `train` refuses it.
-        estimated: why tokens are estimated from characters; "" if the base's tokenizer counted them.
-        notes: what is worth knowing, such as a cheaper instance type (see `guards` and `advice`).
-        problems: why `train` refuses this run; only a forecast that was asked for with ``check=False`` can have any.
+        base_problems: reasons why the base cannot learn from the records (see `limits`). `train` refuses them.
+        estimated: why tokens are estimated from the length of the text; "" if the base's tokenizer counted them.
+        notes: other remarks, such as a cheaper instance type (see `guards` and `advice`).
+        problems: why `train` refuses this run. Empty unless the forecast was made with ``check=False``.
     """
 
     row_sizes: tuple[tuple[int, int], ...] = field(repr=False)
@@ -76,22 +76,22 @@ class TrainingPlan:
 
     @property
     def rows(self) -> int:
-        """Packed rows of an epoch."""
+        """Number of packed rows in an epoch."""
         return len(self.row_sizes)
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Tokens computed in an epoch, shared beginnings once."""
+        """Tokens computed in an epoch, with shared beginnings counted once."""
         return sum(tokens for tokens, _ in self.row_sizes)
 
     @property
     def answer_tokens(self) -> int:
-        """Tokens learnt from in an epoch."""
+        """Tokens that are learned in an epoch."""
         return sum(answers for _, answers in self.row_sizes)
 
     @property
     def needed_flops_per_token(self) -> float:
-        """Arithmetic of one token without recomputation, for MFU."""
+        """Floating-point operations per token without recomputation, for MFU."""
         return flops_per_token(
             self.shape,
             dataclasses.replace(self.config, gradient_checkpointing=False),
@@ -102,22 +102,22 @@ class TrainingPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether one process's memory fits its GPU; a CPU is always taken to fit."""
+        """Whether the memory of one process fits its GPU. A CPU is assumed to have enough memory."""
         return self.gpu is None or self.memory.needed <= self.gpu.memory_bytes
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of the run by its seconds, all processes together."""
+        """Tokens per second of all processes together."""
         return self.tokens_per_epoch * self.epochs / self.seconds if self.seconds else 0.0
 
     @property
     def idle_share(self) -> float:
-        """Share of the processes' time in which some have no row of the step left while others still have one."""
+        """Share of the processes' time that is spent waiting because other processes still have a row of the step."""
         rounds = math.ceil(self.rows_per_step / self.processes)
         return 1 - self.rows_per_step / (rounds * self.processes)
 
     def summary(self) -> str:
-        """Return the forecast as lines of text, each with its source."""
+        """Return the forecast as lines of text, each with the source of its figure."""
         shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in self._lines())
         return "\n".join(visible(line, one_line=True) for line in shown)
 
@@ -131,10 +131,10 @@ class TrainingPlan:
         where = f"{self.processes} on {place}"
         if self.processes > 1:
             group_size = self.config.shard_group_size(self.processes, self.instances)
-            where += f", a base for every {group_size}" if group_size > 1 else ", each with the whole base"
+            where += f", one base per {group_size}" if group_size > 1 else ", each with its own base"
         lines = [
             ("records", f"{self.records:,}", ""),
-            ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learnt"),
+            ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learned"),
             ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each{idle}"),
             ("trained", f"{self.adapter_parameters:,}", "parameters: rank · (inputs + outputs), arXiv:2106.09685"),
             ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/planning/memory.py"),
@@ -144,11 +144,11 @@ class TrainingPlan:
             lines.append(
                 ("price", f"${self.cost_usd:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
             )
-            lines.append(("", "", PRICE_NOTE if self.instance_type else "by the price given"))
+            lines.append(("", "", PRICE_NOTE if self.instance_type else "from usd_per_hour"))
         if self.over_length:
             name, tokens = self.over_length[0]
             lines.append(
-                ("too long", f"{len(self.over_length):,}", f"left out here; the longest is {name}: {tokens:,} tokens")
+                ("too long", f"{len(self.over_length):,}", f"not in this forecast, longest: {name} ({tokens:,} tokens)")
             )
         if self.estimated:
             lines.append(("estimate", "", self.remarks[0]))
@@ -158,15 +158,15 @@ class TrainingPlan:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The notes, and first of all whether the tokens are an estimate."""
-        estimate = f"tokens are estimated, rather too many: {self.estimated}" if self.estimated else ""
+        """All notes, beginning with a warning if the tokens are an estimate."""
+        estimate = f"tokens are estimated, probably too high: {self.estimated}" if self.estimated else ""
         return (*filter(None, [estimate]), *self.notes)
 
     def compare(self, run: TrainingRun) -> str:
-        """Return forecast and actual figures next to each other, for the figures that a run has.
+        """Return a table of forecast and actual figures, for all figures that the run has.
 
         Args:
-            run: `AdapterCheckpoint.run`; its `peak_memory_bytes` is torch's allocation.
+            run: `AdapterCheckpoint.run`. Its `peak_memory_bytes` is the memory that torch allocated.
         """
         figures = [
             ("rows", self.rows, run.rows, ",.0f"),

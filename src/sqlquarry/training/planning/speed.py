@@ -1,10 +1,12 @@
-"""How long training takes.
+"""Forecast how long training takes.
 
-A row's time is the longest of what overlaps: the GPU's arithmetic and memory traffic, the starting of its kernels, and
-the gathering of shared weights from other GPUs or from CPU memory. The shares below were measured with this package's
-loop on one H200 (2026-11-28, torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M and 8B shapes;
-benchmarks/forecast.py), that of dense attention on an H100, those of a shared base on two H200 (2026-11-29;
-benchmarks/scaling.py). On other GPUs the same shares of their own peaks are assumed.
+Three things overlap, and the slowest of them determines the time of a row: the GPU's arithmetic and memory traffic, the
+launching of its kernels, and the gathering of shared weights from other GPUs or from CPU memory.
+
+The shares below were measured with this package's training loop on one H200 (2026-11-28, torch 2.11, transformers 5.17,
+bitsandbytes 0.50.2, 135M and 8B shapes, benchmarks/forecast.py). The share of dense attention was measured on an H100,
+those of a shared base on two H200 (2026-11-29, benchmarks/scaling.py). Other GPUs are assumed to reach the same shares
+of their own peaks.
 """
 
 from __future__ import annotations
@@ -19,20 +21,22 @@ from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.planning.hardware import GPU, HOST_BYTES_PER_SECOND, NETWORK_BYTES_PER_SECOND
 from sqlquarry.training.planning.memory import computed_tokens, layer_bytes_per_token
 
-MATMUL_SHARE = 0.70  # of the peak, in the base's matrix products
-TRAVERSALS = {True: 17, False: 25}  # times that each kept byte moves, norms and LoRA included: compiled layers, or not
-GATHERED_TRAVERSALS = 4  # times that each gathered byte moves: FSDP2 copies what is sent, and what arrived
-GATHERING_SHARE = 0.25  # of the GPU, that NCCL's kernels take: the others ran 1.25 times as long meanwhile
-RECOMPUTED = 1.33  # more of those with recomputation
-UNPACKED_SHARE = 0.41  # of the memory bandwidth, where 4-bit weights are unpacked
-DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: sdpa with a dense mask does every pair
-FLEX_REACH = 384  # tokens that one looks at under flex attention, in whole blocks of 128: a schema and its questions
-GRAPH_LAYER_S = 0.0006  # a layer's kernels forward and backward, one after the other, however small
-HOST_LAYER_S = {True: 0.0117, False: 0.0062}  # launching them one by one, compiled: in 4 bits, or not
-HOST_SHARED_LAYER_S = {True: 0.0108, False: 0.0080}  # the same under FSDP2, where 4-bit layers run by our code
-HOST_NOT_COMPILED = 1.5  # more of these where layers are not compiled
-HOST_RECOMPUTED = 1.3  # more of all with recomputation
-CPU_FLOPS_PER_CORE = 50e9  # float32 with SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
+MATMUL_SHARE = 0.70  # share of the peak that the base's matrix products reach
+# How often each byte that is kept for the backward pass moves, including norms and LoRA. Key: layers are compiled.
+TRAVERSALS = {True: 17, False: 25}
+GATHERED_TRAVERSALS = 4  # how often each gathered byte moves: FSDP2 copies it before sending and after receiving
+GATHERING_SHARE = 0.25  # NCCL's kernels take this share of the GPU: other kernels ran 1.25 times as long meanwhile
+RECOMPUTED = 1.33  # recomputation multiplies the traversals by this
+UNPACKED_SHARE = 0.41  # share of the memory bandwidth that the unpacking of 4-bit weights reaches
+# Share of the peak by head width. Attention by sdpa with a dense mask computes every pair of tokens.
+DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}
+FLEX_REACH = 384  # tokens that a token attends to under flex attention (a schema and its questions), in blocks of 128
+GRAPH_LAYER_S = 0.0006  # a layer's kernels forward and backward, one after the other, however small they are
+HOST_LAYER_S = {True: 0.0117, False: 0.0062}  # launching a compiled layer's kernels one by one. Key: weights are 4-bit
+HOST_SHARED_LAYER_S = {True: 0.0108, False: 0.0080}  # the same under FSDP2, where this package's code runs 4-bit layers
+HOST_NOT_COMPILED = 1.5  # layers that are not compiled multiply these times by this
+HOST_RECOMPUTED = 1.3  # recomputation multiplies all launching times by this
+CPU_FLOPS_PER_CORE = 50e9  # float32, SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
 
 
 def flops_per_token(
@@ -40,9 +44,13 @@ def flops_per_token(
 ) -> float:
     """Return the floating-point operations that training spends on one token of a row.
 
-    2N forward and 2N backward, for frozen weights get no gradient; 2N more where activations are recomputed; 6 for each
-    parameter of the adapter; the head for answer tokens only. Attention: 4 · width · tokens a layer forward, 2.5 times
-    that backward (Dao 2023, arXiv:2307.08691, §3). The rest is Kaplan et al. 2020, arXiv:2001.08361, §2.1.
+    - Base with N parameters: 2N forward and 2N backward, because frozen weights get no gradient. Recomputing the
+      activations adds 2N.
+    - Adapter: 6 per parameter.
+    - Head: for answer tokens only.
+    - Attention: 4 · width · tokens per layer forward, and 2.5 times that backward.
+
+    Source: Dao 2023, arXiv:2307.08691, §3 (attention); Kaplan et al. 2020, arXiv:2001.08361, §2.1 (the rest).
     """
     passes = 4 + 2 * config.recomputed_layers(shape.layers, cuda=cuda) / shape.layers
     adapter = shape.adapter_parameters(config.target_modules, config.lora_r, expert_share=shape.active_expert_share)
@@ -68,12 +76,12 @@ def row_seconds(
 
     Args:
         shape: the base model.
-        config: quantization, recomputation, rank and sharding are read.
-        tokens: of the row.
-        answers: of its tokens, those that are learnt.
+        config: quantization, recomputation, rank and sharding are used.
+        tokens: number of tokens in the row.
+        answers: number of those tokens that are learned.
         gpu: None for this machine's CPU cores.
-        processes: all of the run; the parts of a base that they share travel to each.
-        machines: that they are spread over.
+        processes: number of processes on all machines. If they share a base, each receives the other parts.
+        machines: number of machines.
     """
     tokens = computed_tokens(config, tokens, cuda=gpu is not None)
     flops = flops_per_token(shape, config, tokens, answers / max(1, tokens), cuda=gpu is not None) * tokens
@@ -88,7 +96,7 @@ def row_seconds(
     seconds_per_byte = (group_size - 1) / group_size / _link(gpu, over_network=group_size > processes // machines)
     gathering = traveling * seconds_per_byte
     computing += GATHERED_TRAVERSALS * traveling / gpu.bytes_per_second + GATHERING_SHARE * gathering
-    computing += 2 * shape.vocabulary * shape.hidden * seconds_per_byte  # embeddings come first, when nothing else runs
+    computing += 2 * shape.vocabulary * shape.hidden * seconds_per_byte  # nothing overlaps the embeddings' gathering
     offloading = traveling / group_size / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
     return max(computing, starting, gathering, offloading)
 
@@ -101,7 +109,7 @@ def _computing_seconds(shape: ModelShape, config: TrainingConfig, tokens: int, f
     share = MATMUL_SHARE if config.uses_flex_attention(cuda=True) else dense_share
     moved = TRAVERSALS[config.compiles_layers(cuda=True)] * (1 + (RECOMPUTED - 1) * again) * tokens
     moved *= shape.layers * layer_bytes_per_token(shape, config, cuda=True)
-    # Half a byte in, two out.
+    # Unpacking reads half a byte per weight and writes two bytes.
     unpacked = (2 + again) * 2.5 * shape.linear_parameters if config.holds_4bit_weights else 0.0
     return (
         (flops - attention) / (gpu.bf16_flops * MATMUL_SHARE)
@@ -119,7 +127,9 @@ def summing_seconds(
 ) -> float:
     """Forecast the seconds that a step waits for the adapter's float32 gradient to be summed over all processes.
 
-    Each sends and receives 2 (p - 1) / p of it. Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce".
+    Each of p processes sends and receives 2 (p - 1) / p of the gradient.
+
+    Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce".
     """
     if gpu is None:
         return 0.0
@@ -138,17 +148,19 @@ def run_seconds(
     processes: int,
     machines: int = 1,
 ) -> float:
-    """Forecast the seconds of a run: each step waits for the process with the most rows, all taken to be the mean row.
+    """Forecast the seconds of a run.
+
+    Each step waits for the process with the most rows. All rows are assumed to take as long as the mean row.
 
     Args:
         shape: the base model.
         config: as for `row_seconds`.
         row_sizes: tokens and answer tokens of each row of an epoch.
-        rows_per_step: rows that one optimiser step sees.
-        steps: optimiser steps of the run.
+        rows_per_step: rows in one optimizer step.
+        steps: optimizer steps of the run.
         gpu: None for this machine's CPU cores.
-        processes: all of the run.
-        machines: that they are spread over.
+        processes: number of processes on all machines.
+        machines: number of machines.
     """
     rows = len(row_sizes)
     mean = (
@@ -181,8 +193,8 @@ def _starting_seconds(shape: ModelShape, config: TrainingConfig, group_size: int
 def _gathered_bytes(shape: ModelShape, config: TrainingConfig) -> float:
     """Return the bytes that FSDP2 gathers for a row.
 
-    Layers are gathered forward and backward (recomputed or not), embeddings and head once.
-    Each process receives all parts but its own (arXiv:2304.11277, §3).
+    Layers are gathered forward and backward, with or without recomputation. Embeddings and head are gathered once.
+    Each process receives all parts except its own (arXiv:2304.11277, §3).
     """
     layers = shape.linear_parameters * (0.5 if config.holds_4bit_weights else 2) + 2 * shape.expert_parameters
     return 2 * layers + 2 * (shape.parameters - shape.linear_parameters - shape.expert_parameters)

@@ -1,4 +1,4 @@
-"""The base model as a run holds it, and the adapter that is trained on it."""
+"""Load the base model for a run and add the adapter to train."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ logger = visible_logger(__name__)
 def load_trainable(
     base: Path, config: TrainingConfig, world: World, *, trained_rows: Sequence[int] = ()
 ) -> tuple[PeftModel, QuantizationRecipe | None]:
-    """Load a base from disk for `make_trainable`; return the model, and how its weights were quantized (None: not)."""
+    """Load a base from disk and add an adapter (see `make_trainable`).
+
+    Return the model and the recipe of its quantized weights, or None if they are not quantized.
+    """
     kind = world.device.type
     recipe = None
     if config.quantization:
@@ -40,7 +43,10 @@ def load_trainable(
         if not loaded.missing:
             model = make_trainable(loaded.model, config, world, fill=loaded.fill)
             return model, loaded.recorded()
-        logger.warning("the base holds no %s: each process loads it whole before it is shared", loaded.missing[0])
+        logger.warning(
+            "The base's files do not contain %s, so each process loads the complete base before sharding it.",
+            loaded.missing[0],
+        )
     model = load_causal_lm(base, str(world.device), recipe, attention=attn_implementation)
     if recipe:
         recipe = recipe.completed(model)
@@ -57,14 +63,14 @@ def make_trainable(
     fill: Callable[[nn.Module], None] | None = None,
     trained_rows: Sequence[int] = (),
 ) -> PeftModel:
-    """Return a PEFT model with a fresh float32 adapter, equal on every process; a base that several share is sharded.
+    """Return a PEFT model with a new float32 adapter that is equal on every process. Shard a base that they share.
 
     Args:
         model: the base.
-        config: of the run.
+        config: the run's configuration.
         world: the processes.
-        fill: reads the weights of a part of a base that has none yet and is to be shared; None if they are there.
-        trained_rows: tokens whose rows of embeddings and head are trained; of a base that is not shared.
+        fill: loads the weights of a part of a shared base. None if they are already loaded.
+        trained_rows: tokens whose rows of embeddings and head are trained. Only for a base that is not shared.
     """
     import torch
     from peft import get_peft_model
@@ -72,7 +78,7 @@ def make_trainable(
 
     set_seed(config.seed)  # the same adapter on every process
     adapted: PeftModel = get_peft_model(model, _lora_config(model, config, trained_rows))
-    # bfloat16's 8 bits swallow small updates; float32 costs a few megabytes.
+    # The 8 bits of bfloat16 would lose small updates, and float32 takes only a few megabytes.
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(world.device, torch.float32)
@@ -108,6 +114,6 @@ def _lora_config(model: PreTrainedModel, config: TrainingConfig, trained_rows: S
 
 
 def _token_indices(model: PreTrainedModel, rows: Sequence[int]) -> dict[str, list[int]] | None:
-    """Return PEFT's `trainable_token_indices`; if embeddings and head are one matrix, it trains one row for both."""
+    """Return PEFT's `trainable_token_indices`. If embeddings and head are one matrix, PEFT trains one row for both."""
     ends = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
     return {name: list(rows) for name in ends} if rows else None

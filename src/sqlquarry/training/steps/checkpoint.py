@@ -1,7 +1,7 @@
-"""What a killed run resumes from: adapter, Adam's moments and the number of steps, in one file that verifies itself.
+"""Save checkpoints from which a killed run resumes: adapter, Adam's moments and the number of steps, in one file.
 
-The order of the rows, the rates and dropout are functions of the step's number (`schedule`, `loop`), so nothing else
-has to be kept, and the file fits any number of processes.
+The order of the rows, the rates and dropout depend only on the number of the step (`schedule`, `loop`). So nothing else
+has to be saved, and the file fits any number of processes.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     import torch
 
 logger = visible_logger(__name__)
-# The name holds the SHA-256 of the content: a file that was cut or damaged betrays itself.
+# The name contains the SHA-256 of the content, so a cut or damaged file is detected.
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run after `step` optimiser steps.
+    """The state of a run after `step` optimizer steps.
 
     Args:
-        step: steps done.
+        step: number of finished steps.
         tensors: ``adapter.<name>``, ``exp_avg.<name>`` and ``exp_avg_sq.<name>`` of each trained parameter, on the CPU.
-        facts: what else the run resumes with (sums for the log), as text.
+        facts: other values that a resumed run needs (sums for the log), as text.
     """
 
     step: int
@@ -49,22 +49,22 @@ class Snapshot:
 
 
 class Store(Protocol):
-    """Where checkpoint files are."""
+    """A directory or S3 prefix with checkpoint files."""
 
     def workspace(self) -> Path | None:
-        """Where a file is to be made before `put`; None for anywhere."""
+        """Return the directory in which to create a file before `put`, or None for any directory."""
         ...
 
     def names(self) -> list[str]:
-        """All file names."""
+        """Return all file names."""
         ...
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """Return a local path of a file; `folder` may take a copy."""
+        """Return the local path of a file. A file in S3 is copied into `folder`."""
         ...
 
     def put(self, path: Path, name: str) -> None:
-        """Take over a finished local file, all or nothing."""
+        """Store a finished local file. It appears completely or not at all."""
         ...
 
     def delete(self, name: str) -> None:
@@ -77,11 +77,11 @@ class Checkpoints:
 
     Args:
         place: the directory or prefix.
-        kept: newest files that are kept; at least 2, so that one remains if the last is damaged.
-        session: the boto3 session for S3; None uses the default credentials.
+        kept: number of newest files to keep. At least 2, so that one remains if the last is damaged.
+        session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
-        ConfigError: the place is a whole bucket, or a file.
+        ConfigError: `place` is a bucket without a prefix, or a file.
     """
 
     def __init__(self, place: str | Path, *, kept: int = 2, session: boto3.Session | None = None) -> None:
@@ -92,19 +92,19 @@ class Checkpoints:
         self._pending: Future[None] | None = None
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write in the background; the snapshot's tensors must not change. Waits for the one before, if need be.
+        """Write a checkpoint in the background, after the previous one. The snapshot's tensors must not change.
 
         Raises:
-            TrainingError: the file before could not be written.
+            TrainingError: the previous checkpoint could not be written.
         """
         self.wait()
         self._pending = self._writer.submit(self._write, snapshot)
 
     def wait(self) -> None:
-        """Wait until the last file is written.
+        """Wait until the last checkpoint is written.
 
         Raises:
-            TrainingError: it could not be.
+            TrainingError: the last checkpoint could not be written.
         """
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -112,29 +112,29 @@ class Checkpoints:
                 pending.result()
             except Exception as error:
                 older = self._steps()
-                rest = f"The one after step {older[-1][0]} is whole" if older else "There is none yet"
+                rest = f"The newest one is from step {older[-1][0]}." if older else "There is no earlier checkpoint."
                 raise TrainingError(
-                    f"a checkpoint could not be written to {self.place}: {error}. {rest}; make room, or give another "
-                    "place, and run again."
+                    f"a checkpoint could not be written to {self.place}: {error}. {rest} Free some space or use "
+                    "another checkpoint_dir, and run again."
                 ) from error
 
     def latest(self) -> Snapshot | None:
-        """Return the newest valid checkpoint, None if there is none; damaged ones are skipped with a warning."""
+        """Return the newest valid checkpoint, or None if there is none. Skip damaged ones with a warning."""
         for step, name in reversed(self._steps()):
             with tempfile.TemporaryDirectory() as folder:
                 path = self._store.fetch(name, Path(folder))
                 if sha256_file(path)[:16] == _fields(name)[1] and (snapshot := _read(path, step)):
                     return snapshot
-            logger.warning("the checkpoint %s in %s is damaged; taking the one before", name, self.place)
+            logger.warning("The checkpoint %s in %s is damaged. Trying the one before it.", name, self.place)
         return None
 
     def clear(self) -> None:
-        """Remove every checkpoint: the run is finished."""
+        """Remove all checkpoints of a finished run."""
         self.wait()
         for _, name in self._steps():
             self._store.delete(name)
         if isinstance(self._store, _Folder):
-            with contextlib.suppress(OSError):  # it holds files of others
+            with contextlib.suppress(OSError):  # the directory contains other files
                 self._store.root.rmdir()
 
     def _steps(self) -> list[tuple[int, str]]:
@@ -154,12 +154,12 @@ class Checkpoints:
 
 def _fields(name: str) -> tuple[int, str]:
     match = _NAME.fullmatch(name)
-    assert match is not None  # noqa: S101 - the caller has filtered
+    assert match is not None  # noqa: S101 - the caller has filtered the names
     return int(match[1]), match[2]
 
 
 def _read(path: Path, step: int) -> Snapshot | None:
-    """Return the content of a checkpoint; None if it is not safetensors, whatever its name promises."""
+    """Return the content of a checkpoint, or None if the file is not safetensors."""
     from safetensors import SafetensorError, safe_open
 
     with contextlib.suppress(SafetensorError), safe_open(path, "pt") as file:
@@ -172,17 +172,17 @@ class _Folder:
         self.root = root
         if root.exists() and not root.is_dir():
             raise ConfigError(f"checkpoint_dir is {root}, which is a file. Give a directory.")
-        for leftover in root.glob("tmp*"):  # of a process that was killed while it wrote
+        for leftover in root.glob("tmp*"):  # from a process that was killed while it wrote
             shutil.rmtree(leftover, ignore_errors=True)
 
     def workspace(self) -> Path:
-        self.root.mkdir(parents=True, exist_ok=True)  # by who writes: processes on other machines leave nothing there
+        self.root.mkdir(parents=True, exist_ok=True)  # only rank 0 writes, so other machines get no empty directory
         return self.root
 
     def names(self) -> list[str]:
         return [path.name for path in self.root.glob("*")]
 
-    def fetch(self, name: str, folder: Path) -> Path:  # noqa: ARG002 - the file is here already
+    def fetch(self, name: str, folder: Path) -> Path:  # noqa: ARG002 - the file is already local
         return self.root / name
 
     def put(self, path: Path, name: str) -> None:

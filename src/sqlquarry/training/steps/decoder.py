@@ -1,6 +1,6 @@
-"""How the decoder's layers run: the adapter's update in two products, layers compiled and recomputed where asked.
+"""Choose how the decoder's layers run: the adapter's update as two products, layers compiled and recomputed.
 
-What is computed is PEFT's and transformers' model; only how it runs is chosen here, before anything is sharded.
+The result is that of PEFT and transformers. All changes are made before the model is sharded.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
 
 
 def run_lora_directly(model: PeftModel) -> None:
-    """Let each LoRA layer of a PEFT model compute y = W x + (s · A x) B in place of PEFT's general code.
+    """Make each LoRA layer of a PEFT model compute y = W x + (s · A x) B instead of running PEFT's general code.
 
-    PEFT scales and adds whole outputs, copies them, and casts whole inputs to the adapter's float32; here the scale is
-    on the `rank` columns between, and compiled layers add where they read next. Adapter weights are float32 and are
-    multiplied in the inputs' dtype, as under autocast.
+    PEFT casts the inputs to the adapter's float32, and scales, copies and adds complete outputs. This code scales only
+    the `rank` columns between A and B, and a compiled layer adds the outputs in its next kernel. Adapter weights are
+    float32 and are multiplied in the inputs' dtype, as with autocast.
     """
     from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
     for layer in model.modules():
-        # PEFT adapts routers and experts, which are no linear layers, by adding to the weight itself.
+        # Routers and experts are not linear layers. PEFT adapts them by adding to the weight itself.
         if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
             kind: type = type(layer)
             layer.__class__ = _with_forward(kind, _lora_linear)
 
 
 def run_gathered_weights(model: PeftModel) -> None:
-    """Let 4-bit layers whose weights FSDP2 will gather do nothing but multiply.
+    """Make 4-bit layers, whose weights FSDP2 will gather, do nothing but multiply.
 
-    What is gathered is a plain parameter. bitsandbytes' own forward pass makes a 4-bit one of it again, in each call,
-    which torch.compile cannot follow: it breaks each layer into pieces.
+    FSDP2 gathers a plain parameter. In each call, bitsandbytes' forward pass would convert it to a 4-bit parameter
+    again. torch.compile cannot follow that, and would break each layer into pieces.
     """
     from bitsandbytes.nn import Linear4bit
 
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
-            layer.quant_state = layer.weight.quant_state  # None until weights are read
+            layer.quant_state = layer.weight.quant_state  # None until weights are loaded
             layer.__class__ = _with_forward(Linear4bit, _packed_linear)
 
 
 @functools.cache
 def _with_forward(kind: type, forward: Callable[..., torch.Tensor]) -> type:
-    """Return the class with our forward pass; a function on the instance would make torch compile every layer anew."""
+    """Return a subclass with this forward pass. A function on each instance would make torch compile every layer."""
     return type(f"Direct{kind.__name__}", (kind,), {"forward": forward})
 
 
@@ -74,7 +74,8 @@ def _lora_linear(layer: LoraLinear, inputs: torch.Tensor) -> torch.Tensor:
 def compile_options() -> dict[str, str | int | bool | Callable[..., object]]:
     """Return options for torch.compile.
 
-    Kernels are not chosen by timing, so runs repeat bit for bit; dropout draws as it does uncompiled.
+    With them, kernels are not chosen by timing, so runs repeat bit for bit, and dropout draws the same random numbers
+    as in uncompiled code.
     """
     import torch
 
@@ -83,22 +84,22 @@ def compile_options() -> dict[str, str | int | bool | Callable[..., object]]:
 
 
 def run_layers(model: PeftModel, *, compiled: bool, recomputed: int, random: bool) -> None:
-    """Compile each decoder layer's forward pass, and recompute the activations of some in the backward pass.
+    """Compile the forward pass of the decoder layers, and recompute the activations of some in the backward pass.
 
-    Every layer is the same code on other weights, so torch compiles it once. Recomputation is outside of it, and inside
-    of what FSDP2 hooks to the layer: gathered weights are there both times.
+    All layers are the same code with different weights, so torch compiles only once. Recomputation wraps the compiled
+    code, but runs inside FSDP2's hooks, so gathered weights are available both times.
 
     Args:
         model: a PEFT model.
-        compiled: compile.
-        recomputed: how many layers, from the first on.
-        random: whether dropout must be recomputed as it was, for which the generator's state is read each time.
+        compiled: whether to compile the layers.
+        recomputed: number of layers to recompute, counted from the first.
+        random: whether there is dropout. Recomputing it saves and restores the state of the random generator.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
 
     if compiled:
-        torch.compiler.reset()  # of each function torch keeps a few compilations for the life of a process
+        torch.compiler.reset()  # torch keeps only a few compilations per function for the lifetime of a process
         compile_layer = functools.partial(torch.compile, dynamic=False, options=compile_options())
     for number, layer in enumerate(model.get_base_model().model.layers):
         forward = layer.forward

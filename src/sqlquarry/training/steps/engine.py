@@ -1,7 +1,7 @@
-"""How a step is carried out: kernel by kernel, or as CUDA graphs that are recorded once and launched whole.
+"""Run a step kernel by kernel, or as CUDA graphs that are recorded once and replayed.
 
-A row of a small model is thousands of kernels of a few microseconds each, which Python starts ten times more slowly
-than the GPU runs them. With flex_attention all rows have one shape, so their kernels can be recorded and replayed.
+A row of a small model needs thousands of kernels of a few microseconds each. Python launches them ten times more slowly
+than the GPU runs them. With flex_attention, all rows have one shape, so their kernels can be recorded and replayed.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 Result = TypeVar("Result")
-_WARM_UPS = 3  # compilation, autotuning, libraries' workspaces: none of it may happen while a graph is recorded
+# Runs before a graph is recorded, because compiling, autotuning and allocating workspaces cannot be recorded.
+_WARM_UPS = 3
 
 
 class StepEngine:
-    """Runs a step kernel by kernel: on CPUs, with weights in CPU memory, and whenever nothing can be recorded.
+    """Runs a step kernel by kernel: on CPUs, with weights in CPU memory, and if graphs cannot be used.
 
     Args:
         model: a PEFT model in training mode.
-        rows: all rows that are trained on.
-        config: attention, compilation and the largest gradient norm are read.
+        rows: all rows for training.
+        config: attention, compilation and the maximum gradient norm are used.
         rate: the first learning rate.
-        device: where it computes; its weights may wait elsewhere.
+        device: device to compute on. The model's weights may be elsewhere.
     """
 
-    capturable = False  # whether the optimiser's steps can be recorded
+    capturable = False  # whether the optimizer's step can be recorded
 
     def __init__(
         self, model: PeftModel, rows: Sequence[PackedRow], config: TrainingConfig, rate: float, device: torch.device
@@ -45,7 +46,7 @@ class StepEngine:
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         cuda = device.type == "cuda"
         compiled, self._flex = config.compiles_layers(cuda=cuda), config.uses_flex_attention(cuda=cuda)
-        # What is compiled is compiled for one shape.
+        # Code is compiled for one shape.
         self._fixed = compiled or self._flex
         self._shape = RowShape(config.max_length, max(row.answers for row in rows))
         self._windows = windows_of(model.config, config.max_length)
@@ -55,7 +56,7 @@ class StepEngine:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self._rate, weight_decay=0.0, fused=cuda, capturable=self.capturable
         )
-        for parameter in self.parameters.values():  # as the optimiser would make them at its first step
+        for parameter in self.parameters.values():  # the state that the optimizer would create in its first step
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(0.0, device=self.device if cuda else None),
                 "exp_avg": torch.zeros_like(parameter),
@@ -67,42 +68,42 @@ class StepEngine:
 
         Args:
             row: the row.
-            answers: for rows that are not trained on, the most answer tokens that one of them has.
+            answers: for evaluation rows, the largest number of answer tokens in one of them.
         """
         shape = self._shape._replace(answers=answers or self._shape.answers) if self._fixed else None
         inputs = model_inputs(row, self.device, shape=shape, flex=self._flex, windows=self._windows)
         return answer_loss(self.model, inputs, self._entropy)
 
     def prepare(self, row: PackedRow) -> None:
-        """Make ready on the host, while the GPU works, what `learn` will need of the row that comes next."""
+        """Prepare the next row for `learn` on the host while the GPU works."""
 
     def learn(self, row: PackedRow, weight: float) -> torch.Tensor:
-        """Return a row's loss times `weight`, (), valid until the next call; add its gradients to the parameters'."""
+        """Add a row's gradients to the parameters. Return its loss times `weight`, (), valid until the next call."""
         loss = self.loss(row) * weight
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         return loss.detach()
 
     def clip(self) -> torch.Tensor:
-        """Scale the gradients down to the largest norm; return the norm that they had, ()."""
+        """Scale the gradients down to the maximum norm. Return the norm that they had before, ()."""
         import torch
 
         return torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._max_norm)
 
     def update(self, rate: float) -> None:
-        """Take one step of the optimizer; the gradients are gone afterwards."""
+        """Take one step of the optimizer, and clear the gradients."""
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def close(self) -> None:
-        """Let go of whatever keeps the processes from ending; the engine cannot be used afterwards."""
+        """Release everything that keeps the processes from ending. The engine cannot be used afterwards."""
 
 
 class CudaGraphEngine(StepEngine):
-    """Runs a step as CUDA graphs: one for a row, one for clipping, one for the optimiser.
+    """Runs a step as three CUDA graphs: one for a row, one for clipping, and one for the optimizer.
 
-    If GPUs share the base, a row's graph holds NCCL's gathering of each layer next to the kernels of the one before,
-    as FSDP2 orders them. Every process records and replays equally often.
+    If GPUs share the base, a row's graph also contains NCCL's gathering of each layer, which FSDP2 overlaps with the
+    kernels of the layer before. Every process records and replays the same number of times.
 
     Source: "Whole network capture" in torch's notes on CUDA semantics.
     """
@@ -115,7 +116,7 @@ class CudaGraphEngine(StepEngine):
         import torch
 
         super().__init__(model, rows, config, rate, device)
-        # Whatever is recorded has been set up before and is changed in place only, by a resumed run too.
+        # All recorded tensors exist before and are changed only in place, also by a resumed run.
         self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
         self._prepared: tuple[PackedRow, tuple[torch.Tensor, ...]] | None = None
         self._weight = torch.zeros((), device=self.device)
@@ -143,11 +144,11 @@ class CudaGraphEngine(StepEngine):
 
     def update(self, rate: float) -> None:
         """See `StepEngine.update`."""
-        self._rate.fill_(rate)  # type: ignore[union-attr]  # a tensor where the optimiser is capturable
+        self._rate.fill_(rate)  # type: ignore[union-attr]  # a tensor if the optimizer is capturable
         self._update.replay()
 
     def close(self) -> None:
-        """See `StepEngine.close`: NCCL waits for ever for graphs that hold its work (pytorch #115388)."""
+        """See `StepEngine.close`. NCCL waits forever for graphs that contain its work (pytorch #115388)."""
         for recording in (self._learn, self._clip, self._update):
             recording.reset()
 
@@ -159,14 +160,14 @@ class CudaGraphEngine(StepEngine):
 
     def _update_by_loaded_rate(self) -> None:
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)  # the recorded kernels know where gradients lie
+        self.optimizer.zero_grad(set_to_none=False)  # recorded kernels use the addresses of the gradients
 
     def _on_host(self, row: PackedRow) -> tuple[torch.Tensor, ...]:
         return tuple(part.pin_memory() for part in row_tensors(row, self._shape))
 
 
 class _Recording(Generic[Result]):
-    """What `work` does on the GPU, done again by `replay`; the result's tensors then hold new values."""
+    """A recording of what `work` does on the GPU. `replay` repeats it and updates the result's tensors in place."""
 
     def __init__(self, work: Callable[[], Result], *, warm_ups: int) -> None:
         import torch
@@ -178,7 +179,7 @@ class _Recording(Generic[Result]):
                 work()
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        # By thread: NCCL's watchdog, a thread of its own, may ask for events at any time.
+        # NCCL's watchdog thread may query events at any time, so only this thread's calls are checked.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._result = work()
 

@@ -1,4 +1,4 @@
-"""The training loop: the same steps on one process or many, stopped and resumed at any of them."""
+"""The training loop. It takes the same steps on any number of processes, and can stop and resume at any step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Log = Callable[[LogEntry], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished run: steps taken, mean loss over them, and the seconds that they took in all sessions together."""
+    """A finished run: number of steps, mean loss over all steps, and seconds over all sessions."""
 
     steps: int
     loss: float
@@ -39,19 +39,19 @@ class Outcome:
 
 
 class Loop:
-    """Adam on the adapter of a PEFT model, one packed row at a time.
+    """A training loop that trains the adapter of a PEFT model with Adam, one packed row at a time.
 
-    A step's loss is the mean over all answer tokens of its rows on all processes, summed in float32. Dropout is seeded
-    by step and row. So losses and adapter do not depend on the number of processes beyond the order of sums.
+    The loss of a step is the mean over all answer tokens of its rows on all processes, summed in float32. Dropout is
+    seeded by step and row. So losses and adapter depend on the number of processes only through the order of sums.
 
     Args:
-        model: a PEFT model; its trainable parameters are float32 and whole on every process.
+        model: a PEFT model. Its trainable parameters are float32 and complete on every process.
         rows: packed rows, the same on every process.
-        schedule: which rows each step sees.
+        schedule: rows and learning rate of each step.
         config: gradient norm, seed and checkpoint intervals.
-        world: this process among its peers.
-        checkpoints: None keeps none; the leading process's business, whose disk the others may not see.
-        logs: each receives one entry per step; the leading process's business.
+        world: this process and its peers.
+        checkpoints: the store for checkpoints, or None. Only rank 0 uses it, because the others may not see its disk.
+        logs: functions that rank 0 calls with the entry of each step.
         evaluation: rows whose loss is measured after each epoch.
     """
 
@@ -79,24 +79,24 @@ class Loop:
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
     def run(self) -> Outcome:
-        """Train from the newest checkpoint to the end; the engine is closed afterwards.
+        """Train from the newest checkpoint to the end, and close the engine.
 
         Raises:
-            TrainingError: the loss is no longer a number, or a checkpoint cannot be written.
-            TrainingInterruptedError: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
+            TrainingError: the loss is not a finite number, or a checkpoint cannot be written.
+            TrainingInterruptedError: SIGTERM or SIGINT was received. The step was finished and a checkpoint written.
         """
         with contextlib.closing(self.engine):
             self._resume()
             try:
                 return self._train()
             finally:
-                # Whatever ended the run: the checkpoint that is being written is what the next one resumes from.
+                # The next run resumes from the checkpoint that is being written now, whatever ended this run.
                 if self.checkpoints is not None:
                     with contextlib.suppress(TrainingError):
                         self.checkpoints.wait()
 
     def _train(self) -> Outcome:
-        self.world.any(False)  # all are ready: the clock does not count one process's waiting for another's compiling
+        self.world.any(False)  # wait for all processes, so that the clock does not count one that is still compiling
         started, before = time.monotonic(), self.seconds
         saved_at = started
         with _stop_signals() as stopped:
@@ -112,7 +112,7 @@ class Loop:
                     log(entry)
                 if stop:
                     self._stop()
-                # The last one is for what may still fail: a full disk when the adapter is saved, a signal until then.
+                # Also after the last step, because a full disk or a signal may still keep the adapter from being saved.
                 if self._is_due(saved_at) or self.done == self.schedule.steps:
                     self._save()
                     saved_at = time.monotonic()
@@ -120,7 +120,7 @@ class Loop:
         return Outcome(self.done, self.loss_sum / self.done, self.seconds)
 
     def _is_due(self, saved_at: float) -> bool:
-        """Whether it is time for a checkpoint; the last one was written at `saved_at`."""
+        """Return whether it is time for a checkpoint. The last one was written at `saved_at`."""
         if self.config.save_steps:
             return self.done % self.config.save_steps == 0
         return time.monotonic() - saved_at >= self.config.save_interval_s
@@ -128,19 +128,26 @@ class Loop:
     def _stop(self) -> NoReturn:
         self._save()
         self._finish_writing()
-        kept = f"the same call resumes from {self.checkpoints.place}" if self.checkpoints else "nothing is kept"
-        raise TrainingInterruptedError(f"stopped by a signal after step {self.done} of {self.schedule.steps}; {kept}")
+        kept = (
+            f"The same call resumes from {self.checkpoints.place}."
+            if self.checkpoints
+            else "There is no checkpoint to resume from."
+        )
+        raise TrainingInterruptedError(
+            f"a signal stopped the run after step {self.done} of {self.schedule.steps}. {kept}"
+        )
 
     def _step(self, step: int, stop: bool) -> tuple[LogEntry, bool]:
-        """Take one optimizer step; return what to log, and whether any process was told to stop."""
+        """Take one optimizer step. Return its log entry, and whether any process received a signal to stop."""
         import torch
 
         picked = self.schedule.rows_of(step)
         answers = sum(self.rows[row].answers for row in picked)
-        total = torch.zeros(2, device=self.world.device)  # the loss, and votes to stop
+        total = torch.zeros(2, device=self.world.device)  # the loss, and the number of votes to stop
         total[1] = stop
         for row, counts in self.world.share(picked):
-            if self.config.lora_dropout:  # a function of step and row: the same in a resumed run and on any process
+            # Dropout is seeded by step and row, so it is the same in a resumed run and on any process.
+            if self.config.lora_dropout:
                 torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
             total[0] += self.engine.learn(self.rows[row], counts / answers)
         if step + 1 < self.schedule.steps:
@@ -148,7 +155,7 @@ class Loop:
             self.engine.prepare(self.rows[coming])
         gradients = [parameter.grad for parameter in self.engine.parameters.values() if parameter.grad is not None]
         self.world.sum([total, *gradients])
-        loss, stops, norm = torch.stack([*total, self.engine.clip()]).tolist()  # waits for the device, once
+        loss, stops, norm = torch.stack([*total, self.engine.clip()]).tolist()  # the only wait for the device
         rate = self.schedule.rate(step)
         self._require_finite({"loss": loss, "norm of the gradient": norm}, step, rate)
         self.engine.update(rate)
@@ -164,7 +171,7 @@ class Loop:
         return entry, stops > 0
 
     def _require_finite(self, figures: Mapping[str, float], step: int, rate: float) -> None:
-        """Refuse to learn from a step that broke down; the last checkpoint then holds the adapter from before it.
+        """Check the figures of a step before the optimizer uses them. Otherwise save the adapter from before the step.
 
         Raises:
             TrainingError: a figure is not a finite number.
@@ -176,7 +183,7 @@ class Loop:
             self._finish_writing()
             raise TrainingError(
                 f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Lower "
-                "TrainingConfig.learning_rate; the adapter from before that step is kept in the last checkpoint."
+                "TrainingConfig.learning_rate. The last checkpoint contains the adapter from before that step."
             )
 
     def _evaluate(self) -> float:
@@ -197,19 +204,19 @@ class Loop:
     def _save(self) -> None:
         if self.checkpoints is None or not self.world.is_rank0 or not self.done:
             return
-        # Copies, because training continues while they are written.
+        # Training continues while the checkpoint is written, so it needs copies.
         copies = {name: tensor.to("cpu", copy=True) for name, tensor in self._tensors().items()}
         facts = {"loss_sum": repr(self.loss_sum), "seconds": repr(self.seconds)}
         self.checkpoints.save(Snapshot(self.done, copies, facts))
 
     def _finish_writing(self) -> None:
-        """Wait until the last checkpoint is written, on every process: if one ends early, the others are ended too."""
+        """Wait on every process until the last checkpoint is written. If one process ends early, so do the others."""
         if self.checkpoints is not None:
             self.checkpoints.wait()
         self.world.any(False)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Return what training changes, under the names of `Snapshot.tensors`, without copying it."""
+        """Return the tensors that training changes, named as in `Snapshot.tensors`, without copying them."""
         state = self.engine.optimizer.state
         tensors = {}
         for name, parameter in self.engine.parameters.items():
@@ -234,14 +241,14 @@ class Loop:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Yield a list that SIGTERM (a spot notice) and the first SIGINT add to while the block runs.
+    """Yield a list to which SIGTERM (a spot notice) or the first SIGINT is added while the block runs.
 
-    Outside the main thread signals cannot be taken, and the list stays empty.
+    Outside the main thread, signals cannot be handled and the list stays empty.
     """
     received: list[int] = []
     before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - its interface
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the interface of signal handlers
         if received:
             raise KeyboardInterrupt
         received.append(number)

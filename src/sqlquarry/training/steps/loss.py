@@ -1,4 +1,4 @@
-"""One packed row as the model's inputs, and the loss on its answers."""
+"""Convert a packed row to the model's inputs, and compute the loss on its answers."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ if TYPE_CHECKING:
 
 
 class RowShape(NamedTuple):
-    """Tokens and answer tokens that rows are padded to if all must have one shape."""
+    """Numbers of tokens and answer tokens to which rows are padded if all must have one shape."""
 
     tokens: int
     answers: int
 
 
 def row_tensors(row: PackedRow, shape: RowShape | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a row's four numbers of each token (4, tokens), and the place and label of each answer token (2, answers).
+    """Return a row's tokens and answers as two tensors on the CPU.
 
-    Both are on the CPU.
+    The first, (4, tokens), has the id, position, family and suffix of each token. The second, (2, answers), has the
+    index from which each answer token is predicted, and its label.
     """
     import torch
 
-    # A token is predicted from the one before it, which is in the same example: an answer never begins a suffix.
-    learnt = [(place - 1, label) for place, label in enumerate(row.labels) if label != IGNORED_LABEL]
+    # A token is predicted from the token before it. An answer never begins a suffix, so both are in the same example.
+    learned = [(place - 1, label) for place, label in enumerate(row.labels) if label != IGNORED_LABEL]
     if shape is not None:
         row = row.padded(shape.tokens)
-        learnt += [(0, IGNORED_LABEL)] * (shape.answers - len(learnt))
+        learned += [(0, IGNORED_LABEL)] * (shape.answers - len(learned))
     tokens = torch.tensor([row.input_ids, row.positions, row.families, row.suffixes])
-    return tokens, torch.tensor(learnt, dtype=torch.long).reshape(-1, 2).t().contiguous()
+    return tokens, torch.tensor(learned, dtype=torch.long).reshape(-1, 2).t().contiguous()
 
 
 class ModelInputs(TypedDict):
-    """A row as `answer_loss` takes it.
+    """The inputs of `answer_loss` for one row.
 
     Keys:
         input_ids: token ids, (1, tokens).
-        position_ids: places of the tokens in their own examples, (1, tokens).
-        predicted_from: places of the tokens before the answer tokens, (answers,).
+        position_ids: positions of the tokens in their own examples, (1, tokens).
+        predicted_from: indices of the tokens before the answer tokens, (answers,).
         labels: ids of the answer tokens, (answers,).
-        attention_mask: of all layers, or one for each kind of layer, as transformers takes them.
+        attention_mask: the mask of all layers, or one mask for each type of layer, as in transformers.
     """
 
     input_ids: torch.Tensor
@@ -67,14 +68,14 @@ def model_inputs(
     flex: bool = False,
     windows: Windows = None,
 ) -> ModelInputs:
-    """Return what `answer_loss` takes of a row.
+    """Return the inputs of `answer_loss` for a row.
 
     Args:
         row: the row.
-        device: where the tensors are made.
-        shape: what to pad the row to, for what is compiled for one shape.
-        flex: for a model with flex_attention.
-        windows: of the model's layers (see `windows_of`).
+        device: device of the tensors.
+        shape: shape to which the row is padded for compiled code. None does not pad.
+        flex: whether the model uses flex_attention.
+        windows: attention windows of the model's layers (see `windows_of`).
     """
     tokens, answers = (tensor.to(device) for tensor in row_tensors(row, shape))
     if flex:
@@ -84,7 +85,7 @@ def model_inputs(
 
 
 def flex_inputs(tokens: torch.Tensor, answers: torch.Tensor, windows: Windows = None) -> ModelInputs:
-    """Return the inputs of a row from `row_tensors`, with the mask that flex_attention takes."""
+    """Return the inputs of a row from the result of `row_tensors`, with a mask for flex_attention."""
     mask = _masks(windows, lambda window: block_mask(tokens[1], tokens[2], tokens[3], window))
     return _inputs(tokens, answers, mask)
 
@@ -110,7 +111,7 @@ def entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: (answers, vocabulary), of any dtype.
-        labels: (answers,); those of -100 do not count.
+        labels: (answers,). Labels of -100 do not count.
     """
     import torch
 
@@ -120,12 +121,12 @@ def entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def answer_loss(
     model: PeftModel | PreTrainedModel, inputs: ModelInputs, loss: Callable[..., torch.Tensor] = entropy
 ) -> torch.Tensor:
-    """Return the sum of the cross-entropy over a row's answer tokens, (); logits are made for those tokens only.
+    """Return the sum of the cross-entropy over a row's answer tokens, (). Logits are computed only for those tokens.
 
     Args:
-        model: a causal language model that knows `logits_to_keep`.
-        inputs: one row as `model_inputs` gives it.
-        loss: `entropy`, or the same compiled.
+        model: a causal language model that supports `logits_to_keep`.
+        inputs: the result of `model_inputs` for a row.
+        loss: `entropy`, or its compiled form.
     """
     outputs = model(
         input_ids=inputs["input_ids"],

@@ -1,4 +1,4 @@
-"""A base model whose weights are read part by part, so that no process ever holds the whole of what several share."""
+"""Load a base model part by part, so that no process ever needs memory for all weights that several processes share."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class MetaLoadedBase:
-    """What `load_causal_lm` gives, but for the weights: `fill` reads those of one part of the model at a time.
+    """A model as from `load_causal_lm`, but without weights. `fill` loads the weights of one part at a time.
 
-    Until then a weight is an expanded view of a single number, which takes no memory: PEFT finds its device, dtype and
-    shape.
+    Before that, a weight is an expanded view of a single number. It takes no memory, but PEFT can read its device,
+    dtype and shape.
 
     Args:
-        directory: config and safetensors.
-        device: where weights go.
-        recipe: how to quantise; None leaves them as they are.
+        directory: directory with config.json and safetensors.
+        device: device of the weights.
+        recipe: how to quantize the weights. None does not quantize them.
         held: hold the 4-bit values in 16 bits, as `hold_dequantized` does.
         attn_implementation: transformers' name of the attention to use.
 
     Attributes:
         model: the model.
-        missing: weights that no file holds under the model's own names (experts, which transformers fuses, are such):
-            if there are any, the model cannot be filled.
+        missing: names of weights that are in none of the files, such as experts, which transformers fuses. If there are
+            any, the model cannot be filled.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class MetaLoadedBase:
             self.model = AutoModelForCausalLM.from_config(
                 config, dtype=self._dtype, attn_implementation=attn_implementation, trust_remote_code=False
             )
-        rotary = self.model.model.rotary_emb  # has no weights but tables, which are made and not read
+        rotary = self.model.model.rotary_emb  # has only tables, which are computed and not loaded
         self.model.model.rotary_emb = type(rotary)(config).to(device)
-        self._offsets: dict[str, float] = {}  # of each quantised layer
+        self._offsets: dict[str, float] = {}  # offset of the scales of each quantized layer
         if recipe:
             self._prepare_layers(recipe)
         self._unread = _owners(self.model)
@@ -71,10 +71,10 @@ class MetaLoadedBase:
         self.missing = tuple(name for name in self._unread if name not in self._files)
 
     def fill(self, part: nn.Module) -> None:
-        """Read the weights of a part of the model that have not been read yet.
+        """Load those weights of a part of the model that have not been loaded yet.
 
         Raises:
-            UnsupportedModelError: one has another shape than config.json says.
+            UnsupportedModelError: the shape of a weight does not match config.json.
         """
         modules = set(part.modules())
         names = [name for name, owners in self._unread.items() if any(module in modules for module, _ in owners)]
@@ -83,7 +83,7 @@ class MetaLoadedBase:
             self._set(self._read(name, *owners[0]), *owners)
 
     def recorded(self) -> QuantizationRecipe | None:
-        """Return the recipe with what the quantized weights show, once all are read, as `completed` does."""
+        """Return the recipe with device, modules and offsets, as `completed` does. All weights must be loaded."""
         if self._recipe is None:
             return None
         modules = tuple(sorted(self._offsets))
@@ -104,7 +104,7 @@ class MetaLoadedBase:
                 kind = self._dtype, recipe.double_quantization, recipe.quant_type, getattr(torch, recipe.storage_dtype)
                 self.model.set_submodule(name, bitsandbytes.nn.Linear4bit(*sizes, *kind, device="meta"))
         if not self._held:
-            self.model.is_loaded_in_4bit = True  # where PEFT looks to decide what kind of layers there are
+            self.model.is_loaded_in_4bit = True  # PEFT reads this to choose the class of its layers
             keep_trainable_on_cpu(self.model)
 
     def _placeholder(self, module: nn.Module, kind: str) -> torch.nn.Parameter:
@@ -127,8 +127,8 @@ class MetaLoadedBase:
         expected = getattr(layer, kind).shape
         if value.shape != expected:
             raise UnsupportedModelError(
-                f"{self._files[name]} holds {name} of shape {tuple(value.shape)}, but by config.json it has "
-                f"{tuple(expected)}: they are not of one model. Download the base again."
+                f"{self._files[name]} contains {name} with the shape {tuple(value.shape)}, but config.json requires "
+                f"{tuple(expected)}. The files are not from the same model. Download the base again."
             )
         linear = name.removesuffix(".weight")
         if self._recipe and linear in self._offsets:
@@ -146,7 +146,7 @@ class MetaLoadedBase:
 
 
 def _owners(model: PreTrainedModel) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Return each parameter's first name, and the modules that hold it: several if weights are tied."""
+    """Return the first name of each parameter, and the modules that use it. Tied weights have several."""
     owners: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
     for path, module in model.named_modules():
         for kind, parameter in module.named_parameters(recurse=False):

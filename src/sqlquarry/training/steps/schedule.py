@@ -1,7 +1,7 @@
-"""Which rows every optimiser step sees, and at what rate: functions of the seed and the step's number alone.
+"""Compute the rows and the learning rate of each optimizer step from the seed and the number of the step alone.
 
-Nothing here depends on the number of processes or on what ran before, so a run that is resumed, also on other machines,
-resumes exactly where it stopped, without any position or random state to save.
+Nothing depends on the number of processes or on earlier steps. So a run resumes exactly where it stopped, even on other
+machines, and no position or random state has to be saved.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Schedule:
     """The steps of one run.
 
     Args:
-        rows: packed rows of one epoch.
-        rows_per_step: rows that one optimiser step sees; the last of an epoch may see fewer.
-        epochs: passes over the rows; may be a fraction.
+        rows: number of packed rows in one epoch.
+        rows_per_step: number of rows in one optimizer step. The last step of an epoch may have fewer.
+        epochs: passes over the rows. May be a fraction.
         warmup_ratio: share of the steps in which the rate rises.
         peak_rate: the highest learning rate.
-        seed: decides the order of the rows.
+        seed: seed of the order of the rows.
     """
 
     rows: int
@@ -35,21 +35,21 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in a whole epoch."""
+        """Number of optimizer steps in a complete epoch."""
         return math.ceil(self.rows / self.rows_per_step)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the run."""
+        """Number of optimizer steps of the run."""
         return max(1, math.ceil(self.epochs * self.steps_per_epoch))
 
     def rows_of(self, step: int) -> list[int]:
-        """Numbers of the rows of a step (from 0), in an order of their own for each epoch."""
+        """Return the numbers of the rows of a step (from 0). Each epoch has its own order."""
         epoch, place = divmod(step, self.steps_per_epoch)
         return list(_order(self.rows, self.seed, epoch)[place * self.rows_per_step :][: self.rows_per_step])
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step (from 0): a linear rise to the peak, then half a cosine that ends above zero.
+        """Return the learning rate of a step (from 0): a linear rise to the peak, then half a cosine that ends above 0.
 
         Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
         """
@@ -59,7 +59,7 @@ class Schedule:
         return self.peak_rate * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup))) / 2
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether a step is the last of an epoch, or of the run."""
+        """Return whether a step is the last one of an epoch or of the run."""
         return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps
 
 

@@ -1,8 +1,8 @@
-"""FSDP2: each process holds a part of the frozen base weights, and the whole adapter.
+"""Shard the frozen base weights over processes with FSDP2. Each process also has the complete adapter.
 
-Nearly all memory is the base's. An adapter with its gradient and Adam's moments takes 16 bytes a parameter (0.7 GB for
-rank 16 on an 8B model), and whole on each process it can be summed in float32, clipped, saved and resumed on any number
-of processes without gathering anything.
+Nearly all memory is needed for the base. An adapter with its gradient and Adam's moments takes 16 bytes per parameter
+(0.7 GB for rank 16 on an 8B model). Because each process has a complete copy, it can be summed in float32, clipped,
+saved and resumed on any number of processes without gathering.
 
 Source: Zhao et al. 2023, arXiv:2304.11277 (FSDP); torch.distributed.fsdp.fully_shard (FSDP2).
 """
@@ -34,14 +34,14 @@ def shard_base(
     Args:
         model: a PEFT model on `world`'s device.
         world: the processes.
-        shard_group_size: how many processes hold one copy together: all, or those of a machine (HSDP), which spares
-            the network.
-        cpu_offload: keep the parts in CPU memory and bring them in layer by layer.
-        fill: reads the weights of a part of the model before it is sharded; None if they are there.
+        shard_group_size: number of processes that share one copy: all of them, or those of one machine (HSDP), which
+            avoids traffic over the network.
+        cpu_offload: keep the parts in CPU memory and copy them to the GPU layer by layer.
+        fill: loads the weights of a part of the model before it is sharded. None if they are already loaded.
 
     Raises:
-        TrainingError: 4-bit weights are stored in a dtype that FSDP2 does not move bit for bit, or a parameter is not
-            sharded afterwards: training would silently be of another base, or take the memory of the whole.
+        TrainingError: 4-bit weights are stored in a dtype that FSDP2 changes, or a parameter was not sharded. Training
+            would silently use different weights, or need the memory of the complete base.
     """
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
@@ -51,7 +51,8 @@ def shard_base(
     adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
     decoder = model.get_base_model()
     embeddings, head = decoder.get_input_embeddings(), decoder.get_output_embeddings()
-    # Each a part of its own, so that they are not there at one time; one that is both stays with the rest.
+    # Embeddings and head are separate parts, so that they are not gathered at the same time. A tied matrix stays with
+    # the rest of the decoder.
     ends = [embeddings, head] if embeddings.weight is not head.weight else []
     for part in (*decoder.model.layers, *ends, decoder):
         if fill:
@@ -61,7 +62,8 @@ def shard_base(
     for part in (*ends[:1], *decoder.model.layers):
         if any(parameter.requires_grad for parameter in part.parameters()):
             break
-        # Has no backward pass. What FSDP2 gathered for one would be waited for by nobody, and no graph could hold it.
+        # This part has no backward pass. FSDP2 would gather weights for it that nobody waits for, and a CUDA graph
+        # cannot contain that.
         part.set_unshard_in_backward(False)
     _require_sharded(model)
 
@@ -81,8 +83,8 @@ def _require_movable(model: PeftModel) -> None:
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "quant_state") and parameter.dtype != torch.float32:
             raise TrainingError(
-                f"{name} holds 4-bit weights as {parameter.dtype}, which FSDP2 does not move bit for bit: load it with "
-                'QuantizationRecipe(storage_dtype="float32")'
+                f"{name} stores 4-bit weights as {parameter.dtype}, some of which FSDP2 changes on the way. Load it "
+                'with QuantizationRecipe(storage_dtype="float32").'
             )
 
 
@@ -96,12 +98,13 @@ def _require_sharded(model: PeftModel) -> None:
     ]
     if whole:
         raise TrainingError(
-            f"{len(whole)} base parameters are not sharded, {whole[0]} among them: each process would hold them whole"
+            f"{len(whole)} base parameters are not sharded, for example {whole[0]}, so each process would need the "
+            'memory of all of them. Set sharding="none".'
         )
 
 
 def release(model: PeftModel) -> None:
-    """Free what FSDP2 leaves whole after a forward pass, for a backward pass that may never come."""
+    """Free the weights that FSDP2 keeps gathered after a forward pass in case a backward pass follows."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():

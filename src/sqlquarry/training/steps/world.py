@@ -1,4 +1,4 @@
-"""The processes that train together: one, or those that torchrun started."""
+"""The processes that train together: a single one, or all that torchrun started."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     import torch
 
 Result = TypeVar("Result")
-_TIMEOUT_S = 600  # a process that waits this long for another gives up; loading a large model takes minutes
+_TIMEOUT_S = 600  # how long a process waits for another; loading a large model takes minutes
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among its peers.
+    """This process and its peers.
 
     Args:
-        rank: this process's number, from 0.
+        rank: number of this process, from 0.
         size: number of processes.
-        local_size: processes on this machine.
-        device: where this process computes.
+        local_size: number of processes on this machine.
+        device: device of this process.
     """
 
     rank: int
@@ -34,10 +34,10 @@ class World:
 
     @classmethod
     def join(cls, device: str) -> World:
-        """Meet the processes that torchrun started (RANK, WORLD_SIZE, … in the environment); alone without it.
+        """Connect the processes that torchrun started (RANK, WORLD_SIZE, …). Without torchrun, there is only this one.
 
         Args:
-            device: "cpu" or "cuda"; each process takes the GPU of its local rank.
+            device: "cpu" or "cuda". Each process uses the GPU of its local rank.
 
         Raises:
             DeviceError: this machine has fewer GPUs than processes.
@@ -55,7 +55,7 @@ class World:
         if device == "cuda":
             if local_rank >= torch.cuda.device_count():
                 raise DeviceError(
-                    f"{local_size} processes on a machine with {torch.cuda.device_count()} GPUs: start one for each GPU"
+                    f"{local_size} processes cannot run on {torch.cuda.device_count()} GPUs. Start one process per GPU."
                 )
             place = torch.device("cuda", local_rank)
             torch.cuda.set_device(place)
@@ -69,25 +69,26 @@ class World:
 
     @property
     def machines(self) -> int:
-        """Number of machines, each with as many processes as this one."""
+        """Number of machines. All of them have the same number of processes."""
         return self.size // self.local_size
 
     @property
     def is_rank0(self) -> bool:
-        """Whether this process is the one that writes and shows."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
     def share(self, items: Sequence[int]) -> list[tuple[int, bool]]:
-        """Return this process's part of a step's items, and whether each counts: False is padding to equal numbers.
+        """Return this process's items of a step, each with whether it counts.
 
-        Sharded weights are gathered by all processes together, so each must run equally often.
+        Items that do not count are padding. All processes gather sharded weights together, so each of them must run the
+        same number of times.
         """
         mine = [(item, True) for item in items[self.rank :: self.size]]
         rounds = -(-len(items) // self.size)
         return mine + [(items[0], False)] * (rounds - len(mine))
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replace tensors of one dtype by their sums over all processes, in place and in that dtype."""
+        """Replace tensors by their sums over all processes, in place. All tensors must have the same dtype."""
         import torch
         import torch.distributed as dist
 
@@ -100,7 +101,7 @@ class World:
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
     def broadcast(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by that of rank 0, in place."""
+        """Replace a tensor with the tensor of rank 0, in place."""
         import torch.distributed as dist
 
         if self.size > 1:
@@ -115,16 +116,16 @@ class World:
         return bool(votes.item() > 0)
 
     def on_rank0(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on rank 0; all processes return its result, or raise its error.
+        """Call `work` on rank 0 only. All processes return its result or raise its error.
 
         Raises:
-            SQLQuarryError: `work` did.
+            SQLQuarryError: if `work` raises one.
         """
         import torch.distributed as dist
 
         if self.size == 1:
             return work()
-        box: list[object] = [None, None]  # the result, and the error
+        box: list[object] = [None, None]  # result and error
         if self.is_rank0:
             try:
                 box[0] = work()
@@ -133,10 +134,10 @@ class World:
         dist.broadcast_object_list(box, src=0, device=self.device)
         if isinstance(box[1], SQLQuarryError):
             raise box[1]
-        return box[0]  # type: ignore[return-value]  # it is the result of rank 0
+        return box[0]  # type: ignore[return-value]  # the result of rank 0
 
     def leave(self) -> None:
-        """Leave the other processes; without it a process may end with an error after all is done."""
+        """Disconnect from the other processes. Otherwise a process may end with an error after its work is done."""
         import torch.distributed as dist
 
         if self.size > 1 and dist.is_initialized():

@@ -1,1 +1,1 @@
-"""Report a run: progress, trackers, plot and model card."""
+"""Report a run: progress, tracking services, plot and model card."""

@@ -1,4 +1,4 @@
-"""README.md of an adapter: a model card as the Hugging Face hub reads it, with what the manifest knows of the run."""
+"""Write an adapter's README.md: a model card for the Hugging Face hub with the facts of the manifest."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ CARD = "README.md"
 
 @dataclass(frozen=True, slots=True)
 class License:
-    """A base model's licence: its name on the hub, and what whoever passes the adapter on has to say or do."""
+    """A base model's license: its name on the hub, and the duties of anyone who redistributes the adapter."""
 
     hub_name: str
     notice: str
 
 
-# The first pattern found in the licence's text decides. Sources: Meta Llama 3 Community License (2024-04-18), section
-# 1.b, and those of Llama 3.1 (2024-07-23), 3.2 (2024-09-25), 3.3 (2024-12-06); Apache License 2.0, section 4.
+# The first pattern that matches the license's text decides. Sources: Meta Llama 3 Community License (2024-04-18),
+# section 1.b; Llama 3.1 (2024-07-23), 3.2 (2024-09-25) and 3.3 (2024-12-06); Apache License 2.0, section 4.
 _LLAMA = (
     "Built with {mark}. {name} is licensed under the {title}, Copyright © Meta Platforms, Inc. All Rights Reserved. "
-    'The name of a model made with it must begin with "{prefix}", this notice and the licence must travel with it, and '
-    "its Acceptable Use Policy applies."
+    'The name of a model based on it must begin with "{prefix}". Copies must include this notice and the license. The '
+    "Acceptable Use Policy applies."
 )
 _APACHE = (
-    "The base is under the Apache License 2.0: its text and the base's NOTICE, if there is one, travel with copies."
+    "The base is under the Apache License 2.0. Copies must include the text of the license and the base's NOTICE file, "
+    "if it has one."
 )
 _LICENSES = (
     (r"llama\s*(3\.[123])\s*community\s*license", "llama{}", _LLAMA),
     (r"(?:meta\s*)?llama\s*(3)\s*community\s*license", "llama{}", _LLAMA),
     (r"apache\s*license\W+version\s*2\.0", "apache-2.0", _APACHE),
-    (r"\bmit\s*license", "mit", "The base is under the MIT License: its copyright line travels with copies."),
+    (r"\bmit\s*license", "mit", "The base is under the MIT License. Copies must include its copyright line."),
 )
 
 
 def base_license(base: Path) -> License | None:
-    """Return the license whose text is in the base model's directory (``LICENSE*``); None if it is not known here.
+    """Return the license in the base model's directory (``LICENSE*``), or None if it is missing or unknown.
 
-    The architecture says nothing about it: many models that are built like a Llama are not Meta's.
+    The architecture cannot replace that file, because many models with a Llama architecture are not Meta's.
     """
     for path in sorted(base.glob("LICENSE*")):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -73,13 +74,13 @@ def write_card(
     base: Path,
     scores: Mapping[str, str] | None = None,
 ) -> None:
-    """Write README.md into an adapter's directory; call it before the manifest, which hashes it.
+    """Write README.md into an adapter's directory. Call this before the manifest is written, because that hashes it.
 
     Args:
-        directory: the adapter's.
-        provenance: what the manifest will say.
-        base: the base model's directory, for its licence.
-        scores: what was measured -> value in words ("execution accuracy" -> "81.2 % (78.0 to 84.1, n = 629)").
+        directory: the adapter's directory.
+        provenance: the content of the manifest.
+        base: the base model's directory, for its license.
+        scores: name of a measure -> value as text ("execution accuracy" -> "81.2 % (78.0 to 84.1, n = 629)").
     """
     write_atomically(
         directory / CARD, model_card(redacted(provenance), base_license(base), redacted(scores or {})).encode()
@@ -87,7 +88,7 @@ def write_card(
 
 
 def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Mapping[str, str]) -> str:
-    """Return the text of the card: YAML for the hub, then prose and tables.
+    """Return the text of the card: a YAML header for the hub, then prose and tables.
 
     Source of the header's fields: https://huggingface.co/docs/hub/model-cards, "Model card metadata".
     """
@@ -106,10 +107,10 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
         tags=["text-to-sql", "lora", "qlora", "sqlquarry"],
     ).to_yaml()
     recipe = provenance.get("quantization")
-    held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantised weights"
+    held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantized weights"
     about = (
-        f"A LoRA adapter, rank {config['lora_r']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
-        "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel(adapter)`), or merge them."
+        f"This is a LoRA adapter of rank {config['lora_r']}, trained with SQLQuarry on {held} of the base. It works "
+        "only with the prompt in `prompt.json`. Load both together (`sqlquarry.LocalModel(adapter)`), or merge them."
     )
     sections = [
         f"# Text-to-SQL adapter for {hub_id or as_markdown(Path(name).name)}",
@@ -117,13 +118,17 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
         "![Training loss](loss.svg)",
         "## Data\n\n" + _table(_data_rows(run, provenance)),
         "## Scores\n\n"
-        + (_table(scores) if scores else "None yet: `SQLJudge` measures them, on questions that were not trained on."),
+        + (
+            _table(scores)
+            if scores
+            else "None yet. Measure them with `SQLJudge` on questions outside the training data."
+        ),
         "## Training\n\n" + _table(_run_rows(run)),
         "### Configuration\n\n" + _table({f"`{key}`": f"`{value}`" for key, value in config.items()}),
         "### Versions\n\n" + _table(provenance.get("versions", {})),
-        "## Licence\n\n"
-        + (terms.notice if terms else "The base model's directory holds no licence that is known here. Look it up.")
-        + " The training data may bring terms of its own.",
+        "## License\n\n"
+        + (terms.notice if terms else "The base model's directory contains no known license. Look up its license.")
+        + " The training data may have its own terms.",
     ]
     return f"---\n{header}\n---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -131,8 +136,8 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
 def _data_rows(run: TrainingRun, provenance: Mapping[str, Any]) -> dict[str, str]:
     return {
         "records": f"{run.records:,}",
-        "tokens": f"{run.tokens_per_epoch:,} an epoch, in {run.rows:,} packed rows",
-        "SHA-256 of what was learnt": f"`{provenance['data_sha256']}`",
+        "tokens": f"{run.tokens_per_epoch:,} per epoch, in {run.rows:,} packed rows",
+        "SHA-256 of the encoded records": f"`{provenance['data_sha256']}`",
         "prompt fingerprint": f"`{provenance['prompt_fingerprint']}`",
         "SHA-256 of the base": f"`{provenance['base_model']['sha256']}`",
     }
@@ -157,6 +162,6 @@ def _table(rows: Mapping[str, object]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return a code span as it is, any other text without what Markdown would read as markup."""
+    """Return a code span unchanged, and other text with its Markdown markup escaped."""
     text = visible(str(value), one_line=True)
     return text.replace("|", "\\|") if re.fullmatch("`[^`]*`", text) else as_markdown(text)

@@ -1,4 +1,4 @@
-"""What is logged of one optimizer step: a line of training_log.jsonl, and what bars, plots and services show."""
+"""The log entry of one optimizer step, as in training_log.jsonl. Progress bar, plot and services show its figures."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NotRequired, TypedDict
 
 
 class LogEntry(TypedDict):
-    """One optimizer step.
+    """The figures of one optimizer step.
 
     Keys:
         step: number of the step, from 1.
-        seconds: since the start of the run, in all sessions together.
-        steps: steps of the run.
-        loss: mean over the answer tokens of the step.
-        grad_norm: norm of the gradient before it is clipped.
-        learning_rate: of the step.
-        tokens: that the step computed.
-        eval_loss: of the evaluation records, after the last step of an epoch.
+        seconds: seconds since the start of the run, over all sessions.
+        steps: total number of steps of the run.
+        loss: mean loss over the answer tokens of the step.
+        grad_norm: norm of the gradient before clipping.
+        learning_rate: learning rate of the step.
+        tokens: number of tokens computed in the step.
+        eval_loss: loss of the evaluation records, only after the last step of an epoch.
     """
 
     step: int

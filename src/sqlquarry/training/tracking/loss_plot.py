@@ -1,4 +1,4 @@
-"""Draw a run as an SVG for light and dark pages: its loss, evaluation loss and learning rate over its steps."""
+"""Draw loss, evaluation loss and learning rate of a run over its steps, as an SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sqlquarry.files.metadata import parse_json
 from sqlquarry.files.writing import write_atomically
 from sqlquarry.training.tracking.log_entry import LogEntry
 
-_POINTS = 400  # more steps than that are averaged: a screen shows no more
-_SMOOTHED_SHARE = 0.05  # of all steps: what the smoothed line averages around each
-_DECADES = 1e4  # what a logarithmic axis spans at most; below it the line runs along the bottom
+_POINTS = 400  # maximum number of points; more steps are averaged, because a screen cannot show them
+_SMOOTHED_SHARE = 0.05  # share of all steps over which the smoothed line averages
+_DECADES = 1e4  # maximum ratio on a logarithmic axis; smaller values are drawn at the bottom
 Points = list[tuple[float, float]]
 
 _SVG = """\
@@ -36,7 +36,7 @@ polyline, line { fill: none; stroke-linejoin: round }
 .loss { stroke: var(--loss); stroke-width: 2 } .eval { stroke: var(--eval); stroke-width: 2 }
 circle.loss { fill: var(--loss) } circle.eval { fill: var(--eval) }
 </style>
-{# A background of its own: the page around it may be bright while the reader's system is dark. #}
+{# The picture has its own background, because a page may be bright although the reader's system is dark. #}
 <rect class="paper" width="100%" height="100%"/>
 <text class="title" x="62" y="24">Training loss</text>
 {% for css, x, words in legend %}
@@ -64,7 +64,7 @@ circle.loss { fill: var(--loss) } circle.eval { fill: var(--eval) }
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Places values from `low` to `high` between two ends of the picture, in pixels."""
+    """A mapping of values from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -80,7 +80,7 @@ class _Axis:
 
 
 def write_loss_plot(log: Path, target: Path) -> None:
-    """Draw `training_log.jsonl` as an SVG file; nothing is written if no step was logged."""
+    """Draw `training_log.jsonl` as an SVG file. Write nothing if no step was logged."""
     lines = log.read_text(encoding="utf-8").splitlines()
     entries = [parse_json(line, log.name, lenient=True) for line in lines if line.strip()]
     if entries:
@@ -88,7 +88,7 @@ def write_loss_plot(log: Path, target: Path) -> None:
 
 
 def loss_plot(entries: Sequence[LogEntry]) -> str:
-    """Return the SVG of log entries; the loss has a logarithmic axis if it falls by more than four times."""
+    """Return the SVG of log entries. The axis of the loss is logarithmic if the loss spans more than a factor of 4."""
     loss = [(float(entry["step"]), float(entry["loss"])) for entry in entries]
     judged = [(float(entry["step"]), float(entry["eval_loss"])) for entry in entries if "eval_loss" in entry]
     rate = [(float(entry["step"]), float(entry["learning_rate"])) for entry in entries]
@@ -122,7 +122,7 @@ def loss_plot(entries: Sequence[LogEntry]) -> str:
 
 
 def _value_axis(values: Sequence[float]) -> tuple[_Axis, list[float]]:
-    """Return the axis of the losses, and round numbers along it."""
+    """Return the axis of the losses and its tick values."""
     low, high = min(values), max(values)
     if low > 0 and high > 4 * low:
         low = max(low, high / _DECADES)
@@ -149,7 +149,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 def _smoothed(points: Points) -> Points:
-    """Return the mean of the steps around each step, so that the line does not lag behind."""
+    """Return the mean of the steps before and after each step, so that the line does not lag."""
     reach = max(2, round(len(points) * _SMOOTHED_SHARE / 2))
     around = [[y for _, y in points[max(0, index - reach) : index + reach + 1]] for index in range(len(points))]
     return [(x, sum(values) / len(values)) for (x, _), values in zip(points, around, strict=True)]

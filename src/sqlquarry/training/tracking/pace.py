@@ -1,4 +1,4 @@
-"""How fast a run goes, and how well it uses its GPUs."""
+"""Measure how fast a run is and how well it uses its GPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AVERAGED_STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Tokens a second over the last steps, share of the GPUs' peak rate (MFU), and bytes of GPU memory."""
+    """Tokens per second over the last steps, share of the GPUs' peak rate (MFU), and bytes of GPU memory."""
 
     tokens_per_second: float
     utilization: float | None
@@ -29,15 +29,15 @@ class Pace:
 
 
 class PaceMeter:
-    """Turns the loop's log entries into a `Pace`.
+    """Computes a `Pace` from the loop's log entries.
 
-    MFU counts the arithmetic that the model needs, never what is recomputed (Chowdhery et al. 2022, arXiv:2204.02311,
+    MFU counts the arithmetic that the model needs, without recomputation (Chowdhery et al. 2022, arXiv:2204.02311,
     appendix B).
 
     Args:
-        needed_flops_per_token: `flops_per_token` of a config without recomputation; 0 leaves MFU out.
-        gpu: None leaves MFU out.
-        processes: GPUs at work.
+        needed_flops_per_token: `flops_per_token` of a config without recomputation. 0 leaves MFU out.
+        gpu: the GPU of each process. None leaves MFU out.
+        processes: number of GPUs.
     """
 
     def __init__(self, needed_flops_per_token: float = 0.0, gpu: GPU | None = None, processes: int = 1) -> None:
@@ -45,7 +45,7 @@ class PaceMeter:
         self._recent: deque[tuple[float, int]] = deque(maxlen=_AVERAGED_STEPS)
 
     def __call__(self, entry: LogEntry) -> Pace:
-        """Return the pace over the last steps, of which `entry` is the newest."""
+        """Add the entry of a step, and return the pace over the last steps."""
         self._recent.append((entry["seconds"], entry["tokens"]))
         seconds = entry["seconds"] - self._recent[0][0]
         rate = sum(tokens for _, tokens in list(self._recent)[1:]) / seconds if seconds > 0 else 0.0
@@ -54,7 +54,7 @@ class PaceMeter:
 
 
 def peak_gpu_bytes() -> int | None:
-    """Return the most that torch has allocated on this process's GPU; None without one."""
+    """Return the most memory that torch has allocated on this process's GPU, or None if it has no GPU."""
     import torch
 
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

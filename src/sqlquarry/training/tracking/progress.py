@@ -1,4 +1,4 @@
-"""What a training run shows while it runs: a progress bar, and one JSON line per step."""
+"""Show a training run as a progress bar, and log each step as a JSON line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sqlquarry.training.tracking.pace import PaceMeter
 
 
 class StepLog:
-    """Show the steps and append each one's numbers to a file; a context manager, called once per step.
+    """Progress bar and log file of a run. Use it as a context manager and call it once per step.
 
     Args:
-        path: the JSON Lines file. Its lines from the first logged step on are from a run that was killed, and are
-            dropped.
-        steps: optimiser steps of the whole run.
-        pace: makes speed, use of the GPU and memory of the entries.
-        note: what the first step waits for; shown until it is done.
+        path: the JSON Lines file. If a killed run has already logged the first step or later ones, those lines are
+            removed.
+        steps: optimizer steps of the run.
+        pace: computes speed, GPU utilization and memory from the entries.
+        note: reason why the first step takes longer ("compiling"), shown until it is done.
     """
 
     def __init__(self, path: Path, steps: int, pace: PaceMeter, *, note: str = "") -> None:
@@ -37,7 +37,7 @@ class StepLog:
         self._bar.__exit__(*error)
 
     def __call__(self, entry: LogEntry) -> None:
-        """Log and show one step."""
+        """Log one step and show it in the bar."""
         if self._fresh:
             self._drop_from(entry["step"])
             self._bar.resume(entry["step"] - 1)
@@ -56,7 +56,7 @@ class StepLog:
 
 
 def _step(line: str) -> float:
-    """Return the step of a line of the log; a line that cannot be read counts as later than any other."""
+    """Return the step of a log line, or infinity if the line cannot be parsed."""
     try:
         return float(parse_json(line, "training_log.jsonl", lenient=True)["step"])
     except (ValueError, KeyError, TypeError):

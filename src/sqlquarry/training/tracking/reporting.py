@@ -1,4 +1,4 @@
-"""A run's figures in TensorBoard, Weights & Biases or MLflow, through transformers' own integrations."""
+"""Report the figures of a run to TensorBoard, Weights & Biases or MLflow, through transformers' integrations."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from sqlquarry.training.tracking.log_entry import LogEntry
 
 logger = visible_logger(__name__)
 
-# Name of transformers' integration -> the packages of which one must be there.
+# Name of transformers' integration -> packages, one of which must be installed.
 _PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
 
 
 class Reporter:
-    """Passes each log entry on to the chosen services; a context manager, called once per step as `loop.Log`.
+    """Passes each log entry to the chosen services. Use it as a context manager and call it once per step.
 
-    Where they write to and as whom is theirs to say, by their own environment variables (``WANDB_PROJECT``,
-    ``MLFLOW_TRACKING_URI``, ``TENSORBOARD_LOGGING_DIR``, …). TensorBoard's files go below `output_dir`/runs unless told
-    otherwise. A run that is open already gets the figures and stays open; one begun here is ended here.
+    Account and destination are set by the services' own environment variables (``WANDB_PROJECT``,
+    ``MLFLOW_TRACKING_URI``, ``TENSORBOARD_LOGGING_DIR``, …). By default, TensorBoard's files are written below
+    `output_dir`/runs. If a run is already open, it receives the figures and stays open. Otherwise a new run is started
+    and ended.
 
-    A resumed training is another run there, whose steps continue; ``WANDB_RUN_ID`` and ``WANDB_RESUME=allow``, or
-    ``MLFLOW_RUN_ID``, make it the same one.
+    If a training is resumed, the services get a new run whose steps continue from the old one. To continue the same
+    run, set ``WANDB_RUN_ID`` and ``WANDB_RESUME=allow``, or ``MLFLOW_RUN_ID``.
 
     Args:
-        report_to: "tensorboard", "wandb", "mlflow"; several at once, none at all.
+        report_to: any of "tensorboard", "wandb" and "mlflow". May be empty.
         output_dir: the run's directory.
-        config: what is noted as the run's parameters.
-        steps: optimiser steps of the run.
+        config: the run's parameters for the services.
+        steps: optimizer steps of the run.
 
     Raises:
-        ConfigError: a name that is none of the three, or an environment variable that asks for more than figures.
-        MissingExtraError: its package is not installed.
-        TrainingError: on the first entry, a service that could not be reported to.
+        ConfigError: a name is not one of the three, or an environment variable would upload more than figures.
+        MissingExtraError: the package of a service is not installed.
+        TrainingError: on the first entry, if a service cannot be reached.
     """
 
     def __init__(self, report_to: Sequence[str], output_dir: Path, config: Mapping[str, object], steps: int) -> None:
@@ -49,7 +50,7 @@ class Reporter:
         return self
 
     def __call__(self, entry: LogEntry) -> None:
-        """Report one step: its number, and every figure of the entry by its name."""
+        """Report one step with every figure of its entry."""
         if not self._names:
             return
         if not self._started:
@@ -61,21 +62,21 @@ class Reporter:
     def __exit__(self, kind: object, *_: object) -> None:
         if not self._started:
             return
-        # The integrations never end a W&B run, and note every MLflow run as finished.
+        # transformers' integrations never end a W&B run, and mark every MLflow run as finished.
         for end in (*self._ends, self._train_end):
             try:
                 end(kind is not None)
             except Exception:
-                # The adapter is not saved yet, and worth more than its figures elsewhere.
+                # The adapter is not saved yet, and matters more than the services.
                 logger.exception(
-                    "%s may lack the last figures; training_log.jsonl has them all", " or ".join(self._names)
+                    "%s may lack the last figures. training_log.jsonl contains all of them.", " or ".join(self._names)
                 )
 
     def _train_end(self, _failed: bool) -> None:
         self._callbacks.on_train_end(self._arguments, self._state, self._control)
 
     def _start(self) -> None:
-        """On the first entry: a run that fails before it leaves nothing behind in anybody's account."""
+        """Start a run at the first entry, so that a run that fails earlier leaves no trace in anyone's account."""
         from transformers import TrainerControl, TrainerState, TrainingArguments
         from transformers.integrations import get_reporting_integration_callbacks
         from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
@@ -83,13 +84,13 @@ class Reporter:
         model = _Described(self._config)
         self._state, self._control = TrainerState(max_steps=self._steps), TrainerControl()
         self._state.is_world_process_zero = self._state.is_local_process_zero = True
-        # use_cpu: the arguments are only described, and must not look for a device.
+        # The arguments are only reported. use_cpu keeps them from looking for a device.
         self._arguments = TrainingArguments(
             output_dir=str(self._directory), report_to=list(self._names), use_cpu=True, max_steps=self._steps
         )
-        # Its fields are settings of a Trainer that does not run here, and would be noted over ours of the same name.
+        # The other fields belong to a Trainer that does not run here, and would overwrite our fields of the same name.
         self._arguments.to_dict, self._arguments.to_json_string = model.config.to_dict, model.config.to_json_string
-        # The default one does nothing here but keep the handler from warning that it is missing.
+        # DefaultFlowCallback does nothing here. Without it, the handler would warn.
         callbacks = [DefaultFlowCallback, *get_reporting_integration_callbacks(list(self._names))]
         self._ends = [_ENDS[name] for name in self._names if name in _ENDS and not _is_open(name)]
         try:
@@ -98,8 +99,8 @@ class Reporter:
             self._callbacks.on_train_begin(self._arguments, self._state, self._control)
         except Exception as error:
             raise TrainingError(
-                f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Fix it, or leave it "
-                "out of report_to, and run again."
+                f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Fix this or remove "
+                "the service from report_to, and run again."
             ) from error
 
 
@@ -132,26 +133,29 @@ def check_report_to(report_to: Sequence[str], environment: Mapping[str, str] = o
     """Return the names of the services, checked for a run in this environment.
 
     Raises:
-        ConfigError: a name that is none of the three, or an environment variable that asks for more than figures.
-        MissingExtraError: its package is not installed.
+        ConfigError: a name is not one of the three, or an environment variable would upload more than figures.
+        MissingExtraError: the package of a service is not installed.
     """
     names = (report_to,) if isinstance(report_to, str) else tuple(report_to)
     unknown = [name for name in names if name not in _PACKAGES]
     if unknown:
-        raise ConfigError(f"report_to is {list(names)!r}, but must be of {', '.join(map(repr, _PACKAGES))}")
+        raise ConfigError(f"report_to is {list(names)!r}, but can only contain {', '.join(map(repr, _PACKAGES))}")
     for name in names:
         packages = _PACKAGES[name]
         if not any(find_spec(package) for package in packages):
             raise MissingExtraError(f"report_to={name!r} needs {packages[0]}. Run: pip install {packages[0]}")
     for variable in ("WANDB_LOG_MODEL", "WANDB_WATCH") if "wandb" in names else ():
-        # Either would end the run: the model that the integration looks at is only a description.
+        # Both would make the run fail, because the integration gets only a description of the model.
         if environment.get(variable, "false").lower() != "false":
-            raise ConfigError(f"report_to='wandb' passes figures on and no weights: unset {variable}")
+            raise ConfigError(
+                f"{variable} is {environment[variable]!r}, but report_to='wandb' reports only figures, no weights. "
+                f"Unset {variable}."
+            )
     return names
 
 
 class _Described:
-    """What the integrations ask of a model: its configuration."""
+    """A stand-in for a model with the only attribute that the integrations read, its configuration."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self.config = _Config(config)

@@ -1,7 +1,8 @@
-"""Engines: how each kind of database runs one untrusted query, read-only and bounded, in a child of `sandbox`.
+"""Engines, which run one untrusted query on their kind of database, in a child process of `sandbox`.
 
-An engine is a module with one function, `run_query(database, sql, settings) -> Answer`, that runs in the child.
-SQLite's is `sandbox_child`; the others are here. Only `engine_of` and `file_of` are used outside of a child.
+An engine is a module with the function `run_query(database, sql, settings) -> Answer`, which only reads and obeys the
+limits in `settings`. SQLite's engine is `sandbox_child`. The others are in this package. Only `engine_of` and `file_of`
+are used outside of a child.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from sqlquarry.errors import JudgingError
 
 
 class DatabaseEngine(NamedTuple):
-    """Say which module runs a database's queries.
+    """A kind of database and the module that runs its queries.
 
     Args:
-        name: for messages.
-        dialect: of the SQL it runs, by sqlglot's name.
-        module: the engine; None is SQLite's, which needs the standard library only.
-        extra: what must be installed for it.
+        name: the database's name in messages.
+        dialect: sqlglot's name of its SQL dialect.
+        module: the engine's module. None is SQLite's engine, which needs only the standard library.
+        extra: the extra that must be installed for the engine.
         environment: a regular expression of the environment variables that its driver may read.
     """
 
@@ -35,20 +36,20 @@ class DatabaseEngine(NamedTuple):
 SQLITE = DatabaseEngine("SQLite", "sqlite")
 DUCKDB = DatabaseEngine("DuckDB", "duckdb", f"{__name__}.duckdb", "duckdb")
 SQLITE_COPY = DatabaseEngine("SQLite", "sqlite", f"{__name__}.sqlite_copy")
-# How users give credentials, certificates and settings to libpq and other clients outside of the URL, such as ~/.pgpass
-# (https://www.postgresql.org/docs/current/libpq-envars.html). Keys of clouds are left out.
+# Variables that give credentials, certificates and settings to libpq and other clients, such as HOME for ~/.pgpass
+# (https://www.postgresql.org/docs/current/libpq-envars.html). Cloud keys are not among them.
 _SERVER_ENVIRONMENT = r"HOME|SSL_CERT_(FILE|DIR)|KRB5\w*"
 _CLIENT_ENVIRONMENT = rf"{_SERVER_ENVIRONMENT}|ORACLE_HOME|TNS_ADMIN|NLS_LANG|ODBCINI|ODBCSYSINI|ODBCINSTINI"
 POSTGRESQL = DatabaseEngine(
     "PostgreSQL", "postgres", f"{__name__}.postgresql", "postgres", rf"{_SERVER_ENVIRONMENT}|PG(?!P_)\w+"
 )
-# SQLAlchemy's name -> sqlglot's, where they differ.
+# SQLAlchemy's name of a dialect -> sqlglot's name, if they differ.
 _DIALECTS = {"mariadb": "mysql", "mssql": "tsql", "awsathena": "athena"}
 
 
-@lru_cache(maxsize=1024)  # asked for each query
+@lru_cache(maxsize=1024)  # called for each query
 def file_of(database: Path | str) -> Path | None:
-    """Return the path of a file, also if it is given as ``sqlite:///…`` or ``duckdb:///…``; None for a server."""
+    """Return the path of a file, also from ``sqlite:///…`` and ``duckdb:///…``. Return None for a server."""
     scheme, separator, rest = str(database).partition("://")
     if not separator:
         return Path(database)
@@ -58,13 +59,13 @@ def file_of(database: Path | str) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def engine_of(database: Path | str) -> DatabaseEngine:
-    """Return the engine of a file or of a server's URL; a file is SQLite's unless its name or URL says DuckDB.
+    """Return the engine of a file or a server's URL. A file belongs to SQLite unless its suffix or URL says DuckDB.
 
-    A look into the file would tell more, but closing it would end the locks that this process may hold on it
+    The content of the file is not checked, because closing it would release the locks that this process may hold on it
     (https://sqlite.org/howtocorrupt.html, 2.2).
 
     Raises:
-        JudgingError: a URL that could not be kept out of messages: it is not clear where its password ends.
+        JudgingError: it is unclear where the password in the URL ends, so messages could reveal it.
     """
     scheme, separator, _ = str(database).partition("://")
     backend = _backend(scheme) if separator else Path(database).suffix.removeprefix(".").lower()
@@ -78,7 +79,9 @@ def engine_of(database: Path | str) -> DatabaseEngine:
     except ValueError:
         clear = False
     if not clear:
-        raise JudgingError(f"a {scheme}:// URL cannot be read. Write / # ? @ in user and password as %2F %23 %3F %40.")
+        raise JudgingError(
+            f"a {scheme}:// URL cannot be parsed. Write / # ? @ in user and password as %2F %23 %3F %40."
+        )
     if backend in ("postgresql", "postgres"):
         return POSTGRESQL
     return DatabaseEngine(

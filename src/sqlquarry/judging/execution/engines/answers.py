@@ -1,4 +1,4 @@
-"""What engines answer: rows within their limits, or one of the failures, in messages without secrets."""
+"""Answers of engines: rows within the limits, or failures whose messages contain no secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH_ROWS = 500
 def collect_rows(
     columns: Sequence[str], batches: Iterable[Sequence[Sequence[object]]], settings: QuerySettings, deadline: float
 ) -> Answer:
-    """Take rows in batches until they end or a limit is passed; `deadline` is on the monotonic clock, in seconds."""
+    """Collect rows in batches until they end or exceed a limit. `deadline` is in seconds of the monotonic clock."""
     rows: list[tuple[SentCell, ...]] = []
     size = 0
     for batch in batches:
@@ -36,7 +36,7 @@ def collect_rows(
 
 
 def timeout(settings: QuerySettings) -> Answer:
-    """Report that the query had its time."""
+    """Report that the query exceeded its time limit."""
     return "failure", "timeout", f"stopped after {settings['time_s']:g} s"
 
 
@@ -46,19 +46,19 @@ def forbidden(what: str) -> Answer:
 
 
 def unknown_functions(names: Sequence[str]) -> Answer:
-    """Report functions that are not known to only read; the query is not to blame for that."""
+    """Report functions that are not known to only read, which is not the fault of the query."""
     names = list(names)
-    message = f"{', '.join(names)} is not known to only read, so the query is not run. If it only reads, pass "
+    message = f"{', '.join(names)} is not known to only read, so the query is not run. If it does, pass "
     return "failure", "unknown_function", f"{message}allow_functions={names!r}."
 
 
 def unavailable(url: str, error: BaseException) -> Answer:
-    """Report that the server cannot be reached, for which no query is to blame."""
+    """Report that the server cannot be reached, which is not the fault of the query."""
     return "failure", "unavailable", f"{shown_url(url)} does not answer: {without_secrets(error, url)}"
 
 
 def shown_url(url: str) -> str:
-    """Return a URL for messages: without user, password and options."""
+    """Return a URL without user, password and options, for messages."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"

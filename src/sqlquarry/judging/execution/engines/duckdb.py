@@ -1,4 +1,4 @@
-"""Run queries on DuckDB files; imported in a child process of `sandbox` only."""
+"""Run queries on DuckDB files. This module is imported only in child processes of `sandbox`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import duckdb
 from sqlquarry.judging.execution.engines.answers import BATCH_ROWS, collect_rows, forbidden, timeout
 from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
 
-# Opening takes 90 ms, a hundred times as long as a small query. An open file lets others read, but not write.
+# Opening a file takes 90 ms, a hundred times as long as a small query. Other processes can read an open file, but they
+# cannot write it.
 _OPEN_FILES = 4
 _open: OrderedDict[str, tuple[tuple[int, ...], duckdb.DuckDBPyConnection]] = OrderedDict()
 _KINDS: tuple[tuple[type[duckdb.Error], str, FailureKind], ...] = (
@@ -28,7 +29,7 @@ _KINDS: tuple[tuple[type[duckdb.Error], str, FailureKind], ...] = (
 
 
 def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure."""
+    """Run one statement and fetch its rows. Every error becomes a failure."""
     deadline = time.monotonic() + settings["time_s"]
     try:
         connection = _connection(Path(database), settings["memory_bytes"])
@@ -45,7 +46,7 @@ def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
         if exact := _with_nanoseconds_as_text(sql, connection.description or ()):
             connection.execute(exact)
         return collect_rows(columns, _batches(connection), settings, deadline)
-    # Text that is not Unicode is a TypeError; a date that Python does not have may be an OverflowError.
+    # Invalid Unicode is a TypeError. A date outside of Python's range may be an OverflowError.
     except (duckdb.Error, TypeError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         interrupted = isinstance(error, duckdb.InterruptException)
         return timeout(settings) if interrupted else ("failure", _kind(error), _first_line(error))
@@ -55,23 +56,26 @@ def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
 
 def _refused(statements: list[duckdb.Statement]) -> Answer | None:
     if not statements:
-        return "failure", "syntax", "no statement"
+        return "failure", "syntax", "the query contains no statement"
     if len(statements) > 1:
         return "failure", "forbidden", "more than one statement"
-    # What reports on tables is a SELECT to DuckDB, too: DESCRIBE, SHOW, SUMMARIZE.
+    # DuckDB also gives DESCRIBE, SHOW and SUMMARIZE the type SELECT.
     if statements[0].type != duckdb.StatementType.SELECT:
         return forbidden(f"a statement of type {statements[0].type.name}")
     return None
 
 
 def _with_nanoseconds_as_text(sql: str, description: Sequence[Sequence[object]]) -> str:
-    """Return the query with its nanosecond columns as text, because Python has microseconds only; "" without any."""
+    """Return the query with its nanosecond columns as text, because Python has only microseconds.
+
+    Return "" if there are no such columns.
+    """
     kinds = [str(column[1]) for column in description]
     if "TIMESTAMP_NS" not in kinds:
         return ""
     columns = [f"CAST(c{i} AS VARCHAR)" if kind == "TIMESTAMP_NS" else f"c{i}" for i, kind in enumerate(kinds)]
     names = ", ".join(f"c{i}" for i in range(len(kinds)))
-    # The query is one whole statement: it was parsed by itself.
+    # This is safe, because the query was parsed before and is a single statement.
     return f"SELECT {', '.join(columns)} FROM ({sql.rstrip().rstrip(';')}\n) AS answer({names})"
 
 
@@ -79,7 +83,7 @@ def _connection(path: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
     key, state = str(path), path.stat()
     content = (state.st_ino, state.st_mtime_ns, state.st_size)
     if key in _open and _open[key][0] != content:
-        _open.pop(key)[1].close()  # before it is opened anew: DuckDB has one instance per path
+        _open.pop(key)[1].close()  # close it first, because DuckDB has one instance per path
     if key not in _open:
         while len(_open) >= _OPEN_FILES:
             _open.popitem(last=False)[1][1].close()
@@ -96,7 +100,7 @@ def _opened(path: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "threads": 1,
             "memory_limit": f"{memory_bytes}B",
             "enable_external_access": False,
-            "temp_directory": "",  # it would spill to a folder next to the database
+            "temp_directory": "",  # by default DuckDB spills to a folder next to the database
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,

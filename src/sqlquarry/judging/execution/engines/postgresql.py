@@ -1,13 +1,16 @@
-"""Run queries on a PostgreSQL server; imported in a child process of `sandbox` only.
+"""Run queries on a PostgreSQL server. This module is imported only in child processes of `sandbox`.
 
-The server itself decides what reads. A query runs as ``DECLARE … CURSOR FOR <query>``, whose grammar takes SELECT,
-VALUES, TABLE and WITH only and refuses SELECT INTO and data-modifying WITH; in the extended protocol, which takes one
-statement only; in a READ ONLY transaction that is rolled back (https://www.postgresql.org/docs/current/sql-declare.html,
-sql-set-transaction.html, protocol-flow.html).
+The server itself makes sure that a query only reads, in three ways
+(https://www.postgresql.org/docs/current/sql-declare.html, protocol-flow.html, sql-set-transaction.html):
 
-What a read-only transaction still allows is done by functions: reading the server's files, ending other sessions, large
-objects, dblink. `postgresql_calls` finds and refuses them before the query runs. Accounts that could do the worst of it
-are refused at once.
+- The query runs as ``DECLARE … CURSOR FOR <query>``. This grammar accepts only SELECT, VALUES, TABLE and WITH. It
+  refuses SELECT INTO and data-modifying WITH.
+- It is sent in the extended protocol, which accepts a single statement.
+- It runs in a READ ONLY transaction that is rolled back.
+
+A read-only transaction can still call functions that read the server's files, end other sessions, or use large objects
+and dblink. `postgresql_calls` finds such functions and refuses the query before it runs. Accounts that could do the
+most harm are refused at once.
 """
 
 from __future__ import annotations
@@ -39,14 +42,14 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from psycopg.rows import TupleRow
 
-_OPEN_SERVERS = 4  # connections are dear to the server, which has 100 by default
+_OPEN_SERVERS = 4  # a server has 100 connections by default
 _CONNECT_TIMEOUT_S = 5
-# A batch is in memory before its bytes are counted, so the first ones are small.
+# The bytes of a batch are counted when it is already in memory, so the first batches are small.
 _FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS = 64, 2048
 _FETCH = b"FETCH FORWARD %d FROM answer"
-# Rights with which a wrongly allowed function could reach beyond the database: the server's files and programs, other
-# sessions, replication, or a role that may do so. Rights to read more (pg_monitor, BYPASSRLS) or to write tables, which
-# READ ONLY stops, are not among them. https://www.postgresql.org/docs/current/predefined-roles.html
+# Rights that would let a wrongly allowed function reach the server's files and programs, other sessions or replication,
+# or create a role that can. Rights to read more (pg_monitor, BYPASSRLS) and to write tables, which READ ONLY stops, are
+# not included. https://www.postgresql.org/docs/current/predefined-roles.html
 _RIGHTS = """
     SELECT DISTINCT CASE WHEN rolsuper THEN 'SUPERUSER' WHEN rolcreaterole THEN 'CREATEROLE'
         WHEN rolreplication THEN 'REPLICATION' ELSE rolname END
@@ -89,7 +92,7 @@ _open: OrderedDict[str, _Server] = OrderedDict()
 
 
 def run_query(database: str, query: str, settings: QuerySettings) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure."""
+    """Run one statement and fetch its rows. Every error becomes a failure."""
     deadline = time.monotonic() + settings["time_s"]
     was_open = database in _open
     answer = _answered(database, query, settings, deadline)
@@ -107,7 +110,7 @@ def _answered(url: str, query: str, settings: QuerySettings, deadline: float) ->
         return unavailable(url, error)
     try:
         return calls.refuse(query, _milliseconds(deadline)) or _run(connection, query, settings, deadline)
-    # NUL and what is not Unicode are a ValueError or psycopg's DataError.
+    # NUL and invalid Unicode are a ValueError or psycopg's DataError.
     except (psycopg.Error, ValueError, MemoryError) as error:
         return _explained(connection, url, error, settings)
     finally:
@@ -118,7 +121,7 @@ def _server(url: str, settings: QuerySettings) -> _Server:
     if url not in _open:
         while len(_open) >= _OPEN_SERVERS:
             _open.popitem(last=False)[1].connection.close()
-        # libpq reads the same URLs as SQLAlchemy, but for the name of the driver.
+        # libpq accepts SQLAlchemy's URLs without the name of the driver.
         uri = re.sub(r"^\w+(\+\w+)?://", "postgresql://", url, count=1)
         connection = psycopg.connect(
             uri, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True, context=_plain_adapters(), prepare_threshold=None
@@ -133,12 +136,13 @@ def _server(url: str, settings: QuerySettings) -> _Server:
 
 
 def _set_up(connection: psycopg.Connection[TupleRow], url: str, settings: QuerySettings) -> CallCheck:
-    connection.execute("SET search_path TO pg_catalog")  # nobody's own functions and operators, until it is reset
+    connection.execute("SET search_path TO pg_catalog")  # excludes users' functions and operators until it is reset
     if not settings["allow_privileged_accounts"]:
         _check_account(connection, url)
     connection.execute("; ".join(f"SET {name} TO '{value}'" for name, value in _SETTINGS.items()).encode())
     for setting in (f"temp_file_limit TO {settings['memory_bytes'] // 1024}", "log_min_messages TO fatal"):  # kB
-        with contextlib.suppress(errors.InsufficientPrivilege):  # settings of superusers, who may grant them
+        # These settings are for superusers and accounts to which they granted them.
+        with contextlib.suppress(errors.InsufficientPrivilege):
             connection.execute(f"SET {setting}".encode())
     calls = CallCheck(connection, settings["allow_functions"])
     connection.execute("RESET search_path")
@@ -149,9 +153,9 @@ def _check_account(connection: psycopg.Connection[TupleRow], url: str) -> None:
     rights = [right for (right,) in connection.execute(_RIGHTS)]
     if rights:
         raise JudgingError(
-            f"the account for {shown_url(url)} may do more than read ({', '.join(rights)}), so no generated SQL is run "
-            "with it. Use an account that can only read: CREATE ROLE sql_judge LOGIN PASSWORD '…'; GRANT SELECT ON ALL "
-            "TABLES IN SCHEMA public TO sql_judge. Or accept the risk with allow_privileged_accounts=True."
+            f"the account for {shown_url(url)} may do more than read ({', '.join(rights)}), so it cannot run generated "
+            "SQL. Use an account that can only read: CREATE ROLE sql_judge LOGIN PASSWORD '…'; GRANT SELECT ON ALL "
+            "TABLES IN SCHEMA public TO sql_judge. To accept the risk, pass allow_privileged_accounts=True."
         )
 
 
@@ -220,7 +224,10 @@ class _JSONLoader(Loader):
 
 
 class _IntervalLoader(Loader):
-    """Intervals as PostgreSQL compares them: a month is 30 days, a day 24 hours (timestamp.c, interval_cmp_value)."""
+    """A loader for intervals.
+
+    Like PostgreSQL's comparison (timestamp.c, interval_cmp_value), it counts a month as 30 days and a day as 24 hours.
+    """
 
     def load(self, data: Buffer) -> str:
         found = _INTERVAL.fullmatch(bytes(data).decode())
@@ -234,21 +241,24 @@ class _IntervalLoader(Loader):
 
 
 class _CharLoader(Loader):
-    """CHAR(n), whose closing blanks mean nothing."""
+    """A loader for CHAR(n) that drops trailing blanks, which have no meaning."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode().rstrip(" ")
 
 
 class _TimestampLoader(Loader):
-    """TIMESTAMP, at midnight as its date: the two are equal."""
+    """A loader for TIMESTAMP that returns midnight as its date, because the two are equal."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode().removesuffix(" 00:00:00")
 
 
 def _plain_adapters() -> AdaptersMap:
-    """Numbers, booleans, bytes and JSON are read; all else stays the server's text, which no Python type cuts short."""
+    """Return adapters that convert numbers, booleans, bytes and JSON.
+
+    All other values stay the server's text, because Python types could lose some of them.
+    """
     adapters = AdaptersMap(types=psycopg.adapters.types)
     adapters.register_loader(0, string.TextLoader)
     for name in ("int2", "int4", "int8"):

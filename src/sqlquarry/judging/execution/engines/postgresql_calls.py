@@ -1,14 +1,15 @@
-"""Find out which functions a query would call on a PostgreSQL server, before anything of it runs.
+"""Find out which functions a query would call on a PostgreSQL server, before any part of it runs.
 
-The text of a query does not say that. Operators, casts, views, row-level security and other names on the search path
-lead to functions, too. The server knows: it is asked to prepare the query, which analyses and rewrites it but neither
-plans nor executes it, and to send the rewritten tree, in which every function has its OID
-(https://www.postgresql.org/docs/current/runtime-config-logging.html, debug_print_rewritten; any account may set it,
-also on a replica and in a READ ONLY transaction). EXPLAIN would not do: planning executes functions that are marked
-STABLE or IMMUTABLE.
+The text of a query does not show this. Operators, casts, views, row-level security and other names on the search path
+call functions, too. So the server is asked to prepare the query and to send the rewritten tree, in which every function
+has its OID. Preparing analyzes and rewrites a query, but it neither plans nor executes it. EXPLAIN is not an
+alternative, because planning executes functions that are marked STABLE or IMMUTABLE. The tree is sent because of
+debug_print_rewritten (https://www.postgresql.org/docs/current/runtime-config-logging.html), which any account may set,
+also on a replica and in a READ ONLY transaction.
 
-Allowed are the server's own functions, unless they are VOLATILE or run text, functions in C of the extensions listed
-here, and what the user names. All other functions are refused. Their bodies are not looked into.
+Three kinds of functions are allowed: the server's own functions unless they are VOLATILE or run text, functions in C of
+the extensions listed here, and the functions that the user lists. All others are refused. Their bodies are not
+inspected.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
     from psycopg.rows import TupleRow
 
-# https://www.postgresql.org/docs/current/system-catalog-initial-data.html: smaller OIDs are the server's own objects,
-# and no two of these share one.
+# Smaller OIDs belong to the server's own objects and are unique among these.
+# https://www.postgresql.org/docs/current/system-catalog-initial-data.html
 _FIRST_USER_OID = 16384
 _HARMLESS_VOLATILE = (
     "random,random_normal,setseed,clock_timestamp,timeofday,gen_random_uuid,uuidv4,uuidv7,"
@@ -39,14 +40,15 @@ _HARMLESS_VOLATILE = (
     "pg_lock_status,pg_sequence_last_value,pg_partition_tree,pg_partition_ancestors"
 )
 # Read and tested in the versions of PostgreSQL 15. Their functions in SQL are not included, because the names in such
-# bodies are looked up on the search path of the caller; but earth() is a constant, which checks of a domain call.
+# bodies are looked up on the search path of the caller. earth() is an exception: it is a constant that checks
+# of a domain call.
 _HARMLESS_EXTENSIONS = (
     "btree_gin,btree_gist,citext,cube,earthdistance,fuzzystrmatch,hstore,intarray,ltree,"
     "pg_trgm,pgcrypto,seg,unaccent,uuid-ossp"
 )
-# The server's functions that are not VOLATILE and still do more than compute: they read whole tables and views by name,
-# take transaction ids, load libraries, or run the checks of a type or partition that they are told by name or OID.
-# No query can call those that take an internal value or return a trigger or handler.
+# The server's functions that are VOLATILE, or that do more than compute although they are not VOLATILE. The latter read
+# whole tables and views by name, take transaction ids, load libraries, or run the checks of a type or partition that is
+# given by name or OID. A query cannot call functions that take an internal value or return a trigger or handler.
 _REFUSED_BUILT_IN = f"""
     SELECT p.oid::int8, proname FROM pg_proc p JOIN pg_type t ON t.oid = prorettype
     WHERE p.oid < {_FIRST_USER_OID}
@@ -55,10 +57,10 @@ _REFUSED_BUILT_IN = f"""
         OR proname ~ '_to_xml|^fmgr_|^pg_input_|^txid_current$|^pg_current_xact_id$|^satisfies_hash_partition$'
         OR proargtypes[0] = 'cstring'::regtype AND proargtypes[1] = 'oid'::regtype)
 """
-# Given the OIDs in a tree, of whatever kind: names of functions that are not known to be harmless, and trees of
-# virtual columns, which only the planner adds. What the server calls without a trace in the tree counts too: handlers
-# of foreign tables and, unless they are in C, which only a superuser can add, casts to JSON (for to_json and the like)
-# and support functions of operator classes.
+# The argument is the OIDs of all objects in a tree. The result is the names of functions that are not known to be
+# harmless, and the trees of virtual columns, which only the planner adds. It includes functions that the server calls
+# without a trace in the tree: handlers of foreign tables, casts to JSON (which to_json and similar functions use) and
+# support functions of operator classes. The last two count unless they are in C, which only a superuser can add.
 _PREPARE_CALLS = f"""
     PREPARE calls (oid[]) AS
     WITH RECURSIVE part (oid) AS (
@@ -96,9 +98,9 @@ _PREPARE_CALLS = f"""
     UNION ALL SELECT NULL, adbin::text FROM part JOIN pg_attrdef ON adrelid = part.oid
         JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum AND attgenerated = 'v'
 """
-# To read a literal of an array, row or range, as in '{1}'::my_domain[], the server runs the checks of domains and the
-# comparisons of ranges, already while it prepares a query. So these are looked at before anything is prepared: trees of
-# all checks, and OIDs of functions in the form of a tree.
+# To parse a literal of an array, row or range, as in '{1}'::my_domain[], the server runs the checks of domains and the
+# comparisons of ranges while it prepares the query. So they are inspected before anything is prepared. The result is
+# the trees of all checks, and the OIDs of comparison functions in the form of a tree.
 _LITERAL_CALLS = """
     SELECT conbin::text FROM pg_constraint WHERE contypid <> 0
     UNION ALL SELECT ':funcid ' || p.oid FROM pg_range JOIN pg_opclass o ON o.oid = rngsubopc
@@ -106,11 +108,11 @@ _LITERAL_CALLS = """
         JOIN pg_language l ON l.oid = prolang WHERE lanname NOT IN ('c', 'internal')
 """
 _NUMBERS = re.compile(r":(\w+)\s+(?:\(o([\d\s]+)\)|(\d+))")
-# Fields of a tree that hold other numbers than OIDs of what is called; what is not listed here is taken for one.
+# Fields of a tree whose numbers are not OIDs. The numbers of all other fields are treated as OIDs.
 _OTHER_FIELDS = re.compile(r"typmod$|location$|len$|^(var|res)no|attno|frameOptions|checkAsUser|requiredPerms")
 _SELECT = "({QUERY :commandType 1 "
 _CHANGES = re.compile(r":hasModifyingCTE\s+true")
-_MOST_CHARACTERS = 100_000  # trees are a hundred times as long, and the server may log them
+_MOST_CHARACTERS = 100_000  # a tree is a hundred times as long as its query, and the server may log it
 _PROBE_MILLISECONDS = 5000
 _MESSAGE = "rewritten parse tree:"
 _BEGIN = (
@@ -120,27 +122,27 @@ _BEGIN = (
 )
 _SHOW = b"SET LOCAL debug_print_rewritten TO on"
 _HIDE = b"SET LOCAL debug_print_rewritten TO off"
-# Without other schemas on the path, in which the operators of the question could be replaced.
+# Other schemas on the search path could replace the operators in these questions.
 _ASK = "SET LOCAL search_path TO pg_catalog; {}; SET LOCAL search_path TO DEFAULT"
 
 
 class CallCheck:
-    """What the queries of one connection call.
+    """A check of the functions that queries of one connection call.
 
     Args:
-        connection: in autocommit mode, outside of a transaction, with pg_catalog alone on the search path.
-        allowed: names of further functions, as ``schema.name``; ``*`` and ``?`` match any characters.
+        connection: in autocommit mode, outside of a transaction, with only pg_catalog on the search path.
+        allowed: more functions to allow, as ``schema.name``. ``*`` and ``?`` are wildcards.
 
     Raises:
-        psycopg.Error: the server lacks one of the catalogues, as those before PostgreSQL 14 do.
-        JudgingError: the server sends no trees, as some that only speak PostgreSQL's protocol do.
+        psycopg.Error: the server lacks a catalog, as versions before PostgreSQL 14 do.
+        JudgingError: the server sends no trees. Some servers only support PostgreSQL's protocol.
     """
 
     def __init__(self, connection: psycopg.Connection[TupleRow], allowed: Sequence[str]) -> None:
         self._connection = connection
         self._allowed = allowed
         self._trees: list[str] = []
-        # OIDs that lead to nothing unknown, as long as no transaction changes anything on the server.
+        # OIDs that call no unknown function. They are valid until a transaction changes something on the server.
         self._harmless = set[int]()
         self._snapshot: bytes | None = None
         self._refused_literals: Answer | None = None
@@ -152,17 +154,17 @@ class CallCheck:
         self.refuse("SELECT 1", _PROBE_MILLISECONDS)
         if not (self._trees or self._refused_literals):
             raise JudgingError(
-                "this server does not show what a query calls (debug_print_rewritten), so no generated SQL is run "
-                "there. Judge on a PostgreSQL server."
+                "this server does not show which functions a query calls (debug_print_rewritten), so it cannot run "
+                "generated SQL safely. Judge on a PostgreSQL server."
             )
         connection.execute("ROLLBACK")
 
     def refuse(self, query: str, milliseconds: int) -> Answer | None:
-        """Start a READ ONLY transaction and prepare a query in it; why it may not run there, None if it may.
+        """Start a READ ONLY transaction, prepare a query in it and return why it may not run (None if it may).
 
         Args:
-            query: any text.
-            milliseconds: of each statement in the transaction.
+            query: any SQL text.
+            milliseconds: time limit of each statement in the transaction.
 
         Raises:
             psycopg.Error: the query cannot be prepared.
@@ -170,12 +172,12 @@ class CallCheck:
         """
         if len(query) > _MOST_CHARACTERS:
             return "failure", "other", f"a query of more than {_MOST_CHARACTERS:,} characters"
-        if "\0" in query:  # libpq would send what is before it
+        if "\0" in query:  # libpq would send only the text before it
             raise ValueError("the query has a NUL character")
         pgconn = self._connection.pgconn
         snapshot = succeeded(pgconn.exec_(_BEGIN % milliseconds)).get_value(0, 0)
         if snapshot != self._snapshot:
-            self._snapshot, self._harmless = None, set()  # also if the next lines fail
+            self._snapshot, self._harmless = None, set()  # reset now, in case the next lines fail
             succeeded(pgconn.exec_(_HIDE))
             self._refused_literals = self._refuse_calls([tree for (tree,) in self._ask(_LITERAL_CALLS)])
             succeeded(pgconn.exec_(_SHOW))
@@ -191,9 +193,9 @@ class CallCheck:
             return "failure", "forbidden", "more than one statement"
         for result in (prepared, *hidden):
             succeeded(result)
-        trees = self._trees[:-1]  # without that of _HIDE
+        trees = self._trees[:-1]  # the last one is that of _HIDE
         if not trees:
-            return "failure", "syntax", "no statement"
+            return "failure", "syntax", "the query contains no statement"
         if any(not tree.startswith(_SELECT) or _CHANGES.search(tree) for tree in trees):
             return forbidden("a statement that does more than read")
         return self._refuse_calls(trees)
@@ -228,7 +230,7 @@ class CallCheck:
 
 
 def in_one_trip(pgconn: PGconn, *sends: Callable[[], None]) -> list[PGresult]:
-    """Send statements together and return their results; those after one that failed are not run.
+    """Send statements together and return their results. Statements after a failed one are not run.
 
     Raises:
         psycopg.OperationalError: the connection broke before any result.
@@ -251,7 +253,7 @@ def in_one_trip(pgconn: PGconn, *sends: Callable[[], None]) -> list[PGresult]:
 
 
 def succeeded(result: PGresult) -> PGresult:
-    """Return the result of a statement.
+    """Return the result of a statement if it succeeded.
 
     Raises:
         psycopg.Error: the statement failed.

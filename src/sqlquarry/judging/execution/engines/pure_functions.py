@@ -1,15 +1,14 @@
-"""Name the SQL functions that only compute: no file, network, lock, sequence, wait or setting.
+"""SQL functions that only compute, without files, network, locks, sequences, waits or settings.
 
-The engine for servers that do not say themselves what a query calls refuses anything that is not listed here. There are
-two lists, because sqlglot gives the functions that it knows in a dialect a type of their own, and leaves others their
-name.
+The engine for servers that do not report which functions a query calls refuses all functions that are not listed here.
+There are two lists, because sqlglot has a type for each function that it supports and keeps only the name of others.
 """
 
 from __future__ import annotations
 
-# All types of sqlglot 30.30, without those that read files (ReadCSV), ask models or other hosts (AIGenerate, Host),
-# change something (NextValueFor) or take names of tables as values (DynamicIdentifier). AnonymousAggFunc is one of
-# ClickHouse's aggregates, of which sqlglot has a list.
+# All types of sqlglot 30.30 except those that read files (ReadCSV), call models or other hosts (AIGenerate, Host),
+# change something (NextValueFor) or take names of tables as values (DynamicIdentifier). AnonymousAggFunc is one
+# of the aggregates of ClickHouse that sqlglot lists.
 _TYPES = """
     Abs Acos Acosh AddMonths And AnonymousAggFunc AnyValue ApproxDistinct ApproxPercentileAccumulate
     ApproxPercentileCombine ApproxPercentileEstimate ApproxQuantile ApproxQuantiles ApproxTopK

@@ -1,11 +1,12 @@
-"""Run queries on any other server that SQLAlchemy reaches (MySQL, MariaDB, …); imported in a child of `sandbox` only.
+"""Run queries on all other servers that SQLAlchemy supports (MySQL, MariaDB, …).
 
-Unlike PostgreSQL these servers are not asked what a query does, so the user must allow them, and should give them an
-account that can only read. sqlglot reads the query: it must be one SELECT, set operation or VALUES, and each of its
-functions must be listed in `pure_functions` or named by the user. What looks like a column or a table cannot be
-checked: in Oracle a column may be a function without arguments, and any table may be a view. The transaction is
-read-only where the server has such a thing, and always rolled back. A query that is out of time ends with its child;
-most servers notice that and stop.
+This module is imported only in child processes of `sandbox`. Unlike PostgreSQL, these servers cannot report what a
+query does. So the user must allow them and should give them an account that can only read.
+
+sqlglot parses the query. It must be one SELECT, set operation or VALUES, and each of its functions must be listed in
+`pure_functions` or by the user. Columns and tables cannot be checked: in Oracle a column may be a function without
+arguments, and any table may be a view. The transaction is read-only if the server supports that, and it is always
+rolled back. If a query exceeds its time, its child is killed. Most servers notice that and stop.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ _SETTINGS = {
     "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_execution_time = {milliseconds}"),
     "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_statement_time = {seconds}"),
 }
-# https://dev.mysql.com/doc/refman/8.4/en/comments.html, optimizer-hints.html: a hint can lift the time limit.
+# An optimizer hint can remove the time limit.
+# https://dev.mysql.com/doc/refman/8.4/en/comments.html, optimizer-hints.html
 _OBEYED_COMMENT = re.compile(r"/\*(M?!|\+)")
-_SEQUENCES = {"nextval", "currval", "prevval"}  # of Oracle and others, written as columns: sequence.NEXTVAL
-# T-SQL needs nothing between statements: what sqlglot takes for an alias, as in SELECT a FROM t EXEC ('…'), starts the
-# next one. https://learn.microsoft.com/en-us/sql/t-sql/language-elements/reserved-keywords-transact-sql
+_SEQUENCES = {"nextval", "currval", "prevval"}  # Oracle and others write these like columns: sequence.NEXTVAL
+# T-SQL needs no separator between statements. In SELECT a FROM t EXEC ('…') sqlglot reads EXEC as an alias, but it
+# starts the next statement. https://learn.microsoft.com/en-us/sql/t-sql/language-elements/reserved-keywords-transact-sql
 _STATEMENT_WORDS = """
     add alter backup begin break bulk checkpoint close commit continue create dbcc deallocate declare delete deny drop
     dump exec execute exit fetch goto grant if insert kill load merge open print raiserror readtext reconfigure
@@ -53,7 +55,7 @@ _STATEMENT_WORDS = """
     writetext
 """
 _STATEMENTS = frozenset(_STATEMENT_WORDS.split())
-# Errors differ between drivers; these words are in those of the usual servers.
+# Drivers have no common error codes. These words are in the messages of the usual servers.
 _KINDS: tuple[tuple[str, FailureKind], ...] = (
     ("unknown column", "no_such_column"),
     ("invalid column", "no_such_column"),
@@ -72,14 +74,14 @@ _open: OrderedDict[str, sqlalchemy.Connection] = OrderedDict()
 
 
 def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure."""
+    """Run one statement and fetch its rows. Every error becomes a failure."""
     deadline = time.monotonic() + settings["time_s"]
     unchecked = None if settings["allow_unchecked_servers"] else _unchecked(database)
     if refused := unchecked or _refused(sql, engine_of(database).dialect, settings["allow_functions"]):
         return refused
     try:
         connection = _connection(database, settings["time_s"])
-    except (SQLAlchemyError, ImportError) as error:  # also where the driver is not installed
+    except (SQLAlchemyError, ImportError) as error:  # ImportError: the driver is not installed
         return unavailable(database, error)
     try:
         with connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(sql) as result:
@@ -98,8 +100,8 @@ def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
 
 def _unchecked(url: str) -> Answer:
     message = (
-        f"{engine_of(url).name} servers do not say what a query does, so no generated SQL is run on {shown_url(url)}. "
-        "If your account there can only read, pass allow_unchecked_servers=True."
+        f"{engine_of(url).name} servers do not report what a query does, so no generated SQL is run on "
+        f"{shown_url(url)}. If your account there can only read, pass allow_unchecked_servers=True."
     )
     return "failure", "unavailable", message
 
@@ -112,7 +114,7 @@ def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | No
         return forbidden("a comment that some servers obey")
     trees = _parsed(sql, dialect)
     if not trees:
-        return "failure", "syntax", "sqlglot reads no statement in it, so it is not run"
+        return "failure", "syntax", "sqlglot finds no statement in the query, so it is not run"
     if len(trees) > 1 or not isinstance(trees[0], exp.Query | exp.Values):
         return forbidden("more than one statement" if len(trees) > 1 else "a statement that does more than read")
     if unwanted := next(filter(None, map(_unwanted, trees[0].walk())), None):
@@ -127,7 +129,7 @@ def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | No
 
 
 def _unwanted(node: Expr) -> str | None:
-    """Return what a part of a query does beyond reading tables, functions not counted."""
+    """Return the action of a part of a query that does more than read tables. Functions are checked separately."""
     from sqlglot import expressions as exp
 
     changes = exp.DML | exp.Into | exp.Lock | exp.Command | exp.DDL | exp.Hint | exp.QueryTransform
@@ -148,7 +150,7 @@ def _unwanted(node: Expr) -> str | None:
 
 
 def _unknown_name(node: Func, dialect: str) -> list[str]:
-    """Return the name of a function that is not known to only compute, with what qualifies it, or nothing."""
+    """Return the qualified name of a function that is not known to only compute, otherwise an empty list."""
     from sqlglot import expressions as exp
 
     name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
@@ -171,7 +173,7 @@ def _parsed(sql: str, dialect: str) -> list[Expr] | None:
     from sqlglot.errors import SqlglotError
 
     known = sqlglot.Dialect.get(dialect) is not None
-    if not known and "\\" in sql:  # it may hide where a text ends
+    if not known and "\\" in sql:  # a backslash may hide where a string ends
         return None
     try:
         return [tree for tree in sqlglot.parse(sql, read=dialect if known else None) if tree is not None]

@@ -1,8 +1,8 @@
-"""Copy an SQLite database that cannot be read in place; imported in a child process of `sandbox` only.
+"""Copy an SQLite database that cannot be read in place. This module is imported only in child processes of `sandbox`.
 
-A write-ahead log without its -shm file, or the rollback journal of a writer that was killed, can only be read by a
-process that may write. The copy is made in a process of its own: closing a database's file in the judge's process would
-end the locks that the judge may hold on it (https://sqlite.org/howtocorrupt.html, 2.2).
+A write-ahead log without its -shm file, or the rollback journal of a killed writer, can only be read by a process that
+may write. A child process makes the copy, because closing a database's file in the judge's process would release the
+locks that the judge may hold on it (https://sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sqlquarry.judging.execution.sandbox_child import LOGS, Answer, QuerySetting
 _ATTEMPTS = 3
 
 
-def run_query(database: str, target: str, settings: QuerySettings) -> Answer:  # noqa: ARG001 - the engines' signature
-    """Copy `database` with its logs to the file `target` and bring what the logs hold into it."""
+def run_query(database: str, target: str, settings: QuerySettings) -> Answer:  # noqa: ARG001 - the signature of all engines
+    """Copy `database` and its logs to the file `target` and apply the logs to the copy."""
     _allow_large_files()
     try:
         if refused := _copy(database, Path(target)):
             return "failure", "unavailable", refused
         with closing(sqlite3.connect(target, isolation_level=None)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # takes back what was not committed
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # rolls back uncommitted changes
             connection.execute("PRAGMA journal_mode = DELETE").fetchall()
     except (OSError, sqlite3.Error) as error:
         return "failure", "unavailable", str(error)
@@ -33,13 +33,13 @@ def run_query(database: str, target: str, settings: QuerySettings) -> Answer:  #
 
 
 def _copy(database: str, target: Path) -> str | None:
-    """Copy the files while none of them changes, or return why that is impossible."""
+    """Copy the files while none of them changes. Return why that is impossible, or None."""
     for _ in range(_ATTEMPTS):
         before = state(database)
         sizes = [found[1] if found else 0 for found in before]
         needed, free = 2 * sum(sizes) - sizes[0], shutil.disk_usage(target.parent).free
         if needed > free:
-            return f"{needed:,} bytes are needed in {target.parent}, {free:,} are free. Set TMPDIR to another folder."
+            return f"{target.parent} needs {needed:,} free bytes, but it has {free:,}. Set TMPDIR to another folder."
         for end, found in zip(("", *LOGS), before, strict=True):
             if found:
                 shutil.copyfile(database + end, f"{target}{end}")
@@ -47,7 +47,7 @@ def _copy(database: str, target: Path) -> str | None:
                 Path(f"{target}{end}").unlink(missing_ok=True)
         if state(database) == before:
             return None
-    return "another process writes to it all the time. Stop that process, or judge on a backup of the database."
+    return "another process keeps writing to it. Stop that process, or judge on a backup of the database."
 
 
 def _allow_large_files() -> None:

@@ -1,4 +1,4 @@
-"""Turn what drivers return into the five plain types, the same for equal values."""
+"""Convert the values that drivers return to five plain types, so that equal values become the same."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from decimal import Decimal
 
 from sqlquarry.judging.execution.sandbox_child import EXACT, SentCell
 
-_LONGEST_WHOLE = 140_000  # digits; PostgreSQL has 131,072 at most
+_MOST_INTEGER_DIGITS = 140_000  # digits, because PostgreSQL has at most 131,072
 
 
 def plain_value(value: object) -> SentCell:
-    """Return a driver's value as int, float, str, bytes or None, the same for equal values.
+    """Convert a driver's value to int, float, str, bytes or None, so that equal values become the same.
 
-    Booleans are 0 and 1. A Decimal is an int if it is whole, else its digits marked as exact (`sandbox_child.EXACT`).
-    Dates and times are ISO text, with a blank before the time, in UTC if they have a zone. A time without a zone at
-    midnight is its date, for databases call the two equal. Durations are ISO text of days and seconds. Lists, maps and
-    JSON are JSON text with sorted keys, in which equal numbers are written alike. Anything else (UUID, network address)
-    is its text.
+    Booleans become 0 and 1. A Decimal becomes an int if it is an integer, otherwise its digits marked as exact
+    (`sandbox_child.EXACT`). Dates and times become ISO text with a blank before the time, in UTC if they have a zone. A
+    timestamp at midnight without a zone becomes its date, because databases treat the two as equal. Durations become
+    ISO text of days and seconds. Lists, maps and JSON become JSON text with sorted keys and one notation for equal
+    numbers. Other values (UUID, network address) become their text.
     """
-    if value is None or (isinstance(value, _PLAIN) and type(value) in _PLAIN):  # nearly all cells, and no bool
+    if value is None or (isinstance(value, _PLAIN) and type(value) in _PLAIN):  # nearly all cells, but not bool
         return value
     convert = next((convert for kind, convert in _CONVERSIONS.items() if isinstance(value, kind)), str)
     return convert(value)
 
 
 def json_text(value: object) -> str:
-    """Return a list, map or parsed JSON as text that is the same for equal values: sorted keys, one way for numbers."""
+    """Return a list, map or parsed JSON as text with sorted keys and one notation for equal numbers."""
     if isinstance(value, dict):
         items = sorted((str(plain_value(key)), item) for key, item in value.items())
         return "{" + ", ".join(f"{_quoted(key)}: {json_text(item)}" for key, item in items) + "}"
@@ -48,8 +48,8 @@ def json_text(value: object) -> str:
 def _number(value: Decimal) -> SentCell:
     if not value.is_finite():
         return float(value)
-    # The digits of 1e100000 would take longer than the query.
-    whole = value.adjusted() < _LONGEST_WHOLE and value == value.to_integral_value()
+    # Writing the digits of 1e100000 would take longer than the query.
+    whole = value.adjusted() < _MOST_INTEGER_DIGITS and value == value.to_integral_value()
     return int(value) if whole else (EXACT, str(value))
 
 
@@ -64,9 +64,9 @@ def _duration(value: dt.timedelta) -> str:
 
 
 def _digits(value: float | Decimal) -> str:
-    """Return a number without exponent and closing zeros; of floats 12 digits, beyond which is the noise of sums."""
+    """Return a number without exponent and trailing zeros. Floats have 12 digits, because sums are not more exact."""
     exact = value if isinstance(value, Decimal) else Decimal(f"{value:.12g}")
-    text = format(exact, "f") if abs(exact.adjusted()) < _LONGEST_WHOLE else str(exact.normalize())
+    text = format(exact, "f") if abs(exact.adjusted()) < _MOST_INTEGER_DIGITS else str(exact.normalize())
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -76,7 +76,7 @@ def _quoted(text: str) -> str:
 
 _PLAIN = (int, float, str, bytes)
 _CONVERSIONS: dict[type, Callable[..., SentCell]] = {
-    int: int,  # bool, and what drivers derive from it
+    int: int,  # bool, and drivers' subclasses of int
     Decimal: _number,
     dt.datetime: _moment,
     dt.date: dt.date.isoformat,
