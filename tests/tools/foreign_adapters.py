@@ -14,9 +14,12 @@ By hand, when a tool's new version may write other files. Bases first, then each
 A name after the tool makes only the adapters whose variant contains it. LLaMA-Factory needs DISABLE_VERSION_CHECK=1
 with other versions than it pins. Old PEFTs need `pip install --no-deps`; they run under transformers 5.
 
-Written are bases/FAMILY, adapters/TOOL-FAMILY-VARIANT and MANIFEST.json. An adapter's logits.npy is the forward pass of
-PEFT's unmerged model in float32 on INPUT_IDS, over the weights that it was trained on (a 4-bit base's bfloat16 values
-of NF4); logits-16bit.npy is the same over the original weights.
+LLaMA-Factory imports torchaudio, for which an empty module does. Run one tool at a time: all write MANIFEST.json.
+
+The results are bases/FAMILY, adapters/TOOL-FAMILY-VARIANT, logits/ and MANIFEST.json. logits/NAME.npy is the forward
+pass of PEFT's unmerged model in float32 on INPUT_IDS. For a 4-bit adapter, its base is the bfloat16 values of NF4, and
+NAME-16bit.npy is the same over the original weights. NAME-live.npy comes from the model in the process that trained it,
+and the manifest's live_difference compares the two: it is large if the tool did not save what it trained.
 """
 
 from __future__ import annotations
