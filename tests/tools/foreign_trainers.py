@@ -204,7 +204,7 @@ def make_unsloth(kept: Kept, bases: Path) -> None:
         torch.manual_seed(1)
         model, tokenizer = load(bases / family, four_bit=True), AutoTokenizer.from_pretrained(bases / family)
         options = LORA | {"loftq_config": {}}
-        if variant == "added":  # a pad token where there is none, and add_new_tokens(): the model grows, both are saved
+        if variant == "added":  # a new pad token and add_new_tokens(): the model grows, and both are saved
             tokenizer.add_special_tokens({"pad_token": "<｜PAD▁TOKEN｜>"})
             added_tokens(model, tokenizer)
             options["modules_to_save"] = ["lm_head", "embed_tokens"]
