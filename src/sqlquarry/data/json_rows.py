@@ -20,7 +20,7 @@ _INK = re.compile(r"[^ \t\n\r]")
 
 
 def json_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Yield the rows of a JSON file in any layout, whatever the ending of its name is."""
+    """Yield the rows of a JSON file in any layout, whatever its file extension."""
     text = _Text(file)
     try:
         layout, wrapper = _layout(text)

@@ -44,10 +44,10 @@ def as_records(given: object, name: str) -> Sequence[Record]:
 
 
 def check_counts(**counts: object) -> None:
-    """Check that these arguments are whole numbers of at least 1.
+    """Check that all arguments are whole numbers of at least 1.
 
     Raises:
-        ConfigError: some of them are not.
+        ConfigError: an argument is not. The message lists all such arguments.
     """
     if bad := option_problems(counts, {}):
         raise ConfigError("; ".join(bad))

@@ -205,7 +205,7 @@ class LocalModel:
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
         for index, tokens in enumerate(encoded):
             if not tokens:
-                raise ConfigError(f"prompt {index} is {prompts[index]!r:.60}, which has no tokens to continue from")
+                raise ConfigError(f"prompt {index} is {prompts[index]!r:.60}, which has no tokens. Leave it out.")
             if self._context_tokens is not None and len(tokens) >= self._context_tokens:
                 raise ConfigError(
                     f"prompt {index} has {len(tokens):,} tokens, but the model's context of {self._context_tokens:,} "

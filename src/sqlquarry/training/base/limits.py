@@ -1,4 +1,4 @@
-"""Find records that a base cannot learn from: they have more tokens than its positions, or tokens without a row."""
+"""Find records that a base cannot learn from: they are longer than its context, or use tokens without an embedding."""
 
 from __future__ import annotations
 

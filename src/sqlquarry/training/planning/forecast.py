@@ -161,10 +161,11 @@ def _forecast(
 
 
 def _nothing_to_learn(prepared: PreparedRecords, config: TrainingConfig) -> str:
-    reasons = [f"{len(prepared.unlearnable)} have no answer tokens"] if prepared.unlearnable else []
-    if prepared.over_length:
+    empty, long = len(prepared.unlearnable), len(prepared.over_length)
+    reasons = [f"{empty} {'has' if empty == 1 else 'have'} no answer tokens"] if empty else []
+    if long:
         reasons.append(
-            f"{len(prepared.over_length)} are longer than max_length={config.max_length} (the longest has "
+            f"{long} {'is' if long == 1 else 'are'} longer than max_length={config.max_length} (the longest has "
             f"{max(tokens for _, tokens in prepared.over_length):,} tokens). Increase max_length"
         )
     return f"none of the {len(prepared.examples)} records can be learned from: {', and '.join(reasons)}."

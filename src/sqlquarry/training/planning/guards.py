@@ -1,4 +1,4 @@
-"""Find all problems that would make a run fail or waste it, before anything is downloaded or loaded."""
+"""Find all problems that would make a run fail or waste its time, before anything is downloaded or loaded."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def check_run(
     Args:
         plan: the run's forecast. It needs only the base's config.json, tokenizer and headers.
         config: the run's configuration.
-        tokenizer: the base's tokenizer, for a note if it pads with its end of text.
+        tokenizer: the base's tokenizer, for a note if it pads with its end-of-text token.
         gpus_here: number of GPUs on this machine; None if the run is on another machine.
         started: the processes are already running, so a process without work is not a problem.
 
     Raises:
-        DeviceError: only the devices are wrong.
+        DeviceError: only the GPUs are wrong: their memory, number or lack of bfloat16.
         RecordError: only the records are wrong.
         ConfigError: anything else is wrong. The message lists every problem and what to do about it.
     """
@@ -223,8 +223,8 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Ite
     padding = getattr(tokenizer, "pad_token_id", None)
     if padding is not None and padding == getattr(tokenizer, "eos_token_id", None):
         yield (
-            "the tokenizer pads with its end of text. That is harmless here: labels are explicit, so the end of an "
-            "answer is still learned."
+            "the tokenizer pads with its end-of-text token. This is harmless: labels are explicit, so the model still "
+            "learns to end an answer."
         )
     if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
         yield without

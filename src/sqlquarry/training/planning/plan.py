@@ -30,7 +30,7 @@ class TrainingPlan:
         adapter_parameters: number of trained parameters.
         memory: memory of one process at its peak.
         seconds: seconds of training, without loading the base.
-        gpu: the GPU of each process; None for this machine's CPU.
+        gpu: the GPU of each process, or None for a CPU.
         processes: number of processes that share the rows.
         instance_type: the SageMaker instance type, if one was given.
         instances: number of instances of that type.
@@ -112,7 +112,7 @@ class TrainingPlan:
 
     @property
     def idle_share(self) -> float:
-        """Share of the processes' time that is spent waiting because other processes still have a row of the step."""
+        """Share of the processes' time that is spent waiting for processes that still have a row of the step."""
         rounds = math.ceil(self.rows_per_step / self.processes)
         return 1 - self.rows_per_step / (rounds * self.processes)
 

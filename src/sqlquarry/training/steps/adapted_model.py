@@ -63,7 +63,7 @@ def make_trainable(
     fill: Callable[[nn.Module], None] | None = None,
     trained_rows: Sequence[int] = (),
 ) -> PeftModel:
-    """Return a PEFT model with a new float32 adapter that is equal on every process. Shard a base that they share.
+    """Return a PEFT model with a new float32 adapter, the same on every process. Shard the base if processes share it.
 
     Args:
         model: the base.
@@ -78,7 +78,7 @@ def make_trainable(
 
     set_seed(config.seed)  # the same adapter on every process
     adapted: PeftModel = get_peft_model(model, _lora_config(model, config, trained_rows))
-    # The 8 bits of bfloat16 would lose small updates, and float32 takes only a few megabytes.
+    # The 8 bits of bfloat16 would lose small updates. float32 takes only 0.17 GB for rank 16 on an 8B model.
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(world.device, torch.float32)

@@ -1,6 +1,6 @@
-"""Choose how the decoder's layers run: the adapter's update as two products, layers compiled and recomputed.
+"""Change how the decoder's layers run: compute LoRA updates directly, compile layers and recompute activations.
 
-The result is that of PEFT and transformers. All changes are made before the model is sharded.
+Results stay the same as with PEFT and transformers. All changes are made before the model is sharded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run_gathered_weights(model: PeftModel) -> None:
     """Make 4-bit layers, whose weights FSDP2 will gather, do nothing but multiply.
 
     FSDP2 gathers a plain parameter. In each call, bitsandbytes' forward pass would convert it to a 4-bit parameter
-    again. torch.compile cannot follow that, and would break each layer into pieces.
+    again. torch.compile cannot trace that conversion, so it would compile each layer in several pieces.
     """
     from bitsandbytes.nn import Linear4bit
 

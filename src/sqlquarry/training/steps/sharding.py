@@ -83,8 +83,8 @@ def _require_movable(model: PeftModel) -> None:
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "quant_state") and parameter.dtype != torch.float32:
             raise TrainingError(
-                f"{name} stores 4-bit weights as {parameter.dtype}, some of which FSDP2 changes on the way. Load it "
-                'with QuantizationRecipe(storage_dtype="float32").'
+                f"{name} stores 4-bit weights as {parameter.dtype}, and FSDP2 changes some values of that dtype. Load "
+                'the base model with QuantizationRecipe(storage_dtype="float32").'
             )
 
 

@@ -34,7 +34,7 @@ class World:
 
     @classmethod
     def join(cls, device: str) -> World:
-        """Connect the processes that torchrun started (RANK, WORLD_SIZE, …). Without torchrun, there is only this one.
+        """Connect the processes that torchrun started (RANK, WORLD_SIZE, …). Without torchrun, this is the only one.
 
         Args:
             device: "cpu" or "cuda". Each process uses the GPU of its local rank.
@@ -78,7 +78,7 @@ class World:
         return self.rank == 0
 
     def share(self, items: Sequence[int]) -> list[tuple[int, bool]]:
-        """Return this process's items of a step, each with whether it counts.
+        """Return this process's items of a step, each with a flag that is True if the item counts.
 
         Items that do not count are padding. All processes gather sharded weights together, so each of them must run the
         same number of times.

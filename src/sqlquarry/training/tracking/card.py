@@ -74,7 +74,7 @@ def write_card(
     base: Path,
     scores: Mapping[str, str] | None = None,
 ) -> None:
-    """Write README.md into an adapter's directory. Call this before the manifest is written, because that hashes it.
+    """Write README.md into an adapter's directory. Call this before the manifest, which contains its hash, is written.
 
     Args:
         directory: the adapter's directory.
