@@ -14,7 +14,7 @@ from sqlquarry.training.config import TrainingConfig
 
 _NEEDED = ("base_model", "train", "output_dir")
 _OPTIONAL = ("evaluation", "checkpoint_dir", "prompt")
-_LARGEST_JOB_BYTES = 64 * 2**10  # a job takes about 1 KiB; PyYAML needs a second for 200 KiB
+_LARGEST_JOB_BYTES = 64 * 2**10  # A job takes about 1 KiB. PyYAML needs a second for 200 KiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

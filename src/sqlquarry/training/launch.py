@@ -62,21 +62,21 @@ def launch(
         SQLQuarryError: the error of the first process that failed, with its original class.
     """
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as folder:
-        place = Path(folder)
-        formatter.save(place / "prompt")
+        directory = Path(folder)
+        formatter.save(directory / "prompt")
         job = TrainingJobSpec(
             base_model=str(base_model),
-            prompt=str(place / "prompt"),
-            train=_written(train, place / "train.jsonl"),
-            evaluation=_written(evaluation, place / "evaluation.jsonl") if evaluation else None,
+            prompt=str(directory / "prompt"),
+            train=_written(train, directory / "train.jsonl"),
+            evaluation=_written(evaluation, directory / "evaluation.jsonl") if evaluation else None,
             output_dir=str(output_dir),
             checkpoint_dir=str(located(checkpoint_dir)) if checkpoint_dir else None,
             config=config,
         )
-        job.write(place / "job.json")
+        job.write(directory / "job.json")
         command = [
             *(sys.executable, *TORCHRUN, f"--nproc-per-node={processes}"),
-            *("-m", "sqlquarry.training", str(place / "job.json")),
+            *("-m", "sqlquarry.training", str(directory / "job.json")),
         ]
         # Other users may see job.json and command lines, so credentials are passed only in the environment.
         environment = os.environ | session_environment(session)
@@ -85,7 +85,7 @@ def launch(
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         status, found = _run(command, environment)
         if status:
-            raise _failure(place, found, status)
+            raise _failure(directory, found, status)
 
 
 def leave_failure(error: BaseException) -> None:

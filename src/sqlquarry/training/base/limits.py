@@ -30,8 +30,8 @@ def base_problems(
     """
     limit = shape.positions
     lengths = [len(example.input_ids) for example in examples]
-    if limit is not None and (longer := [place for place, tokens in enumerate(lengths) if tokens > limit]):
-        longest = max(longer, key=lambda place: lengths[place])
+    if limit is not None and (longer := [index for index, tokens in enumerate(lengths) if tokens > limit]):
+        longest = max(longer, key=lambda index: lengths[index])
         yield (
             f"{len(longer):,} of {len(records):,} records have more tokens than the {limit:,} positions of the base "
             f"(max_position_embeddings). The longest is {records[longest].id or f'record {longest}'} with "

@@ -37,7 +37,7 @@ class BaseOutline:
     Args:
         shape: the base's sizes.
         tokenizer: the base's tokenizer, or a `TokenEstimator`.
-        estimated: why the tokenizer is a `TokenEstimator`; "" if it is the base's own.
+        estimated: why the tokenizer is a `TokenEstimator`, or "" if it is the base's own.
         directory: the directory with the weights, if they are on this machine.
     """
 
@@ -63,8 +63,8 @@ def read_outline(base_model: str | Path, *, s3: Callable[[], S3Client], exact: b
         GatedModelError: the hub requires an accepted license or a token.
     """
     name = str(base_model)
-    if isinstance(place := located(base_model), S3Location):
-        return _on_s3(place, s3)
+    if isinstance(location := located(base_model), S3Location):
+        return _on_s3(location, s3)
     if not is_hub_id(name):
         return _in(resolve_base_model(base_model))
     try:

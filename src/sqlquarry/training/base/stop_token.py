@@ -54,8 +54,8 @@ class StopCheck(NamedTuple):
     """The result of checking the token that ends an answer.
 
     Args:
-        problem: why the model could not learn to write it, and what to do; "" if it can.
-        note: a remark, for example on what could not be checked; "" if there is none.
+        problem: why the model could not learn to write it, and what to do, or "" if it can.
+        note: a remark, for example on what could not be checked, or "" if there is none.
         trained_rows: ids of the tokens whose rows of embeddings and head the run trains.
     """
 

@@ -43,7 +43,7 @@ def plan_run(
     s3: Callable[[], S3Client],
     check: bool = True,
 ) -> TrainingPlan:
-    """Forecast and check a run. The base model may be anywhere; only its small files are read.
+    """Forecast and check a run. Only the small files of the base model are read, wherever it is stored.
 
     Args:
         records: records with SQL.

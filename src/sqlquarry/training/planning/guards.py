@@ -32,7 +32,7 @@ def check_run(
         plan: the run's forecast. It needs only the base's config.json, tokenizer and headers.
         config: the run's configuration.
         tokenizer: the base's tokenizer, for a note if it pads with its end-of-text token.
-        gpus_here: number of GPUs on this machine; None if the run is on another machine.
+        gpus_here: number of GPUs on this machine, or None if the run is on another machine.
         started: the processes are already running, so a process without work is not a problem.
 
     Raises:
@@ -137,9 +137,9 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
     if gpus_here is not None and plan.gpu is not None and plan.processes > gpus_here:
         yield f"{plan.processes} processes cannot run on {gpus_here} GPUs. Start one process per GPU."
     if plan.gpu is not None and not plan.gpu.has_bf16:
-        place = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
+        subject = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
         yield (
-            f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training on CUDA requires. Use "
+            f"{subject or f'the {plan.gpu.name} does'} not compute in bfloat16, which training on CUDA requires. Use "
             f"{_instance_that_fits(plan, config) or 'a newer GPU'}."
         )
     if config.cpu_offload and plan.config.shard_group_size(plan.processes, plan.instances) == 1:

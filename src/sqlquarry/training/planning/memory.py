@@ -17,9 +17,9 @@ from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
 
 _BLOCK = 64  # weights that share one scale: QuantizationRecipe.block_size
-_CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator; measured on an H100
-_NCCL_BYTES = 500_000_000  # buffers between GPUs, also outside the allocator; not measured
-_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside the allocator; measured
+_CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator (measured on an H100)
+_NCCL_BYTES = 500_000_000  # buffers between GPUs, also outside the allocator (not measured)
+_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside the allocator (measured)
 _CPU_PROCESS_BYTES = 700_000_000  # Python with torch, transformers and PEFT loaded
 # The C library keeps much of the memory that torch frees. Roughly measured as the resident set of SmolLM2-135M with 256
 # to 1,024 tokens.
@@ -41,7 +41,7 @@ class MemoryForecast:
         adapter: adapter, gradient and Adam's two moments in float32. That is 16 bytes per parameter, on every process.
         activations: activations of the fullest row that the backward pass needs.
         logits: logits, probabilities and their gradients for that row's answer tokens.
-        mask: dense attention mask of the row; 0 with flex attention.
+        mask: dense attention mask of the row, or 0 with flex attention.
         workspace: cuBLAS's workspace, inside torch's allocator.
         process: the CUDA context, outside torch's allocator. On a CPU, Python with its libraries.
         loading: the base while it is loaded, before anything else is allocated. If processes share it, this is only
