@@ -96,7 +96,7 @@ def check_stop(
             return StopCheck("", f"{text!r} ends each answer, but its row is zero. Answers may never end.", rows)
         other = eos != stop and untrained_row(base, eos, tokenizer) is None
     except (OSError, ValueError) as error:
-        note = f"training will check whether the base can write {text!r} when its weights are available ({error})."
+        note = f"training will check whether the base model can write {text!r}, once its weights are here ({error})."
         return StopCheck("", note, rows)
     return StopCheck(
         f"the base model cannot write {text!r}, which ends each answer. Its row of the head is within "
@@ -119,7 +119,7 @@ def named_rows(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> tu
     vocabulary = tokenizer.get_vocab()
     if unknown := [name for name in names if name not in vocabulary]:
         raise ConfigError(
-            f"trainable_tokens contains {unknown[0]!r}, which is not a token of the base's tokenizer. Leave it out."
+            f"trainable_tokens contains {unknown[0]!r}, which is not a token of the base model. Leave it out."
         )
     return tuple(sorted({vocabulary[name] for name in names}))
 

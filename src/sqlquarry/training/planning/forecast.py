@@ -177,8 +177,8 @@ def with_stop_check(
     """Add the result of `check_stop` to a plan. If the weights are not on this machine, add only the named rows."""
     if outline.directory is None:
         note = (
-            "the base's weights are not on this machine, so training will check whether the model can learn to end its "
-            "answers."
+            "the weights of the base model are not on this machine, so training will check whether the model can learn "
+            "to end its answers."
         )
         # A `TokenEstimator` has no named tokens.
         named = named_rows(config, outline.tokenizer) if not plan.estimated else ()

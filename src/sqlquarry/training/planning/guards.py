@@ -73,7 +73,7 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
     for target in config.target_modules:
         if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
             tied = (
-                ". In this base, head and embeddings are one matrix, so a merge cannot change only one of them"
+                ". In this base model, head and embeddings are one matrix, so a merge cannot change only one of them"
                 if plan.shape.tied
                 else ""
             )
@@ -93,7 +93,7 @@ def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
     if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
         yield (
             "trainable_tokens trains rows of embeddings and head, but no process holds these matrices completely if "
-            'several share the base. Set sharding="none", or processes=1.'
+            'several share the base model. Set sharding="none", or processes=1.'
         )
 
 
@@ -146,7 +146,7 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
         remedy = ', or set sharding="full"' if plan.processes > 1 else ""
         yield (
             "cpu_offload keeps sharded weights in CPU memory, but in this run each process has its own copy of the "
-            f"base. Leave it off{remedy}."
+            f"base model. Leave it off{remedy}."
         )
     if plan.gpu is not None and not plan.fits:
         room = plan.gpu.memory_bytes / _GIB
@@ -230,9 +230,9 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Ite
         yield without
     floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
     if len(floats) > 1:
-        yield f"the base contains {' and '.join(sorted(floats))} weights. All of them are loaded in one dtype."
+        yield f"the base model contains {' and '.join(sorted(floats))} weights. All of them are loaded in one dtype."
     if floats == {"F16"} and plan.gpu is not None:
-        yield "the base is in float16 and is loaded in bfloat16, which has 3 bits less precision."
+        yield "the base model is in float16 and is loaded in bfloat16, which has 3 bits less precision."
     if config.quantization and plan.shape.expert_parameters:
         yield "the experts' weights stay in 16 bits, because bitsandbytes quantizes only linear layers."
     yield from plan.notes

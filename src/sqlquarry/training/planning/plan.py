@@ -131,7 +131,7 @@ class TrainingPlan:
         processes = f"for the process on {gpu}"
         if self.processes > 1:
             group_size = self.config.shard_group_size(self.processes, self.instances)
-            base = f"{group_size} share one base" if group_size > 1 else "each has its own base"
+            base = f"{group_size} share a base model" if group_size > 1 else "each has its own base model"
             processes = f"for each of {self.processes} processes on {gpu}, {base}"
         lines = [
             ("records", f"{self.records:,}", ""),

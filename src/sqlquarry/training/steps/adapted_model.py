@@ -27,7 +27,7 @@ logger = visible_logger(__name__)
 def load_trainable(
     base: Path, config: TrainingConfig, world: World, *, trained_rows: Sequence[int] = ()
 ) -> tuple[PeftModel, QuantizationRecipe | None]:
-    """Load a base from disk and add an adapter (see `make_trainable`).
+    """Load a base model from disk and add an adapter (see `make_trainable`).
 
     Return the model and the recipe of its quantized weights, or None if they are not quantized.
     """
@@ -44,7 +44,7 @@ def load_trainable(
             model = make_trainable(loaded.model, config, world, fill=loaded.fill)
             return model, loaded.recorded()
         logger.warning(
-            "The base's files do not contain %s, so each process loads the complete base before sharding it.",
+            "The base model's files lack %s, so each process loads the complete base model before sharding it.",
             loaded.missing[0],
         )
     model = load_causal_lm(base, str(world.device), recipe, attention=attn_implementation)

@@ -182,8 +182,9 @@ class Loop:
             self._save()
             self._finish_writing()
             raise TrainingError(
-                f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Lower "
-                "TrainingConfig.learning_rate. The last checkpoint contains the adapter from before that step."
+                f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Train again with a lower "
+                "TrainingConfig.learning_rate and another output_dir. The last checkpoint contains the adapter from "
+                "before that step."
             )
 
     def _evaluate(self) -> float:

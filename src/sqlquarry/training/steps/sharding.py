@@ -98,7 +98,7 @@ def _require_sharded(model: PeftModel) -> None:
     ]
     if whole:
         raise TrainingError(
-            f"{len(whole)} base parameters are not sharded, for example {whole[0]}, so each process would need the "
+            f"{len(whole)} base model parameters are not sharded, such as {whole[0]}, so each process would need the "
             'memory of all of them. Set sharding="none".'
         )
 
