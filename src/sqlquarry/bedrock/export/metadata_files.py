@@ -28,7 +28,7 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
-# Besides *.safetensors and the files from `export_files`, a server may read these. Nothing else is uploaded.
+# A server may read these files, *.safetensors and the files from `export_files`. Nothing else is uploaded.
 CARRIED_FILES = (
     "tokenizer.json",
     "tokenizer.model",

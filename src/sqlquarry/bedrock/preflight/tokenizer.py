@@ -103,7 +103,7 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     named = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
     wanted = {*named.values(), *map(token_text, additional if isinstance(additional, list) else ())} - {""}
     if known and (absent := wanted - known.keys()):
-        why = "The server adds them after the vocabulary, where there is no embedding"
+        why = "The server adds them after the vocabulary, and no embedding belongs to them"
         fix = "Use tokens in the vocabulary, or add and train them"
         yield error("special-tokens", _CONFIG, f"not in tokenizer.json: {listed(absent)}", why, fix)
 

@@ -61,7 +61,7 @@ class Failure:
 class Sandbox:
     """A pool of child processes that run queries, one process for each query that runs at the same time.
 
-    The processes are reused for later queries. They end with this process, however it ends, and inherit none of its
+    The processes are reused for later queries. They end with this process, however it ends, and do not inherit its
     secrets. The sandbox may be used from several threads.
     """
 
