@@ -54,7 +54,7 @@ def check_counts(**counts: object) -> None:
 
 
 def check_apart(checkpoint_dir: str | Path | None, output: Path) -> None:
-    """Check that `checkpoint_dir` is not in `output_dir`, because its content is removed when the run is finished.
+    """Check that `checkpoint_dir` is not in `output_dir`, because checkpoints are removed when the run is finished.
 
     A hidden directory such as ``.checkpoints`` is allowed.
 

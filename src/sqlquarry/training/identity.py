@@ -1,4 +1,4 @@
-"""The identity of a run. Two runs are the same if base, prompt, records and configuration have the same content."""
+"""The identity of a run. Two runs are the same if their base model, prompt, records and configuration are equal."""
 
 from __future__ import annotations
 

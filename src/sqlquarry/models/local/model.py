@@ -218,12 +218,12 @@ class LocalModel:
         return Vocabulary(self.tokenizer, self._eos_ids)
 
     def _require_rows(self, encoded: list[list[int]]) -> None:
-        """Raise an error for tokens without an embedding.
+        """Check that each token has an embedding.
 
-        A CPU would fail on them with an unclear error, and CUDA would become unusable for the process.
+        Otherwise a CPU would fail with an unclear error, and CUDA would become unusable for the process.
 
         Raises:
-            ConfigError: a prompt contains such a token.
+            ConfigError: a prompt contains a token without an embedding.
         """
         rows = self._rows
         if unknown := sorted({token for tokens in encoded for token in tokens if token >= rows}):

@@ -25,7 +25,7 @@ _ELEMENTS_PER_BYTE = 8  # more than any quantization has. The densest takes 1.56
 
 
 def check_gguf(path: Path) -> None:
-    """Read a GGUF file without its tensors' bytes, in bounded time and memory.
+    """Check a GGUF file in bounded time and memory, without reading the bytes of its tensors.
 
     Raises:
         UnsupportedModelError: the file is not GGUF, is cut off, or describes more data than it contains.

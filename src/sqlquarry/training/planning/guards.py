@@ -57,7 +57,7 @@ def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int |
 def _problems(
     plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
 ) -> dict[type[SQLQuarryError], list[str]]:
-    """Return the problems, grouped by the error to raise if there are no others."""
+    """Return the problems by the class of the error to raise if all problems are of one class."""
     choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
     return {
         ConfigError: choices if started else [*choices, *_process_problems(plan)],

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run_lora_directly(model: PeftModel) -> None:
-    """Make each LoRA layer of a PEFT model compute y = W x + (s · A x) B instead of running PEFT's general code.
+    """Make each LoRA layer of a PEFT model compute y = W x + B (s · A x) instead of running PEFT's general code.
 
     PEFT casts the inputs to the adapter's float32, and scales, copies and adds complete outputs. This code scales only
     the `rank` columns between A and B, and a compiled layer adds the outputs in its next kernel. Adapter weights are
