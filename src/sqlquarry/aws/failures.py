@@ -10,7 +10,8 @@ from sqlquarry.aws.known_errors import KNOWN_ERRORS, Service
 from sqlquarry.credentials import redacted
 from sqlquarry.errors import BedrockError
 
-# The next attempt may succeed. S3's error responses: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# After these errors, a later attempt may succeed.
+# Source for S3: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _TRANSIENT_CODES = (
     *("InternalError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown"),
     *("RequestTimeout", "ThrottlingException", "BadDigest", "500", "502", "503", "504"),

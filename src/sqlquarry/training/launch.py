@@ -28,6 +28,7 @@ from sqlquarry.training.job import TrainingJobSpec
 if TYPE_CHECKING:
     import boto3
 
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"  # the network interface over which processes talk
 FAILURES = "SQLQUARRY_FAILURES"  # environment variable: the folder in which a process writes its error
 # With port 0, the kernel chooses the port and torchrun passes it to its processes. A port that is chosen in advance
 # could be taken by another program, because torchrun needs seconds to start. 127.0.0.1 needs no name lookup.
@@ -80,7 +81,7 @@ def launch(
         ]
         # Other users may see job.json and command lines, so credentials are passed only in the environment.
         environment = os.environ | session_environment(session)
-        environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
+        environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": LOOPBACK}
         environment.setdefault(WAIT_POLICY, "passive")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         status, found = _run(command, environment)

@@ -1,4 +1,4 @@
-"""Split lists into pages, for operations that list things."""
+"""Split the answers of list operations into pages."""
 
 from __future__ import annotations
 

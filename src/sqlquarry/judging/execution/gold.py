@@ -36,7 +36,7 @@ class LimitChoice(NamedTuple):
 
 
 class GoldResult(NamedTuple):
-    """The result of a gold query on one database, with functions for facts that may need another query.
+    """The result of a gold query on one database, with functions for facts that may take another query.
 
     Args:
         result: the rows.

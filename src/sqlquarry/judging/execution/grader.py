@@ -26,9 +26,8 @@ class ExecutionGrader:
 
     Rows are compared with `results_equal`. If both queries return the same column names, columns are matched by name.
     The order of rows counts only if the gold SQL has a top-level ORDER BY. Rows that tie in its keys may then come in
-    any order. If the database cannot tell which rows tie, a different order is unjudged. If the gold's LIMIT cuts
-    through rows that tie, any choice of them is right. Without ORDER BY, or if it is unknown which rows tie, a
-    different choice is unjudged.
+    any order, and if the gold's LIMIT cuts through such rows, any choice of them is right. If it is unknown which rows
+    tie, another order or choice is unjudged. So is another choice at a LIMIT without ORDER BY.
 
     If a record has several gold queries, the prediction must agree with the same one on all databases. Golds that fail
     on a database are ignored. A record is unjudged if it has no gold or no database, if no gold runs, if its server
@@ -38,9 +37,9 @@ class ExecutionGrader:
     not in the record's, unless the source of the databases translates it.
 
     Databases are opened read-only in separate processes, which can be killed and which end with the judge. Only a
-    single statement that reads is run. Of the environment these processes see the locale, the time zone, the folders
-    of libraries and temporary files, and the variables that a server's client reads, such as PGPASSWORD and HOME. They
-    see no cloud keys and no tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
+    single statement that reads is run. These processes get no cloud keys and no tokens. Their environment contains the
+    locale, the time zone, the folders of libraries and temporary files, and the variables that a server's client reads,
+    such as PGPASSWORD and HOME. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
     private copy is read. Gold results are cached. The grader may be used from several threads.
 
     Args:
@@ -150,7 +149,7 @@ class ExecutionGrader:
         predicted_sql: str,
         details: dict[str, object],
     ) -> tuple[int | None, QueryOutcome]:
-        """Return the index of the first gold that agrees on every database (None if none does), and the outcome."""
+        """Return the index of the first gold that agrees on every database, if there is one, and the outcome."""
         agreeing = list(results)
         remarks = {i: [gold.note for gold in found] for i, found in results.items()}
         undecided: QueryOutcome | None = None  # a gold that cannot be compared may be the one that agrees

@@ -1,4 +1,4 @@
-"""Builds the tables of DDL in any dialect in SQLite. Only statements that SQLite refuses are rewritten."""
+"""Creates the tables of any dialect's DDL in SQLite. Only statements that SQLite refuses are rewritten."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def schema_in_sqlite(text: str, dialect: str) -> Schema:
         ]
         built = declared_schema(connection, ";\n".join(ddl), tuple(ddl))
     if not built.tables:
-        raise JudgingError(f"the schema declares no table: {text[:80]!r}")
+        raise JudgingError(f"the schema declares no table, so add its CREATE TABLE statements: {text[:80]!r}")
     stored = {name: replace(table, columns=table.stored) for name, table in built.tables.items()}
     return replace(built, tables=parents_first(stored))
 

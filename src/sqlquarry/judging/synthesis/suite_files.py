@@ -110,7 +110,7 @@ def _stored(folder: Path, count: int, plausible: int, killed: int, survivors: tu
 
 
 def file_name(stem: str, *, plausible: bool) -> str:
-    """Return the file name of a database, which tells whether its rows are plausible."""
+    """Return the file name of a database, which shows whether its rows are plausible."""
     return f"{stem}{_PLAUSIBLE if plausible else _LEGAL}"
 
 

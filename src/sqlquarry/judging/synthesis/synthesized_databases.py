@@ -32,14 +32,14 @@ from sqlquarry.judging.synthesis.suite_files import (
     save,
 )
 from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
-from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
+from sqlquarry.judging.synthesis.translation import in_sqlite, untranslatable
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
 
 _SHOWN_SURVIVORS = 5
 # A prediction that exceeds these limits on databases with a few dozen rows is left to the limits of the grader.
 _RIVAL_LIMITS = ExecutionLimits(time_s=0.5, rows=10_000, result_bytes=10_000_000)
-IMPLAUSIBLE = "told apart only by rows that the schema allows but people would not expect"
+IMPLAUSIBLE = "only rows that the schema allows but people would not expect show this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class SynthesizedDatabases:
     the gold. The data satisfy the schema's types and its PRIMARY KEY, UNIQUE, NOT NULL, FOREIGN KEY and CHECK
     constraints. Every gold query has one right answer on them, in whatever order the rows are stored.
 
-    A prediction that passes is right on every generated database. This is evidence, not a proof, and `kill_rate` tells
-    how strong it is. A record is quarantined, and therefore unjudged, if a verdict would mean little: its gold returns
-    nothing on any database, or its suite kills less than half of the mutants.
+    A prediction that passes is right on every generated database. This is evidence, not a proof, and `kill_rate`
+    measures how strong it is. A record is quarantined, and therefore unjudged, if a verdict would mean little. This is
+    so if its gold returns only NULL, 0 or empty text on every database, or if its suite kills less than half of the
+    mutants.
 
     Plausible databases come first. Some predictions differ from the gold only on unusual rows, such as two customers
-    with the same name or NULL in a key. They are wrong, because SQL is strict, but `caveat` reports this and it is part
-    of the judgement's details.
+    with the same name or NULL in a key. They are wrong, because SQL is strict, but the judgement has a caveat.
 
     Files are generated once per schema, gold queries and settings. They are the same on every machine unless the time
     budget ends the search. Several threads may share an instance.
@@ -131,7 +131,7 @@ class SynthesizedDatabases:
         return sorted((*suite.paths, *([rival] if rival else ())), key=lambda path: not is_plausible(path))
 
     def caveat(self, database: Path | str) -> str | None:
-        """Return the caveat of a verdict that depends on a synthesized database, or None if its rows are plausible."""
+        """Return the caveat of a verdict that rests on this database, or None if its rows are plausible."""
         return None if is_plausible(Path(database)) else IMPLAUSIBLE
 
     def translate(self, sql: str, record: Record) -> str:
@@ -147,9 +147,9 @@ class SynthesizedDatabases:
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
         if parse(sql, record.dialect) is None:
             if isinstance(outcome, Rows):
-                raise cannot_be_said(sql, record.dialect, f"sqlglot cannot parse it as {record.dialect}")
+                raise untranslatable(sql, record.dialect, f"sqlglot cannot parse it as {record.dialect}")
         elif isinstance(outcome, Failure) and (outcome.kind == "syntax" or "no such function" in outcome.message):
-            raise cannot_be_said(sql, record.dialect, outcome.message)
+            raise untranslatable(sql, record.dialect, outcome.message)
         return text
 
     def kill_rate(self, record: Record) -> KillRate:
