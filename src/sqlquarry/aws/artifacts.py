@@ -81,7 +81,7 @@ def fetch_artifact(location: S3Location, kind: str, *, session: boto3.Session | 
         _, objects = _described(prefix, kind)
         return objects
 
-    target = copy_here(location, ArtifactError, wanted, session=session)
+    target = copy_here(location, ArtifactError, wanted, selection=MANIFEST, session=session)
     read_manifest(target, kind, verify=True)
     return target
 

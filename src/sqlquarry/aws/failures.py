@@ -69,7 +69,10 @@ def described(error: Exception, doing: str, advice: str | None = None, *, servic
 
 def _known_advice(error: Exception, service: Service | None) -> str:
     for known in KNOWN_ERRORS:
-        if known.service in (None, service) and any(says(error, code, known.fragment) for code in known.codes):
+        fragments = known.fragments or ("",)
+        if known.service in (None, service) and any(
+            says(error, code, fragment) for code in known.codes for fragment in fragments
+        ):
             return known.advice
     return ""
 

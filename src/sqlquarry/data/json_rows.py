@@ -42,8 +42,9 @@ def _lines(file: io.BufferedIOBase) -> Iterator[SourceRow]:
         if isinstance(line, RecordError):
             yield SourceRow("line", number, line)
         elif line.strip():
+            text = line.rstrip("\r\n")  # The column of an error at the end belongs to this line, not to the next.
             try:
-                yield SourceRow("line", number, rows.as_object(parse_json(line, "it", lenient=True)))
+                yield SourceRow("line", number, rows.as_object(parse_json(text, "it", lenient=True)))
             except MetadataError as error:
                 yield SourceRow("line", number, RecordError(f"not a JSON object on one line ({rows.cause_of(error)})"))
 

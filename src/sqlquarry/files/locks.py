@@ -20,8 +20,12 @@ _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a directory for this writer, and create it if it is missing. Afterwards no trace of the lock remains.
+
+    Args:
+        directory: the directory.
+        wait: wait until no other process or thread writes to the directory, instead of raising OutputInUseError.
 
     Raises:
         OutputInUseError: another process, or another thread of this process, is writing to the directory.
@@ -29,7 +33,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     """
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     path = directory / LOCK_FILE
-    file = _locked(path)
+    file = _locked(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield
     finally:
@@ -40,7 +44,7 @@ def only_writer(directory: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path, operation: int) -> IO[str]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -50,7 +54,7 @@ def _locked(path: Path) -> IO[str]:
                 raise
             continue  # another writer has just removed the folder because it wrote nothing there
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, operation)
             # The previous writer may have removed the file after this one opened it and before it was locked.
             current = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except BlockingIOError as error:

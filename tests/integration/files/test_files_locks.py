@@ -47,6 +47,22 @@ def test_the_error_for_a_second_writer_names_the_first(tmp_path: Path, holder: s
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_writer_can_wait_for_another_one(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    def write() -> bool:
+        with only_writer(tmp_path / "out", wait=True):
+            return holder.poll() is not None
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(write)
+        try:
+            with pytest.raises(TimeoutError):
+                ended.result(timeout=0.5)
+        finally:
+            holder.kill()
+            holder.wait()
+        assert ended.result(30)
+
+
 def test_a_directory_that_stays_empty_is_removed_again(tmp_path: Path) -> None:
     with only_writer(tmp_path / "new" / "deep"):
         with pytest.raises(OutputInUseError), only_writer(tmp_path / "new" / "deep"):

@@ -11,7 +11,7 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.execution.details import gold_details, result_details
-from sqlquarry.judging.execution.gold import GoldQueries, GoldResult, UnavailableError, run
+from sqlquarry.judging.execution.gold import GoldResult, UnavailableError, gold_results, run
 from sqlquarry.judging.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
 from sqlquarry.judging.execution.outcome import QueryOutcome, compare_with_gold, counted
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
@@ -40,7 +40,8 @@ class ExecutionGrader:
     single statement that reads is run. These processes get no cloud keys and no tokens. Their environment contains the
     locale, the time zone, the folders of libraries and temporary files, and the variables that a server's client reads,
     such as PGPASSWORD and HOME. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
-    private copy is read. Gold results are cached. The grader may be used from several threads.
+    private copy is read. Gold results are cached. The grader may be used from several threads. Processes and copies
+    end with the last reference to the grader.
 
     Args:
         databases: a mapping, a directory, a URL or a `DatabaseSource`. A mapping contains name -> SQLite or DuckDB file
@@ -80,7 +81,7 @@ class ExecutionGrader:
             allow_unchecked_servers=allow_unchecked_servers,
         )
         self._sandbox = Sandbox(limits, permissions)
-        self._golds = GoldQueries(self._sandbox)
+        self._gold_result = gold_results(self._sandbox)
         self._source: DatabaseSource = (
             NamedDatabases(databases) if isinstance(databases, Mapping | str | Path) else databases
         )
@@ -126,7 +127,7 @@ class ExecutionGrader:
         results: dict[int, list[GoldResult]] = {}  # by the gold's index in the record
         failures: list[Failure] = []
         for i, sql in enumerate(golds):
-            found = [self._golds.result(database, sql) for database in databases]
+            found = [self._gold_result(database, sql) for database in databases]
             failed = [result for result in found if isinstance(result, Failure)]
             failures += failed
             if not failed:

@@ -61,8 +61,8 @@ class Failure:
 class Sandbox:
     """A pool of child processes that run queries, one process for each query that runs at the same time.
 
-    The processes are reused for later queries. They end with this process, however it ends, and do not inherit its
-    secrets. The sandbox may be used from several threads.
+    The processes are reused for later queries. They end with the last reference to the sandbox or with this process,
+    however it ends, and do not inherit its secrets. The sandbox may be used from several threads.
     """
 
     def __init__(self, limits: ExecutionLimits, permissions: Permissions = NO_PERMISSIONS) -> None:
@@ -115,7 +115,7 @@ class Sandbox:
             if isinstance(copy, Path):
                 copy.unlink(missing_ok=True)
             try:
-                self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sqlquarry-")
+                self._folder = self._folder or temporary_folder(self, "sqlquarry-")
             except OSError as error:
                 return Failure("unavailable", f"{path.name} can only be read in a copy: {error}. Set TMPDIR.")
             target = Path(self._folder.name) / f"{len(self._copies)}-{time.monotonic_ns()}.sqlite"
@@ -202,6 +202,13 @@ class _Child:
             case ("failure", kind, message):
                 return Failure(kind, message[:_LONGEST_MESSAGE])
         return None
+
+
+def temporary_folder(owner: object, prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """Create a temporary folder that is removed together with its owner, or at exit."""
+    folder = tempfile.TemporaryDirectory(prefix=prefix)
+    weakref.finalize(owner, folder.cleanup)  # without it, the folder is removed too, but with a ResourceWarning
+    return folder
 
 
 def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_child.QuerySettings:

@@ -125,7 +125,7 @@ class _HintReader:
         for place in places:
             of_date = self.schema.column(place).kind in DATE_KINDS and not isinstance(left, exp.Column)
             if of_date and not isinstance(value, str):
-                continue  # a number that is computed from a date is no hint about the date itself
+                continue  # a number that is computed from a date says nothing about the date itself
             self.hints.conditions.setdefault(place, {})[sign, value] = None
             if not isinstance(value, str):
                 self.hints.numeric.add(place)

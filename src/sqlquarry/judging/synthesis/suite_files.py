@@ -14,7 +14,7 @@ from sqlquarry.judging.synthesis.suites import Suite
 
 _MANIFEST = "suite.json"
 _PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"
-VERSION = 2  # Increase it when the same inputs give different rows, or when the storage format changes.
+VERSION = 3  # Increase it when the same inputs give different rows, or when the storage format changes.
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
 from sqlquarry.judging.execution.limits import ExecutionLimits
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox, temporary_folder
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
 from sqlquarry.judging.sql.schema import Schema
@@ -109,8 +108,7 @@ class SynthesizedDatabases:
         if not 0 < time_budget_s < math.inf:
             raise ConfigError(f"time_budget_s is {time_budget_s!r}, but it must be above 0 and finite")
         self.databases_per_record, self.time_budget_s, self.seed = databases_per_record, time_budget_s, seed
-        self._temporary = tempfile.TemporaryDirectory(prefix="sqlquarry-databases-")
-        self._scratch = Path(self._temporary.name)
+        self._scratch = Path(temporary_folder(self, "sqlquarry-databases-").name)
         self.directory = local_path(directory, "directory") if directory is not None else self._scratch / "suites"
         self._suites: dict[str, StoredSuite] = {}
         self._making = threading.Lock()

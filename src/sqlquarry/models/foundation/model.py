@@ -151,7 +151,7 @@ class FoundationModel:
     def fingerprint(self) -> str:
         """A text that changes if the model id or an option that affects the answers changes."""
         options = self._first_style
-        parts = (self.model_id, self._system, self.formatter.fingerprint)
+        parts = (self.model_id, self._api, self._system, self.formatter.fingerprint)
         return json.dumps([*parts, options.max_tokens, options.temperature, options.stop])
 
     def _ask(self, requests: Sequence[PromptRequest], resume: Sequence[Generation | None]) -> list[Generation]:

@@ -230,7 +230,8 @@ class ImportedModel:
         """A text that changes if the model or an option that affects the answers changes."""
         asked = self._format
         prompt = self.formatter.fingerprint if self.formatter else None
-        return json.dumps([self.arn, prompt, asked.schema, asked.max_tokens, list(asked.stop), asked.structured])
+        options = (asked.max_tokens, list(asked.stop), asked.logprobs, asked.structured)
+        return json.dumps([self.arn, prompt, asked.schema, *options])
 
     @property
     def usage(self) -> Usage:

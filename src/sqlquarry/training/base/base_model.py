@@ -161,7 +161,11 @@ def _converted(gguf: Path, cache: Path) -> Path:
                 f"{gguf} cannot be converted ({type(error).__name__}: {error}). Use the model's safetensors instead."
             ) from error
         else:
-            os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
+            try:
+                os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
+            except OSError:
+                if not target.is_dir():  # Otherwise another process has converted the same file.
+                    raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return target
