@@ -289,7 +289,8 @@ class BatchFoundationModel:
             shown = ", ".join(f"{count} × {code}" for code, count in problems.most_common(5))
             error = BedrockError(
                 f"{sum(problems.values())} of {len(answers)} records of the batch job have no answer ({shown}). The "
-                "answers to the others are in the attribute `partial` of this error."
+                "other answers are in `partial` of this error. To request the rest, pass it as resume= to the same "
+                "method of a FoundationModel."
             )
             error.partial = tuple(answers)
             raise error

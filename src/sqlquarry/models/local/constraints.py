@@ -61,7 +61,10 @@ class Vocabulary:
         from llguidance.hf import from_tokenizer
 
         if not self._ending_ids:
-            raise ConfigError("a constrained answer needs a token that ends it, but the model has no eos_token")
+            raise ConfigError(
+                "a constrained answer needs a token that ends it, but the model has no eos_token. Set it in "
+                "tokenizer_config.json."
+            )
         try:
             return from_tokenizer(self._tokenizer, eos_token=self._ending_ids)
         except ValueError as error:

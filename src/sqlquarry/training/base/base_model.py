@@ -91,7 +91,7 @@ def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, obje
     try:
         config = read_object(directory / "config.json")
     except (OSError, MetadataError) as error:
-        raise UnsupportedModelError(f"base model {directory}: {error}. Download the base again.") from error
+        raise UnsupportedModelError(f"base model {directory}: {error}. Download it again.") from error
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "(none)"
     if architecture not in ARCHITECTURES:
@@ -181,7 +181,7 @@ def _convert(gguf: Path, target: Path) -> None:
     source = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
     )
-    # A model that was loaded from GGUF still has its quantizer and cannot be saved (transformers 5). A fresh one can.
+    # A model that was loaded from GGUF still has its quantizer and cannot be saved (transformers 5), but a copy can.
     config = type(source.config)(
         **{
             key: value
