@@ -68,7 +68,7 @@ class _DirectoryArtifact:
         """Return the text at `keys` in the provenance.
 
         Raises:
-            CorruptArtifactError: it is missing or not text.
+            CorruptArtifactError: the value is missing or not text.
         """
         value: object = self.manifest.provenance
         for key in keys:

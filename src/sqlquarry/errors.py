@@ -7,16 +7,16 @@
     ├── DataError                     records cannot be read or used
     │   └── RecordError               one record is invalid
     ├── ArtifactError                 a directory between two stages cannot be used
-    │   ├── IncompleteArtifactError   there is no manifest, so the stage that writes it did not finish
+    │   ├── IncompleteArtifactError   the manifest or prompt is missing, so a stage did not finish
     │   ├── CorruptArtifactError      a file is missing or differs from the manifest
     │   ├── OutputInUseError          another process is writing the directory
     │   └── PromptMismatchError       the prompt differs from the one of the training
     ├── ModelError                    a base model cannot be used
     │   ├── UnsupportedModelError     its architecture or format is unsupported, or files are missing
     │   ├── GatedModelError           its license must be accepted, or a token is missing
-    │   └── DeviceError               CUDA was requested but is not available
+    │   └── DeviceError               the GPUs are missing, too few, too small or too old
     ├── TrainingError                 training failed
-    │   └── TrainingInterruptedError  a signal stopped training; the same call resumes it
+    │   └── TrainingInterruptedError  training was stopped before its end. The same call resumes it
     ├── MergeError                    adapter and base model do not fit together
     │   ├── UnsupportedAdapterError   merging this adapter would give a wrong model
     │   └── UnusedTensorsError        adapter tensors match no tensor of the base model
@@ -25,7 +25,7 @@
     │   ├── ImportJobError            the import job failed
     │   ├── ImportTimeoutError        the import job is still running
     │   ├── ModelNotReadyError        the model did not become ready in time
-    │   └── GenerationError           a response has an unknown format
+    │   └── GenerationError           a response has an unknown format or no text
     ├── JudgingError                  grading could not start
     │   └── JudgeFailedError          an LLM judge failed too many times in a row
     └── EmulatorError                 the local AWS could not start, or the installed moto does not fit
@@ -99,11 +99,11 @@ class RecordError(DataError):
 
 
 class ArtifactError(SQLQuarryError):
-    """A directory between two stages cannot be used."""
+    """A directory or S3 prefix between two stages cannot be used."""
 
 
 class IncompleteArtifactError(ArtifactError):
-    """The directory has no manifest, so the stage that writes it did not finish."""
+    """The manifest is missing, so the stage that writes it did not finish. Or prompt.json is missing or was edited."""
 
 
 class CorruptArtifactError(ArtifactError):
@@ -131,7 +131,7 @@ class GatedModelError(ModelError):
 
 
 class DeviceError(ModelError):
-    """CUDA was requested, but it is not available."""
+    """CUDA is not available, or the GPUs are too few, lack memory or do not support bfloat16."""
 
 
 class TrainingError(SQLQuarryError):
@@ -139,7 +139,7 @@ class TrainingError(SQLQuarryError):
 
 
 class TrainingInterruptedError(TrainingError):
-    """A signal (a spot notice, Ctrl-C) stopped training after a complete step. The same call resumes from there."""
+    """A signal (a spot notice, Ctrl-C), a time limit or `stop` ended training early. The same call resumes it."""
 
 
 class MergeError(SQLQuarryError):
@@ -181,7 +181,7 @@ class ModelNotReadyError(BedrockError):
 
 
 class GenerationError(BedrockError):
-    """A response has none of the known formats."""
+    """A response has none of the known formats, or contains no text."""
 
 
 class JudgingError(SQLQuarryError):

@@ -1,4 +1,4 @@
-"""Manifests, which mark a directory as finished: what they contain, and how they are read and written."""
+"""Read and write manifests, which list the files of a directory and mark it as finished."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def parse_manifest(content: bytes, name: str, kind: str) -> Manifest:
     """Parse the manifest `name`, which must describe an artifact of this kind.
 
     Raises:
-        CorruptArtifactError: the content is not a valid manifest, or it has another kind or version.
+        CorruptArtifactError: the content is not a valid manifest, or the manifest has another kind or version.
     """
     try:
         manifest = Manifest.parse(content, MANIFEST)

@@ -1,4 +1,4 @@
-"""Load tokenizers and causal language models with transformers, quietly and with one kind of error."""
+"""Load tokenizers and causal language models with transformers, quietly and with one error class."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def keep_trainable_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _is_misread(weight: Params4bit) -> bool:
-    """Return whether bitsandbytes dequantizes a weight differently by rows than as the one sequence of blocks it is."""
+    """Return whether bitsandbytes dequantizes a weight differently by rows than as one sequence of blocks."""
     import bitsandbytes.functional as bnb
     import torch
 

@@ -1,4 +1,4 @@
-"""Responses of S3 whose connection is lost."""
+"""Simulate responses of S3 whose connection is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from botocore.exceptions import ResponseStreamingError
 
 
 class Breaks(io.BytesIO):
-    """A response that ends in a lost connection after some bytes."""
+    """A response whose connection is lost after some bytes."""
 
     def __init__(self, content: bytes, at: int) -> None:
         super().__init__(content)

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: model info, file tree, and files with ranges, as far as huggingface_hub asks."""
+"""Run a Hugging Face hub on loopback with the parts that huggingface_hub needs: model info, file tree, and ranges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """The repositories: id -> directory; `sent` counts the bytes of each file's content that were asked for."""
+    """A hub with `repositories`, id -> directory. `sent` counts the bytes of each file that were sent."""
 
     def __init__(self, repositories: dict[str, Path], gated: tuple[str, ...] = ()) -> None:
         self.repositories, self.gated = repositories, gated

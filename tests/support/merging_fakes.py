@@ -1,4 +1,4 @@
-"""Checkpoints and adapters written by hand: a few named tensors, no model."""
+"""Write small checkpoints and adapters that have a few named tensors but are not real models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def base_tensors() -> dict[str, torch.Tensor]:
 
 
 def write_base(directory: Path, *shards: dict[str, torch.Tensor], config: dict[str, Any] | None = None) -> Path:
-    """One file for one dict of tensors, an index and numbered files for several; none stands for `base_tensors()`."""
+    """Write a base with one file for each shard, and an index for several. The default is one with `base_tensors()`."""
     directory.mkdir(parents=True)
     shards = shards or (base_tensors(),)
     (directory / "config.json").write_text(json.dumps({"tie_word_embeddings": False} | (config or {})))

@@ -1,4 +1,4 @@
-"""Tiny models of every architecture family, adapters as PEFT saves them, and both merges of them in memory."""
+"""Create tiny models of every architecture family and adapters saved by PEFT, and merge them in both ways."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ _MIXTURES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Base:
-    """A model on disk and the same model loaded, which is only ever copied."""
+    """A model on disk and the same model in memory, which must only be copied."""
 
     directory: Path
     model: Any
 
     def load(self, dtype: torch.dtype | None = None) -> Any:
-        """A copy to train or merge; another dtype is loaded from disk, as rotary buffers must not be cast."""
+        """Return a copy to train or merge. Another dtype is loaded from disk, as rotary buffers must not be cast."""
         if dtype in (None, self.model.dtype):
             return copy.deepcopy(self.model)
         return AutoModelForCausalLM.from_pretrained(self.directory, dtype=dtype)
 
 
 def make_base(family: str, directory: Path, *, tied: bool = False, dtype: torch.dtype = torch.bfloat16) -> Base:
-    """Two random layers; biases and norms random as well, so that nothing is equal by being zero or one."""
+    """Save a model of two random layers. Biases and norms are random too, so that none is just zero or one."""
     import transformers
 
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def make_base(family: str, directory: Path, *, tied: bool = False, dtype: torch.
 def train(
     base: Base, directory: Path, *, adapter_dtype: torch.dtype = torch.float32, seed: int = 1, **options: Any
 ) -> Any:
-    """PEFT's own files for an adapter whose every trainable tensor moved; the model itself comes back in eval mode."""
+    """Change every trainable tensor of a new adapter, let PEFT save it, and return the model in eval mode."""
     config = {"r": 4, "lora_alpha": 6, "target_modules": LINEAR, "task_type": "CAUSAL_LM"} | options
     peft = get_peft_model(base.load(), LoraConfig(**config))
     torch.manual_seed(seed)
@@ -82,13 +82,13 @@ def train(
             parameter.data = parameter.data.float() + torch.randn(parameter.shape) * 0.05
             if "lora_" in name:
                 parameter.data = parameter.data.to(adapter_dtype)
-    peft.create_or_update_model_card = lambda _directory: None  # a template engine's second for every few adapters
+    peft.create_or_update_model_card = lambda _directory: None  # rendering a few of them takes a second
     peft.save_pretrained(directory)
     return peft.eval()
 
 
 def finish(directory: Path, base: Path, recipe: QuantizationRecipe | None = None) -> AdapterCheckpoint:
-    """The adapter as our trainer leaves it: with its prompt and manifest."""
+    """Add the prompt and the manifest, as the trainer does."""
     PromptFormatter().save(directory)
     provenance = {
         "base_model": {"name": "tiny", "path": str(base), "sha256": base_digest(base)},
@@ -100,7 +100,7 @@ def finish(directory: Path, base: Path, recipe: QuantizationRecipe | None = None
 
 
 def saved(model: Any) -> tuple[dict[str, torch.Tensor], bool]:
-    """What a model is on disk: its tensors, and whether its config ties the embeddings."""
+    """Return the tensors of a model as saved, and whether its config ties the embeddings."""
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
         tied = json.loads((Path(directory) / "config.json").read_text())["tie_word_embeddings"]
@@ -108,12 +108,12 @@ def saved(model: Any) -> tuple[dict[str, torch.Tensor], bool]:
 
 
 def peft_merge(base: Base, adapter: Path, dtype: torch.dtype | None = None) -> tuple[dict[str, torch.Tensor], bool]:
-    """PEFT's merge, saved: the reference."""
+    """Return the reference: PEFT's merge, as saved."""
     return saved(PeftModel.from_pretrained(base.load(dtype), adapter).merge_and_unload())
 
 
 def plan(base: Base, *adapters: tuple[Path, float]) -> MergePlan:
-    """Our plan for adapters with weights."""
+    """Return this library's plan for adapters with weights."""
     tensors = {tensor.name: tensor for tensor in TensorFile.open(base.directory / "model.safetensors").tensors}
     opened: Sequence[tuple[LoraAdapter, float]] = [(LoraAdapter.open(path), weight) for path, weight in adapters]
     return plan_merge(opened, tensors, tied=base.model.config.tie_word_embeddings)
@@ -122,7 +122,7 @@ def plan(base: Base, *adapters: tuple[Path, float]) -> MergePlan:
 def our_merge(
     base: Base, *adapters: tuple[Path, float], dtype: torch.dtype | None = None
 ) -> tuple[dict[str, torch.Tensor], bool]:
-    """Our merge: every tensor of the output and whether the embeddings are tied."""
+    """Return every tensor of this library's merge, and whether the embeddings are tied."""
     made = plan(base, *adapters)
     stored = {tensor.name: tensor for tensor in TensorFile.open(base.directory / "model.safetensors").tensors}
     merged = {}
@@ -134,12 +134,10 @@ def our_merge(
 
 
 def logits(base: Base, tensors: dict[str, torch.Tensor], *, tied: bool) -> torch.Tensor:
-    """What the base's architecture answers with these tensors."""
-    import transformers
-
+    """Return the logits of the base's architecture with these tensors."""
     config = copy.deepcopy(base.model.config)
     config.tie_word_embeddings = tied
-    model = getattr(transformers, config.architectures[0])._from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     keys = model.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
     assert not keys.unexpected_keys
     assert keys.missing_keys in ([], ["lm_head.weight"])
@@ -149,7 +147,7 @@ def logits(base: Base, tensors: dict[str, torch.Tensor], *, tied: bool) -> torch
 
 
 def require_equal(found: tuple[dict[str, torch.Tensor], bool], expected: tuple[dict[str, torch.Tensor], bool]) -> None:
-    """The same tensors, bit for bit, and the same tying."""
+    """Check that the tensors are the same, bit for bit, and that the tying is the same."""
     assert found[0].keys() == expected[0].keys()
     assert [name for name in expected[0] if not torch.equal(found[0][name], expected[0][name])] == []
     assert found[1] == expected[1]

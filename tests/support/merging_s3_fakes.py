@@ -1,4 +1,4 @@
-"""A base of three shards, large enough for several multipart parts each, and an adapter for it."""
+"""Write an adapter and a base of three shards, each of which is large enough for several parts of an upload."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def opened(
     location: S3Location, kind: str, *, verify: bool = False, session: boto3.Session | None = None
 ) -> tuple[Path | S3Location, Manifest]:
-    """Open an artifact for `AdapterCheckpoint.load` and `MergedModel.load`.
+    """Open an artifact for `AdapterCheckpoint.load` and `MergedModel.load`, and return its location and manifest.
 
     An adapter is copied to this machine, because it is small and every use needs its files. A model's weights stay on
     S3.
@@ -48,7 +48,7 @@ def open_artifact(
 
     Args:
         location: prefix of the artifact.
-        kind: kind of artifact that the caller can use.
+        kind: required kind of artifact.
         session: boto3 session. None uses the default credentials.
         verify: also read every file and compare its SHA-256. Otherwise only names and sizes are compared.
 
@@ -81,7 +81,7 @@ def fetch_artifact(location: S3Location, kind: str, *, session: boto3.Session | 
         _, objects = _described(prefix, kind)
         return objects
 
-    target = copy_here(location, ArtifactError, wanted, session=session)
+    target = copy_here(location, ArtifactError, wanted, selection=MANIFEST, session=session)
     read_manifest(target, kind, verify=True)
     return target
 
@@ -89,7 +89,7 @@ def fetch_artifact(location: S3Location, kind: str, *, session: boto3.Session | 
 def fetch_model(
     location: S3Location, problem: Callable[[str], Exception], *, session: boto3.Session | None = None
 ) -> Path:
-    """Copy a model into the cache. If it has a manifest, compare its files with the manifest.
+    """Copy a model into the cache. If the model has a manifest, compare the files with it.
 
     Args:
         location: prefix of the model.
@@ -107,7 +107,7 @@ def fetch_model(
 
 
 def _described(prefix: S3Prefix, kind: str) -> tuple[Manifest, dict[str, StoredObject]]:
-    """Return the manifest, and the listing of the manifest and of all files that it names."""
+    """Return the manifest, and the listed objects of the manifest and all its files."""
     location = prefix.location
     objects = prefix.objects(deep=True)
     if MANIFEST not in objects:
@@ -118,7 +118,9 @@ def _described(prefix: S3Prefix, kind: str) -> tuple[Manifest, dict[str, StoredO
     try:
         content = prefix.read(MANIFEST)
     except MetadataError as error:
-        raise CorruptArtifactError(f"{location.uri_of(MANIFEST)} is not a valid manifest: {error}.") from error
+        raise CorruptArtifactError(
+            f"{location.uri_of(MANIFEST)} is not a valid manifest: {error}. Create the {kind} again."
+        ) from error
     manifest = parse_manifest(content, location.uri_of(MANIFEST), kind)
     for name, described in manifest.files.items():
         if name not in objects or objects[name].size != described["bytes"]:

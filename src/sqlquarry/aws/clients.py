@@ -49,7 +49,7 @@ def aws_session(region_name: str | None = None) -> boto3.Session:
 
 
 class ClientOptions(TypedDict, total=False):
-    """How a client reaches its service. botocore's default applies to every option that is not given.
+    """Options of a client. botocore's defaults apply to all options that are not given, except `attempts`.
 
     Args:
         region: region to use instead of the session's.
@@ -123,7 +123,7 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
     Args:
         service: name of the service in boto3.
         session: boto3 session. None uses the default credentials.
-        options: how the client reaches the service.
+        options: see `ClientOptions`.
 
     Raises:
         MissingExtraError: boto3 is not installed.

@@ -14,6 +14,7 @@ from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import MetadataError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import S3Location
+from sqlquarry.files.locks import LOCK_FILE, only_writer
 from sqlquarry.files.metadata import file_name, read_object
 from sqlquarry.files.writing import write_json
 
@@ -41,7 +42,8 @@ def download_files(
         problem: creates an error from a message.
         patterns: patterns of the file names to copy (``*.safetensors``).
         session: boto3 session. None uses the default credentials.
-        cache: directory in which each location gets its own directory. None uses ``~/.cache/sqlquarry``.
+        cache: directory in which each location and selection of files gets its own directory. None uses
+            ``~/.cache/sqlquarry``.
 
     Raises:
         MissingExtraError: boto3 is not installed.
@@ -55,7 +57,7 @@ def download_files(
             if any(fnmatch(name, pattern) for pattern in patterns) and file_name(name, str(location))
         }
 
-    return copy_here(location, problem, wanted, session=session, cache=cache)
+    return copy_here(location, problem, wanted, selection=" ".join(patterns), session=session, cache=cache)
 
 
 def copy_here(
@@ -63,15 +65,20 @@ def copy_here(
     problem: Callable[[str], Exception],
     wanted: Callable[[S3Prefix], Mapping[str, StoredObject]],
     *,
+    selection: str,
     session: boto3.Session | None = None,
     cache: Path | None = None,
 ) -> Path:
     """Copy files below a prefix into a directory of the cache. Files that are already complete are not copied again.
 
+    If another process is copying the same files, wait for it.
+
     Args:
         location: prefix of the files.
         problem: creates an error from a message.
         wanted: selects the files.
+        selection: a name of what `wanted` selects. Files that it does not select are deleted from the directory, so
+            each selection has a directory of its own.
         session: as in `download_files`.
         cache: as in `download_files`.
 
@@ -82,7 +89,7 @@ def copy_here(
     require("aws", f"reading {location}")
     cache = cache or Path.home() / ".cache" / "sqlquarry"
     name = location.prefix.rstrip("/").rpartition("/")[2] or location.bucket
-    target = cache / f"{name}-{hashlib.sha256(str(location).encode()).hexdigest()[:16]}"
+    target = cache / f"{name}-{hashlib.sha256(f'{location} {selection}'.encode()).hexdigest()[:16]}"
     doing, again = f"copying {location} to {target}", "The next call copies only the missing files."
     with aws_errors(problem, doing, again):
         prefix = S3Prefix.open(location, session)
@@ -97,23 +104,38 @@ def copy_here(
 
 
 def _fetch(prefix: S3Prefix, wanted: Mapping[str, StoredObject], target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    note = target / _RECEIVED
-    received: dict[str, str] = read_object(note) if note.is_file() else {}
-
-    def is_here(name: str, item: StoredObject) -> bool:
-        path = target / name
-        return received.get(name) == item.etag and path.is_file() and path.stat().st_size == item.size
+    if not any(_differences(wanted, target)):
+        return  # needs no lock, so the cache may be read-only
 
     def download(name: str) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         prefix.download(name, target / name)
 
+    with only_writer(target, wait=True):
+        missing, leftover = _differences(wanted, target)
+        for path in leftover:
+            path.unlink()
+        received = _received(target)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for name, _ in zip(missing, pool.map(download, missing), strict=True):
+                received[name] = wanted[name].etag
+                write_json(target / _RECEIVED, received)
+
+
+def _differences(wanted: Mapping[str, StoredObject], target: Path) -> tuple[list[str], list[Path]]:
+    """Return the names of missing or incomplete files, and files left over from an earlier model at this location."""
+    received = _received(target)
+
+    def is_here(name: str, item: StoredObject) -> bool:
+        path = target / name
+        return received.get(name) == item.etag and path.is_file() and path.stat().st_size == item.size
+
+    own = {*wanted, _RECEIVED, LOCK_FILE}
     missing = [name for name, item in wanted.items() if not is_here(name, item)]
-    for path in target.rglob("*"):
-        if path.is_file() and path != note and path.relative_to(target).as_posix() not in wanted:
-            path.unlink()  # left over from an earlier model at the same location
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for name, _ in zip(missing, pool.map(download, missing), strict=True):
-            received[name] = wanted[name].etag
-            write_json(note, received)
+    files = (path for path in target.rglob("*") if path.is_file())
+    return missing, [path for path in files if path.relative_to(target).as_posix() not in own]
+
+
+def _received(target: Path) -> dict[str, str]:
+    note = target / _RECEIVED
+    return read_object(note) if note.is_file() else {}

@@ -10,7 +10,8 @@ from sqlquarry.aws.known_errors import KNOWN_ERRORS, Service
 from sqlquarry.credentials import redacted
 from sqlquarry.errors import BedrockError
 
-# The next attempt may succeed. S3's error responses: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+# After these errors, a later attempt may succeed.
+# Source for S3: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _TRANSIENT_CODES = (
     *("InternalError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown"),
     *("RequestTimeout", "ThrottlingException", "BadDigest", "500", "502", "503", "504"),
@@ -68,7 +69,10 @@ def described(error: Exception, doing: str, advice: str | None = None, *, servic
 
 def _known_advice(error: Exception, service: Service | None) -> str:
     for known in KNOWN_ERRORS:
-        if known.service in (None, service) and any(says(error, code, known.fragment) for code in known.codes):
+        fragments = known.fragments or ("",)
+        if known.service in (None, service) and any(
+            says(error, code, fragment) for code in known.codes for fragment in fragments
+        ):
             return known.advice
     return ""
 

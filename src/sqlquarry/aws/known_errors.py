@@ -19,13 +19,15 @@ class KnownError(NamedTuple):
     Args:
         codes: AWS's error codes, or class names of errors that botocore raises itself.
         advice: what to do.
-        fragment: part of the message in lower case. "" matches any message.
+        fragments: parts of messages in lower case. An error matches if its message contains one of them, which must
+            therefore be specific: messages quote names and URIs that may contain any word. Without fragments, any
+            message matches.
         service: service that the request was made for. None matches any service.
     """
 
     codes: tuple[str, ...]
     advice: str
-    fragment: str = ""
+    fragments: tuple[str, ...] = ()
     service: Service | None = None
 
 
@@ -53,32 +55,32 @@ _BEDROCK = (
         "Bedrock may need some minutes to see a new role. If the error persists, check that the role's trust policy "
         "names bedrock.amazonaws.com, and replace an aws:SourceArn condition with aws:SourceAccount "
         "(sqlquarry.bedrock.create_import_role creates such a role).",
-        INVALID_ROLE,
+        (INVALID_ROLE,),
         "bedrock",
     ),
     KnownError(
         ("ValidationException",),
         "This model supports InvokeModel but not Converse. Call InvokeModel, or use ImportedModel, which does that "
         "by itself.",
-        "doesn't support the model",
+        ("doesn't support the model",),
         "bedrock",
     ),
     KnownError(
         ("ValidationException",),
         "Check the ARN and the region, and that the model has not been deleted.",
-        "model identifier is invalid",
+        ("model identifier is invalid",),
         "bedrock",
     ),
     KnownError(
         ("ValidationException",),
         "Names of jobs and models must be unique per account and region. Choose another job_name or name.",
-        "name",
+        ("name is currently in use",),  # github.com/aws/sagemaker-python-sdk/pull/6076
         "bedrock",
     ),
     KnownError(
         ("ServiceQuotaExceededException",),
         "Only one import job can run at a time. Wait until the other job ends.",
-        CONCURRENT_JOBS,
+        (CONCURRENT_JOBS,),
         "bedrock",
     ),
     KnownError(
@@ -126,28 +128,34 @@ _SAGEMAKER = (
         ("ValidationException",),
         "SageMaker cannot assume the role. Its trust policy must allow sts:AssumeRole for sagemaker.amazonaws.com. "
         "SageMaker may need a minute to see a new role.",
-        "assume",
+        ("could not assume role",),
         "sagemaker",
     ),
-    KnownError(("ValidationException",), "Check the job's name, the region and the account.", "not found", "sagemaker"),
+    KnownError(
+        ("ValidationException",),
+        "Check the job's name, the region and the account.",
+        ("requested resource not found",),
+        "sagemaker",
+    ),
     KnownError(
         ("ValidationException",),
         "Check the image's URI, and that the image is in the job's region. The role needs ecr:BatchGetImage and "
         "ecr:GetDownloadUrlForLayer on the image, and ecr:GetAuthorizationToken.",
-        "image",
+        # aws/sagemaker-python-sdk issue 2063, aws/amazon-sagemaker-examples issues 1476 and 2489
+        ("invalid training image", "requested image", "in registry id"),
         "sagemaker",
     ),
     KnownError(
         ("ValidationException",),
         "The role needs s3:ListBucket, s3:GetObject and s3:PutObject on the bucket (and KMS permissions on its key), "
         "and the bucket must be in the job's region.",
-        "s3",
+        ("no s3 objects found", "s3:listbucket", "s3:getobject", "s3:putobject"),
         "sagemaker",
     ),
     KnownError(
         ("AccessDeniedException",),
         "The caller needs iam:PassRole on the role, with iam:PassedToService = sagemaker.amazonaws.com.",
-        "passrole",
+        ("passrole",),
         "sagemaker",
     ),
     KnownError(
@@ -180,7 +188,7 @@ _SAGEMAKER = (
 
 _ANY_SERVICE = (
     KnownError(
-        ("AccessDenied",), "Ask somebody who may manage IAM to create the role.", "not authorized to perform: iam:"
+        ("AccessDenied",), "Ask somebody who may manage IAM to create the role.", ("not authorized to perform: iam:",)
     ),
     KnownError(_DENIED, "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject on this location."),
     KnownError(("NoSuchBucket",), "Check the bucket's name, or create the bucket."),

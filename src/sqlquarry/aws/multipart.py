@@ -53,13 +53,13 @@ class MultipartUpload:
 
     @classmethod
     def begin(cls, client: S3Client, bucket: str, key: str, metadata: Mapping[str, str]) -> MultipartUpload:
-        """Begin an upload of an object that gets this metadata."""
+        """Begin to upload an object with this metadata."""
         answer = client.create_multipart_upload(Bucket=bucket, Key=key, Metadata=metadata, ChecksumAlgorithm="CRC32")
         return cls(client, bucket, key, answer["UploadId"], {})
 
     @classmethod
     def resume(cls, client: S3Client, bucket: str, key: str, upload_id: str) -> MultipartUpload:
-        """List the parts of an earlier run's upload, and return the upload to continue."""
+        """Return an unfinished upload of an earlier run, with the parts that S3 already has."""
         pages = client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload_id)
         present = {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
         return cls(client, bucket, key, upload_id, present)

@@ -42,7 +42,7 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Ses
 
     Args:
         owners: bucket -> 12-digit ID of the account that owns it. None turns the check off for this bucket.
-        session: boto3 session whose requests are concerned. None means requests with the default credentials.
+        session: boto3 session that the owners apply to. None applies them to requests with the default credentials.
 
     Raises:
         ConfigError: a key is not a bucket name, or an owner is not an account ID.
@@ -59,9 +59,9 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Ses
 
 
 def stated_owners(session: boto3.Session | None) -> dict[str, str | None]:
-    """Return the owners that `expect_bucket_owners` sets for a session. Owners that are set later appear in it, too.
+    """Return the dictionary to which `expect_bucket_owners` adds the owners for a session.
 
-    For the default credentials, they include the owners that a parent process passes on (`session_environment`).
+    For the default credentials, it includes the owners that a parent process passes on (`session_environment`).
 
     Raises:
         ConfigError: the environment variable of the parent process cannot be parsed.
@@ -88,7 +88,7 @@ class OwnerRule:
         self._owners, self._account = owners, account
 
     def apply_to(self, client: BaseClient) -> None:
-        """Register this rule with a client, which then calls it before each request and after each answer."""
+        """Make a client apply this rule before each request and after each answer."""
         client.meta.events.register("before-parameter-build.s3", self._add_owners)
         client.meta.events.register("after-call.s3", self._explain_refusal)
 

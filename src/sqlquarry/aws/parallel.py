@@ -17,8 +17,7 @@ def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int
 
     The next item is generated only when a thread is free, and by one thread at a time, so `items` may be a generator
     of large items. The first error of a call or of `items` is raised, and no further call begins. The threads are
-    daemons. The threads of a ThreadPoolExecutor would keep the process alive after Ctrl-C for as long as a request
-    hangs.
+    daemon threads. Those of a ThreadPoolExecutor would keep the process alive after Ctrl-C while a request hangs.
     """
     numbered, item_lock = enumerate(items), threading.Lock()
     done: SimpleQueue[tuple[int, Future[Result]] | None] = SimpleQueue()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 20
 _READ_ATTEMPTS = 4
 PART_BYTES = 8 * 2**20  # boto3's default
-# S3's answers if the condition of `S3Prefix.replace` fails. 409 means two requests at once, 404 means no object.
+# S3's error codes if the condition of `S3Prefix.replace` fails: 409 for two requests at once, 404 without an object.
 CHANGED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
 SHA256 = "sha256"  # metadata key for the hash of an object's content
 
@@ -57,7 +57,7 @@ class WriteOptions(TypedDict, total=False):
 class S3Prefix:
     """A prefix of a bucket. An object's name is the part of its key after the prefix.
 
-    Every method passes on boto3's errors (see `aws_errors`).
+    Methods raise boto3's own errors, which `aws_errors` converts.
 
     Args:
         client: boto3 S3 client.
@@ -131,7 +131,7 @@ class S3Prefix:
         """Read a small object.
 
         Raises:
-            MetadataError: it is too large to be a metadata file.
+            MetadataError: the object is too large to be a metadata file.
         """
         answer = self.client.get_object(**self._key(name))
         check_size(name, answer["ContentLength"])

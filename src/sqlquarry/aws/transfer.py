@@ -34,8 +34,8 @@ Answer = TypeVar("Answer")
 PART_BYTES = 16 * 2**20
 REQUESTS_IN_FLIGHT = 8
 _FILES_AT_ONCE = 4  # the parts of one file are read and hashed one after the other
-# Options of the client. S3 verifies the checksums of the requests, so payloads are not hashed a second time for signing
-# (botocore itself skips that over https). `Transfer` itself waits between attempts.
+# Options of the client. S3 verifies the checksums of the requests, so payloads need no second hash for their signature.
+# Over https, botocore skips that hash anyway. `Transfer` itself waits between attempts.
 CLIENT_OPTIONS: ClientOptions = {
     "attempts": 3,
     "max_pool_connections": REQUESTS_IN_FLIGHT,
@@ -87,7 +87,7 @@ class _Sending:
             try:
                 data = self._read(number)
                 self._sha256.update(data)
-            finally:  # no thread may wait for a part that could not be read, and the hash is wrong without it anyway
+            finally:  # otherwise, threads would wait forever for a part that cannot be read
                 self._next += 1
                 self._turn.notify_all()
             return data
@@ -114,8 +114,8 @@ class Transfer:
 
     Args:
         prefix: destination. Its client should use `CLIENT_OPTIONS`.
-        part_bytes: size of a part. Files that would have too many parts get larger ones. S3 accepts parts below 5 MiB
-            only as the last part.
+        part_bytes: size of a part. Files that would have too many parts get larger parts. S3 accepts a part below
+            5 MiB only as the last one.
         requests_in_flight: maximum number of concurrent requests, and of parts in memory.
         sleep: waits between attempts. Tests replace it.
         sent: called with the size of every part that has arrived or was already in S3.
@@ -263,13 +263,13 @@ class Transfer:
         """Return advice for an error, or None if this module has no specific advice."""
         if is_transient(error):
             return (
-                f"All {len(RETRY_WAITS_S) + 1} attempts failed. Check the network, then run it again. Only the missing "
-                "parts will be sent."
+                f"All {len(RETRY_WAITS_S) + 1} attempts failed. Check the network, then start the upload again. Only "
+                "the missing parts will be sent."
             )
         if error_code(error) in ("AccessDenied", "403"):
             return (
                 f"Grant the caller s3:PutObject, s3:GetObject and s3:ListMultipartUploadParts on "
                 f"arn:aws:s3:::{self._bucket}/{key} (and kms:GenerateDataKey and kms:Decrypt if the bucket is "
-                "encrypted with your own key), then run it again. Parts that have arrived are kept."
+                "encrypted with your own key), then start the upload again. Parts that have arrived are kept."
             )
         return None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class _JobFailure(NamedTuple):
-    fragments: tuple[str, ...]  # in lower case; one of them in the message is enough
+    fragments: tuple[str, ...]  # in lower case. One of them in the message is enough
     cause: str
     fix: str
 
@@ -19,12 +19,12 @@ class _JobFailure(NamedTuple):
 _JOB_FAILURES = (
     _JobFailure(
         ("adapter",),
-        "the prefix holds a LoRA adapter instead of full weights",
+        "the prefix contains a LoRA adapter instead of full weights",
         "merge it (AdapterMerger), then import the merged model",
     ),
     _JobFailure(
         ("size mismatch", "quantiz", "quantis", "gguf", "awq", "bitsandbytes"),
-        "the prefix holds quantized weights, or leftovers of another model",
+        "the prefix contains quantized weights, or leftovers of another model",
         "upload 16-bit weights to an empty prefix",
     ),
     _JobFailure(
@@ -57,12 +57,12 @@ _JOB_FAILURES = (
     _JobFailure(
         ("truncated", "not a safetensors file", "headertoo", "incomplete"),
         "a weight file is incomplete, or is not a safetensors file",
-        "run import_model again; it compares every object with its SHA-256 and uploads those that differ",
+        "run import_model again, which compares every object with its SHA-256 and uploads those that differ",
     ),
     _JobFailure(
         ("config.json", "expected file", "model.tar.gz", "not found", "no such key"),
         "the URI is an archive, the wrong folder level, or a partial upload",
-        "give an uncompressed prefix with the model's files directly below it (preflight checks this)",
+        "use an uncompressed prefix with the model's files directly below it (preflight checks this)",
     ),
 )
 

@@ -1,7 +1,7 @@
 """Create, find, list and wait for the import jobs and imported models of an account.
 
-Source: the Bedrock API reference (CreateModelImportJob and the calls next to it). The API has no waiters, and no call
-that stops a job.
+Source: Bedrock API reference (CreateModelImportJob and related operations). The API has no waiters, and no operation
+stops a job.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ImportedModelSummary:
 class ImportJobs:
     """The import jobs and imported models of one account and region.
 
-    Every method raises `BedrockError` if AWS refuses.
+    Every method raises `BedrockError` if AWS refuses a request.
 
     Args:
         bedrock: a boto3 client for "bedrock".
@@ -227,7 +227,7 @@ class ImportJobs:
         """Return the ARN of the imported model with this name and content, or None if the name is free.
 
         Raises:
-            BedrockError: a model of this name has other content, or AWS refused.
+            BedrockError: a model of this name has other content, or AWS refused a request.
         """
         arn = next((model.arn for model in self.models(name) if model.name == name), None)
         if arn is not None and (found := self.tags(arn).get(MANIFEST_TAG)) != digest:
@@ -241,7 +241,7 @@ class ImportJobs:
         """Return the ARN of a running job that imports this content under this name, or None if there is none.
 
         Raises:
-            BedrockError: a running job imports other content under this name, or AWS refused.
+            BedrockError: a running job imports other content under this name, or AWS refused a request.
         """
         for job in self.jobs(status="InProgress"):
             if job.model_name == name:
@@ -259,7 +259,7 @@ class ImportJobs:
         AWS never lets a job name be used twice.
 
         Raises:
-            BedrockError: an earlier job had the wanted name, or AWS refused.
+            BedrockError: an earlier job had the wanted name, or AWS refused a request.
         """
         suffix = f"-{digest[:12]}"
         # 4 characters remain for the attempt number, because the job after a failed one needs another name.

@@ -39,7 +39,7 @@ class ImportRequest:
     Args:
         name: the imported model's name.
         job_name: the import job's name.
-        s3_uri: where the files are, or will be.
+        s3_uri: the prefix of the files.
         region: the region that serves the model.
         role_arn: the role that the service assumes.
         kms_key_id: the key that encrypts the imported model.
@@ -56,7 +56,7 @@ class ImportRequest:
 
 
 def given_uri(uri: str | Path | None) -> str | None:
-    """Return an S3 URI as text. Text stays unchanged; a `Path` has lost a slash, which is restored.
+    """Return an S3 URI as text. Text stays unchanged. A `Path` has lost a slash, which is restored.
 
     Raises:
         ConfigError: the path is not on S3.
@@ -70,7 +70,7 @@ def option_problems(
     """Yield a message for each of these options that the service would refuse."""
     yield from _tag_problems(tags or {})
     if kms_key_id is not None and not (len(kms_key_id) <= 2048 and KMS_KEY.fullmatch(kms_key_id)):
-        yield f"kms_key_id {kms_key_id!r} is neither the id or ARN of a key nor alias/…"
+        yield f"kms_key_id is {kms_key_id!r}, but must be the id or ARN of a key, or alias/…"
     if vpc_config is not None:
         yield from _network_problems(vpc_config)
 
@@ -78,7 +78,7 @@ def option_problems(
 def _tag_problems(tags: Mapping[str, str]) -> Iterator[str]:
     exposed = dict(credentials_in(tags, "tags"))
     for place, kind in exposed.items():
-        yield f"{place} contains {kind} (not shown); leave it out, because tags are not secret"
+        yield f"{place} contains {kind} (not shown), but tags are not secret, so leave it out"
     for key, value in () if exposed else tags.items():
         if not (1 <= len(key) <= 128 and len(value) <= 256 and _TAG_TEXT.fullmatch(key) and _TAG_TEXT.fullmatch(value)):
             yield f"tag {key!r}={value!r} must be 1-128 and 0-256 letters, digits, spaces or any of . _ : / = + @ -"

@@ -41,9 +41,9 @@ def create_import_role(
 ) -> str:
     """Create the role that `BedrockImporter` needs, or update a role that this function created, and return its ARN.
 
-    A second call with the same arguments changes nothing. A call with another bucket or prefix lets the role read that
-    one too. The call returns once IAM shows the role and its policy. Bedrock may need minutes more before it accepts
-    the role, and `BedrockImporter` waits for that.
+    A second call with the same arguments changes nothing. A call with another bucket or prefix also lets the role
+    read that prefix. The call returns once IAM shows the role and its policy. Bedrock may need minutes more before it
+    accepts the role, and `BedrockImporter` waits for that.
 
     Args:
         name: the role's name.
@@ -57,8 +57,8 @@ def create_import_role(
 
     Raises:
         ConfigError: a value is invalid.
-        BedrockError: IAM refused, a role of this name exists that this function did not create, or IAM does not show
-            the role in time.
+        BedrockError: IAM refused a request, a role of this name exists that this function did not create, or IAM does
+            not show the role in time.
     """
     if not _ROLE_NAME.fullmatch(name):
         raise ConfigError(f"create_import_role: name is {name!r}, but must have 1 to 64 letters, digits or +=,.@-_")
@@ -87,10 +87,10 @@ class _ImportRole:
     """The desired state of a role.
 
     Args:
-        iam: the client that creates it.
+        iam: an IAM client.
         name: the role's name.
         place: the ``bucket/prefix`` that it may read.
-        documents: its policies.
+        documents: the role's policies.
     """
 
     iam: IAMClient

@@ -57,7 +57,7 @@ class BedrockImporter:
     Args:
         role_arn: the role that Bedrock assumes to read the bucket (`create_import_role` creates one).
         session: a boto3 session. Its region serves the model. None uses the default credentials and region.
-        bucket: where to upload if `import_model` gets no `s3_uri`.
+        bucket: the bucket for uploads if `import_model` gets no `s3_uri`.
         polling: how often to look at a job, and how long to wait for the account's one import slot and then for the
             job. The default is every 30 s for an hour (imports take about 15 minutes).
         role_propagation_s: seconds to keep trying while the service does not accept a new role yet.
@@ -149,7 +149,7 @@ class BedrockImporter:
             PromptMismatchError: `formatter` is not the prompt next to the weights.
             ImportJobError: the job ended Failed.
             ImportTimeoutError: the job is still running after `polling.timeout_s`. Attach to it later.
-            BedrockError: AWS refused, another model has the name, or the S3 prefix contains other files.
+            BedrockError: AWS refused a request, another model has the name, or the S3 prefix contains other files.
         """
         place, s3_uri = source_location(source), given_uri(s3_uri)
         bad = [*option_problems(tags, kms_key_id, vpc_config), *self._problems(place, s3_uri, formatter)]
@@ -196,7 +196,7 @@ class BedrockImporter:
         Raises:
             PromptMismatchError: the model's tag contains another prompt's fingerprint.
             ImportJobError, ImportTimeoutError: as in `import_model`.
-            BedrockError: AWS refused, or the model has been deleted.
+            BedrockError: AWS refused a request, or the model has been deleted.
         """
         return self._attach(arn, formatter, None)
 
@@ -204,7 +204,7 @@ class BedrockImporter:
         """List the imported models of the account and region.
 
         Raises:
-            BedrockError: AWS refused.
+            BedrockError: AWS refused a request.
         """
         return self._jobs.models(name_contains)
 
@@ -214,7 +214,7 @@ class BedrockImporter:
         """List the import jobs of the account and region, optionally only those with one status.
 
         Raises:
-            BedrockError: AWS refused.
+            BedrockError: AWS refused a request.
         """
         return self._jobs.jobs(name_contains, status=status)
 
@@ -222,18 +222,18 @@ class BedrockImporter:
         """Delete an imported model, which ends its storage cost. Its files on S3 stay.
 
         Raises:
-            BedrockError: AWS refused, or the model does not exist.
+            BedrockError: AWS refused a request, or the model does not exist.
         """
         self._jobs.delete(name_or_arn)
 
     def storage_usd_per_month(self, model: ImportedModel | str, *, prices: PriceTable = DEFAULT_PRICES) -> float:
-        """Return the US dollars per month that an imported model (object, name or ARN) costs even if it is never asked.
+        """Return the US dollars per month that an imported model (object, name or ARN) costs even if it is never used.
 
         The cost is the number of custom model units times the price of a unit, $1.95 unless `prices` has another one.
         Source: the pricing page of Amazon Bedrock as quoted in 2026 (see `PriceTable`).
 
         Raises:
-            BedrockError: AWS refused, or does not report the units.
+            BedrockError: AWS refused a request, or does not report the units.
         """
         identifier = model if isinstance(model, str) else model.arn
         units = self._jobs.model(identifier).get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
@@ -249,7 +249,7 @@ class BedrockImporter:
         Until then, S3 charges for the parts that are already stored.
 
         Raises:
-            BedrockError: S3 refused.
+            BedrockError: S3 refused a request.
         """
         return discard_unfinished(s3_uri, s3=self._s3)
 
@@ -262,13 +262,13 @@ class BedrockImporter:
     ) -> Iterator[str]:
         """Yield a message for each invalid argument of `import_model` that the service never sees."""
         if formatter is not None and formatter.tokens is None:
-            yield "formatter is not bound to a base model; call formatter.bind(tokenizer)"
+            yield "formatter is not bound to a base model, so call formatter.bind(tokenizer)"
         if isinstance(place, S3Location):
             if s3_uri is not None:
-                yield f"s3_uri is {s3_uri!r}, but {place} is imported from its own prefix; leave s3_uri out"
+                yield f"s3_uri is {s3_uri!r}, but {place} is imported from its own prefix, so leave s3_uri out"
         elif s3_uri is None and self._bucket is None:
             yield (
-                "the upload has no destination; pass s3_uri='s3://bucket/prefix/', or create the importer with "
+                "the upload has no destination, so pass s3_uri='s3://bucket/prefix/', or create the importer with "
                 "bucket='…'"
             )
 

@@ -83,7 +83,7 @@ class StoredModelStaging:
         Raises:
             CorruptArtifactError: the files differ from the manifest, or from the model that was loaded.
             PromptMismatchError: `formatter` is not the prompt next to the weights.
-            BedrockError: S3 refused.
+            BedrockError: S3 refused a request.
         """
         with tempfile.TemporaryDirectory() as directory:
             if merged := StoredMerge.copy(files.uri, files.sizes, files.read, Path(directory)):
@@ -98,7 +98,7 @@ class StoredModelStaging:
         """Rewrite the small files of a merged model in the service's dialect.
 
         Raises:
-            BedrockError: S3 refused. The next import resumes.
+            BedrockError: S3 refused a request. The next import resumes.
         """
         if self.merged is not None:
             prefix = S3Prefix(s3, self.location)
@@ -127,7 +127,7 @@ def _require_same(found: Manifest, source: ModelSource) -> None:
 
 
 def _formatter_of(prefix: S3Prefix) -> PromptFormatter:
-    """Load the prompt of a prefix by way of a directory, because loading checks it."""
+    """Load the prompt of a prefix from a temporary copy, because `PromptFormatter.load` checks directories only."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))
         return PromptFormatter.load(directory)
@@ -139,7 +139,7 @@ def prefix_manifest(prefix: S3Prefix) -> Manifest:
     For a prefix that `upload` wrote, the digest equals the digest of the uploaded manifest.
 
     Raises:
-        BedrockError: there are no files, or S3 refused.
+        BedrockError: there are no files, or S3 refused a request.
     """
     uri = prefix.location.uri_of("")
     files: dict[str, dict[str, str | int]] = {}

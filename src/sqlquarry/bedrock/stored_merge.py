@@ -82,7 +82,7 @@ class StoredMerge:
         return stored
 
     def _require_resumable(self, where: str) -> None:
-        """Refuse the files unless finishing the interrupted rewrite would produce exactly those of its manifest."""
+        """Refuse the files unless finishing the interrupted rewrite would produce exactly the files in its manifest."""
         rewritten = export_files(self.model.path)
         digests = {**self.found, **{name: hashlib.sha256(content).hexdigest() for name, content in rewritten.items()}}
         for name, entry in self.model.manifest.files.items():
@@ -95,13 +95,13 @@ class StoredMerge:
         """Write the files that differ from an export of this model, and the manifest of the result.
 
         Args:
-            exported: the files of the export. Contents are written if they differ; files given as paths stay.
+            exported: the files of the export. Contents are written if they differ. Files given as paths stay.
             manifest: the manifest of the export.
             prefix: the model's prefix.
             transfer: sends objects to the prefix.
 
         Raises:
-            BedrockError: S3 refused. The next import resumes.
+            BedrockError: S3 refused a request. The next import resumes.
         """
         kept = self.model.manifest.files
         pending = {

@@ -44,7 +44,7 @@ def upload(
         show_progress: show a progress bar (see `sqlquarry.progress.bar`).
         part_bytes: size of the parts into which large files are divided.
         requests_in_flight: maximum number of concurrent requests.
-        sleep: waits between tries. Tests replace it.
+        sleep: waits between attempts. Tests replace it.
 
     Returns:
         The number of bytes in the files that were missing, without the manifest.
@@ -52,7 +52,7 @@ def upload(
     Raises:
         CorruptArtifactError: a file differs from its SHA-256.
         OutputInUseError: another upload changed files of the prefix at the same time.
-        BedrockError: the prefix contains files that are not part of this model, or S3 refused.
+        BedrockError: the prefix contains files that are not part of this model, or S3 refused a request.
     """
     prefix = S3Prefix(s3, S3Location.parse(s3_uri))
     with aws_errors(BedrockError, f"uploading to {s3_uri}", service="bedrock"):
@@ -86,7 +86,7 @@ def discard_unfinished(s3_uri: str, *, s3: S3Client) -> int:
     """Abort unfinished uploads below a prefix, whose parts cost storage, and return their number.
 
     Raises:
-        BedrockError: S3 refused.
+        BedrockError: S3 refused a request.
     """
     place = S3Location.parse(s3_uri)
     with aws_errors(BedrockError, f"discarding unfinished uploads below {s3_uri}", service="bedrock"):
@@ -117,7 +117,7 @@ def _require_unchanged(export: ModelExport, prefix: S3Prefix, s3_uri: str) -> No
     if changed:
         raise OutputInUseError(
             f"another upload is writing to {s3_uri} ({changed[0]} has changed), so this upload was not finished. "
-            "Give each model its own prefix, and run this again."
+            "Give each model its own prefix, then start the upload again."
         )
 
 
@@ -126,6 +126,6 @@ def _refuse_leftovers(present: Iterable[str], export: ModelExport, s3_uri: str) 
     if foreign:
         raise BedrockError(
             f"{s3_uri} already contains {len(foreign)} file(s) that are not part of this model "
-            f"({first_of(foreign, 5)}). The service would read them too and fail. Give an empty prefix, or delete "
+            f"({first_of(foreign, 5)}). The service would read them too and fail. Use an empty prefix, or delete "
             "these files."
         )

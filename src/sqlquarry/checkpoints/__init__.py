@@ -1,1 +1,1 @@
-"""Read and check model directories in Hugging Face's layout without loading a tensor."""
+"""Read and check model directories in Hugging Face's layout, without loading any tensor."""

@@ -1,4 +1,4 @@
-"""How far a model's attention reaches: sliding windows, and the positions that it was made for."""
+"""Find out how far a model's attention reaches: its sliding windows and its number of positions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-# Tokens that a token sees, itself included; None: all before it. Of a model whose layers differ, by kind of layer.
+# The number of tokens that a token sees, including itself. None means all tokens before it. If the layers of a model
+# differ, the number is given for each kind of layer.
 Windows = int | None | Mapping[str, int | None]
-_BY_LAYER = ("qwen2", "qwen3")  # transformers takes one mask for each kind of layer of these
+_BY_LAYER = ("qwen2", "qwen3")  # for these, transformers uses one mask for each kind of layer
 _IN_ALL_LAYERS = ("mistral", "mixtral", "qwen3_moe")
 
 
@@ -28,7 +29,7 @@ def windows_of(config: PreTrainedConfig, longest: int) -> Windows:
     if window is None or window >= longest:
         return None
     if config.model_type not in _BY_LAYER:
-        # Other models, such as a Llama that was made from a Mistral, may name a window that they do not have.
+        # Other models, such as a Llama converted from a Mistral, may specify a window that they do not use.
         return window if config.model_type in _IN_ALL_LAYERS else None
     kinds = set(config.layer_types)
     if len(kinds) == 1:
@@ -37,10 +38,11 @@ def windows_of(config: PreTrainedConfig, longest: int) -> Windows:
 
 
 def position_limit(config: Mapping[str, object]) -> int | None:
-    """Return how many positions a config.json promises, scaled rotary embeddings included; None if it does not say.
+    """Return the number of positions that config.json specifies, including scaling, or None if it specifies none.
 
-    "yarn", "linear" and "dynamic" stretch the positions by a factor, and published configurations give
-    `max_position_embeddings` before or after it; the larger of both counts. "llama3" and "longrope" give it after.
+    "yarn", "linear" and "dynamic" scale the number of positions by a factor. Some published configurations give
+    `max_position_embeddings` before scaling and some after, so the larger number counts. With "llama3" and "longrope"
+    it is always the number after scaling.
 
     Source: transformers 5.24, modeling_rope_utils.py; Qwen2.5's model card ("Processing Long Texts").
     """

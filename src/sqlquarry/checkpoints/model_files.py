@@ -1,7 +1,7 @@
-"""Find damage in a model's directory before anything is loaded: no tensor is read, only the headers of weights.
+"""Find damage in a model's directory before anything is loaded. Of the weights, only the headers are read.
 
-transformers reports most damage with an error that names no file, and some not at all: weights that are missing are
-drawn at random, and layers that config.json does not count are left out.
+transformers reports most damage with an error that names no file. Some damage it does not report at all: it fills
+missing weights with random numbers and ignores layers beyond the number in config.json.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import parse_object, read_bytes, read_object
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_OBJECTS = (  # JSON objects that transformers reads; tokenizer.json is too large to be read twice
+_OBJECTS = (  # JSON objects that transformers reads, except tokenizer.json, which is too large to read twice
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
 )
-# Any of them holds the tokens of some kind of tokenizer.
+# Each of these files contains the tokens of some kind of tokenizer.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 READ_FILES = (*_OBJECTS, *_VOCABULARIES, "merges.txt", "chat_template.jinja", INDEX)
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, "The Pointer".
@@ -32,23 +32,23 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def pointer_problem(name: str, begin: bytes) -> str:
-    """Return what is wrong with a file that is empty or a pointer of Git LFS; "" if it is neither.
+    """Return the problem of a file that is empty or a Git LFS pointer, or "" if it is neither.
 
     Args:
         name: the file.
-        begin: its first bytes, 64 or more.
+        begin: the first bytes of the file, 64 or more.
     """
     if begin.startswith(_POINTER):
-        return f"{name} is a pointer of Git LFS, not the file: run `git lfs pull` there"
+        return f"{name} is a Git LFS pointer instead of the file (run `git lfs pull` there)"
     return "" if begin else f"{name} is empty"
 
 
 def check_model_files(directory: Path) -> None:
-    """Check the files of a model that transformers would read, and whether they fit each other.
+    """Check the files of a model that transformers would read, and whether they match each other.
 
     Raises:
-        UnsupportedModelError: a file is missing, damaged, or a pointer of Git LFS; or tensors are missing, or are not
-            those that config.json describes. The message names the files.
+        UnsupportedModelError: a file is missing, damaged, or a Git LFS pointer, or the tensors are not those that
+            config.json describes. The message names the files.
     """
     if problems := list(_problems(directory)):
         more = f" ({len(problems) - 3} more)" if len(problems) > 3 else ""
@@ -58,10 +58,10 @@ def check_model_files(directory: Path) -> None:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors that transformers reads of a folder, which may hold others: one, or those that an index lists.
+    """Return the safetensors files that transformers reads from a folder: a single file, or those listed in the index.
 
     Raises:
-        UnsupportedModelError: the index cannot be read, or lists other files than the one.
+        UnsupportedModelError: the index cannot be read, or there is a single file that the index does not list.
     """
     single, index = directory / ONE_SHARD, directory / INDEX
     if not index.is_file():
@@ -74,14 +74,14 @@ def weight_files(directory: Path) -> list[Path]:
         ) from error
     if single.is_file() and names != {single.name}:
         raise UnsupportedModelError(
-            f"the model in {directory} holds {single.name} and other weights that {index.name} lists: which are meant "
-            "cannot be told. Move one of the two away."
+            f"the model in {directory} has {single.name}, but {index.name} lists other weights, so it is unclear which "
+            "are meant. Move one of the two away."
         )
     return [directory / name for name in sorted(names)]
 
 
 def _problems(directory: Path) -> Iterator[str]:
-    """What is wrong; what follows from it is left out."""
+    """Yield the problems of a directory, without those that are only consequences of others."""
     found = [*_pointers(directory / name for name in (*READ_FILES, ONE_SHARD))]
     if not found:
         found = [*_objects(directory), *_tokenizer(directory)]
@@ -115,10 +115,10 @@ def _objects(directory: Path) -> Iterator[str]:
                 yield str(error) if name in str(error) else f"{name}: {error}"
                 continue
             if name == "config.json" and content.get("model_type") is None and _architecture(content) in MODEL_TYPES:
-                yield f"{name} has no model_type, by which transformers knows the model"
+                yield f"{name} has no model_type, which transformers needs to identify the model"
             eos = content.get("eos_token_id")
             if not all(token is None or type(token) is int for token in (eos if isinstance(eos, list) else [eos])):
-                yield f"eos_token_id in {name} is {eos!r:.80}, but must be a number or a list of numbers"
+                yield f"eos_token_id in {name} is {eos!r:.80}, but it must be a number or a list of numbers"
 
 
 def _tokenizer(directory: Path) -> Iterator[str]:
@@ -146,9 +146,9 @@ def _weights(directory: Path, shards: Iterable[Path]) -> Iterator[str]:
     if (directory / INDEX).is_file():
         content = read_bytes(directory / INDEX)
         if not isinstance(parse_object(content, INDEX).get("metadata"), dict):
-            yield f"{INDEX} has no metadata, without which transformers does not read it"
+            yield f"{INDEX} has no metadata, which transformers requires"
         listed = parse_index(content)
-        yield from (f"{INDEX} lists {name:.200}, which no file holds" for name in listed if name not in tensors)
+        yield from (f"{INDEX} lists {name:.200}, but no file has it" for name in listed if name not in tensors)
     try:
         expected = expected_tensors(_architecture(config), config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -163,13 +163,13 @@ def _misfits(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ..
         if name not in tensors:
             yield f"the weights lack {name}"
         elif tensors[name].shape != shape:
-            yield f"{name} has the shape {list(tensors[name].shape)}, but by config.json it has {list(shape)}"
+            yield f"{name} has the shape {list(tensors[name].shape)}, but config.json requires {list(shape)}"
         elif tensors[name].dtype not in _FLOATS:
-            yield f"{name} is stored as {tensors[name].dtype}, not as one of {', '.join(_FLOATS)}"
+            yield f"{name} is stored as {tensors[name].dtype}, but it must be one of {', '.join(_FLOATS)}"
     for name in tensors:
-        # Tables (inv_freq) and others' extras are never read; weights of layers are.
+        # Unknown tables (such as inv_freq) and other extra tensors are never read, but weights of layers are.
         if name.startswith("model.layers.") and name.endswith((".weight", ".bias")) and name not in expected:
-            yield f"the weights hold {name:.200}, which config.json does not describe"
+            yield f"the weights contain {name:.200}, which config.json does not describe"
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:

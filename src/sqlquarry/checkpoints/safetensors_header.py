@@ -1,7 +1,7 @@
-"""Read the headers of safetensors files: names, dtypes, shapes and places of tensors, never the tensors themselves.
+"""Read the names, dtypes, shapes and offsets of tensors from the headers of safetensors files.
 
-Source: the format, https://github.com/huggingface/safetensors#format: 8 bytes N (unsigned, little-endian), N bytes of
-JSON, then the tensors' bytes without holes.
+The format (https://github.com/huggingface/safetensors#format) is 8 bytes N (unsigned, little-endian), N bytes of JSON,
+then the tensors' bytes without gaps.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ INDEX = "model.safetensors.index.json"
 ONE_SHARD = "model.safetensors"  # the only name that transformers reads without an index
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _LENGTH_BYTES = 8
-_FIRST_READ_BYTES = 256 * 2**10  # holds the whole header of nearly every shard, so that one request is enough
+_FIRST_READ_BYTES = 256 * 2**10  # more than the header of nearly every shard, so that one request is enough
 _MAX_DIMENSIONS = 64  # torch's limit
-# Bits of an element, for every dtype of safetensors 0.6.
+# Bits per element of every dtype of safetensors 0.6.
 _BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 _BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32}
 _BITS |= {"F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64}
 
 
 class Tensor(NamedTuple):
-    """One tensor: dtype (safetensors' name, as "BF16"), shape, and where in the file it begins and ends (bytes)."""
+    """One tensor: its dtype by safetensors' name (such as "BF16"), its shape, and where its bytes start and end."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,11 +35,14 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The leading bytes of a file as they are, its ``__metadata__``, and its tensors by name in file order.
+    """The content of a header.
 
     Args:
-        format: what the metadata says made the file, such as "pt" for PyTorch, which is also assumed if there is no
-            metadata; "" if there is some without a format.
+        raw: the leading bytes of the file, unchanged.
+        metadata: the ``__metadata__`` of the file.
+        tensors: the tensors by name, in file order.
+        format: the format in the metadata, such as "pt" for PyTorch. It is "pt" if the file has no metadata, and "" if
+            the metadata has no format.
     """
 
     raw: bytes
@@ -52,8 +55,8 @@ def read_header(path: Path) -> Header:
     """Read the header of a local file.
 
     Raises:
-        OSError: it cannot be read.
-        MetadataError: as `parse_header`.
+        OSError: the file cannot be read.
+        MetadataError: as for `parse_header`.
     """
 
     def read(start: int, length: int) -> bytes:
@@ -61,27 +64,27 @@ def read_header(path: Path) -> Header:
             file.seek(start)
             return file.read(length)
 
-    if not path.is_file():  # reading a pipe would never end
+    if not path.is_file():  # reading from a pipe would never end
         raise FileNotFoundError(f"{path} is not a file")
     return parse_header(path.name, path.stat().st_size, read)
 
 
 def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Header:
-    """Read a header in one read, or two if it is unusually long, and check it against the file's size.
+    """Parse a header and check it against the size of the file. This takes one read, or two if the header is long.
 
     Args:
-        name: the file, for messages.
-        size: its length in bytes.
-        read: gives `length` bytes from byte `start` on.
+        name: name of the file, for messages.
+        size: size of the file in bytes.
+        read: returns `length` bytes from byte `start` on.
 
     Raises:
-        MetadataError: it is not safetensors, its tensors leave holes or overlap, or its size is not what its header
-            says.
+        MetadataError: the file is not safetensors, its tensors overlap or leave gaps, or its size does not match its
+            header.
     """
     head = read(0, min(size, _FIRST_READ_BYTES))
     first = _LENGTH_BYTES + int.from_bytes(head[:_LENGTH_BYTES], "little")
     if len(head) < _LENGTH_BYTES:
-        raise MetadataError(f"{name} is not a safetensors file: it has {size} bytes")
+        raise MetadataError(f"{name} is not a safetensors file: it has only {size} bytes")
     if first > min(size, _LENGTH_BYTES + MAX_HEADER_BYTES):
         raise MetadataError(
             f"{name} is truncated: its header of {first - _LENGTH_BYTES:,} bytes is longer than the file"
@@ -100,13 +103,13 @@ def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Hea
     for tensor, (dtype, shape, start, stop) in found:
         if start != end:
             raise MetadataError(
-                f"{name} is damaged: {tensor} ({dtype} {list(shape)}) is at bytes {start:,} to {stop:,}, where "
-                f"{end:,} is the next free one"
+                f"{name} is damaged: {tensor} ({dtype} {list(shape)}) is at bytes {start:,} to {stop:,}, but it should "
+                f"begin at byte {end:,}"
             )
         end = stop
     if end != size:
         state = "truncated" if size < end else "longer than its header says"
-        raise MetadataError(f"{name} is {state}: it has {size:,} bytes where its header needs {end:,}")
+        raise MetadataError(f"{name} is {state}: it has {size:,} bytes, but its header requires {end:,}")
     return Header(head[:first], metadata, dict(found), metadata.get("format", "") if has_metadata else "pt")
 
 
@@ -127,15 +130,15 @@ def _tensor(name: str, entry: JsonObject, first: int) -> Tensor:
 
 def _text_map(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise ValueError("its __metadata__ is not a map of texts")
+        raise ValueError("its __metadata__ does not map names to texts")
     return value
 
 
 def parse_index(content: bytes, name: str = INDEX) -> dict[str, str]:
-    """Tensor -> shard, from the content of an index.
+    """Return tensor name -> name of its shard, from the content of an index.
 
     Raises:
-        MetadataError: it has no such map, or a shard is not a file beside it.
+        MetadataError: the index has no weight_map, or a shard is not the plain name of a file in the same folder.
     """
     weight_map = parse_object(content, name).get("weight_map")
     if not isinstance(weight_map, dict):

@@ -1,6 +1,6 @@
-"""What tensors a config.json implies, for decoders in Llama's form.
+"""Derive from config.json the tensors of a decoder of the Llama family.
 
-Source: the modules of transformers 4.51.3 (models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py).
+Source: transformers 4.51.3 (models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
 
-# num_key_value_heads where the key is missing (configuration_*.py); None: as many as there are heads.
+# Default of num_key_value_heads (configuration_*.py). None means the number of attention heads.
 _DEFAULT_KV_HEADS = {
     "LlamaForCausalLM": None,
     "MistralForCausalLM": 8,
@@ -25,10 +25,10 @@ DECODERS = tuple(_DEFAULT_KV_HEADS)
 
 
 def expected_tensors(architecture: str | None, config: Mapping[str, Any]) -> Shapes | None:
-    """Name -> shape of every weight; None for other architectures. A tied head is left out.
+    """Return name -> shape of every weight, or None for other architectures. A tied output head is left out.
 
     Raises:
-        KeyError, TypeError, ValueError, ZeroDivisionError: config.json lacks a size, or has an impossible one.
+        KeyError, TypeError, ValueError, ZeroDivisionError: a size in config.json is missing or impossible.
     """
     if architecture not in _DEFAULT_KV_HEADS:
         return None
@@ -46,8 +46,8 @@ def expected_tensors(architecture: str | None, config: Mapping[str, Any]) -> Sha
 
 def _attention(prefix: str, architecture: str, config: Mapping[str, Any]) -> Shapes:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads", _DEFAULT_KV_HEADS[architecture]) or heads  # null: as many as heads
-    # Dense Qwen3's head size does not follow from the others.
+    kv_heads = config.get("num_key_value_heads", _DEFAULT_KV_HEADS[architecture]) or heads  # null means `heads`
+    # The head size of dense Qwen3 does not follow from its other sizes.
     default = 128 if architecture == "Qwen3ForCausalLM" else hidden // heads
     head = config.get("head_dim") or default
     outputs = {"q_proj": heads * head, "k_proj": kv_heads * head, "v_proj": kv_heads * head}
@@ -72,7 +72,7 @@ def _mlp(prefix: str, layer: int, architecture: str, config: Mapping[str, Any]) 
             for name, shape in (("w1", (inner, hidden)), ("w2", (hidden, inner)), ("w3", (inner, hidden)))
         }
     if architecture == "Qwen3MoeForCausalLM" and _is_sparse(layer, config):
-        experts, width = config["num_experts"], config["moe_intermediate_size"]
+        experts, width = _qwen3_experts(config), config["moe_intermediate_size"]
         shapes: Shapes = {f"{prefix}mlp.gate.weight": (experts, hidden)}
         for expert in range(experts):
             shapes |= _projections(f"{prefix}mlp.experts.{expert}.", hidden, width)
@@ -87,9 +87,14 @@ def _mlp(prefix: str, layer: int, architecture: str, config: Mapping[str, Any]) 
 def _is_sparse(layer: int, config: Mapping[str, Any]) -> bool:
     return (
         layer not in (config.get("mlp_only_layers") or ())
-        and config["num_experts"] > 0
+        and _qwen3_experts(config) > 0
         and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
     )
+
+
+def _qwen3_experts(config: Mapping[str, Any]) -> int:
+    """Return the number of experts in a layer. transformers 5 saves it as `num_local_experts`."""
+    return int(config["num_experts"] if "num_experts" in config else config["num_local_experts"])
 
 
 def _projections(prefix: str, hidden: int, inner: int) -> Shapes:

@@ -20,7 +20,7 @@ _field_limit = Lock()  # Guards `csv.field_size_limit`, which is global, while i
 
 
 def csv_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Yield the rows of a CSV file. The delimiter is the one with which the header has known columns."""
+    """Yield the rows of a CSV file. The delimiter is the first with which the header has known columns."""
     header: Sequence[str] = ()
     for number, fields in _fields(file):
         if isinstance(fields, RecordError):
@@ -54,7 +54,7 @@ def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, objec
 
 
 def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordError]]:
-    """Yield each row's fields with the number of its first line. An error ends the rows."""
+    """Yield each row's fields with the number of its first line. No rows follow an error."""
     lines = _text_lines(file)
     read: list[str] = []  # all lines up to the first one that is not blank
     number = 1

@@ -35,7 +35,7 @@ def file_format(name: str) -> tuple[str, str] | None:
 
 
 def file_rows(path: Path, suffix: str, name: str) -> Iterator[SourceRow]:
-    """Yield the rows of a file in one of `FORMATS`. If `path` ends in ``.gz``, unpack it. Errors call the file `name`.
+    """Yield the rows of a file in one of `FORMATS`. Unpack it if `path` ends in ``.gz``. Messages call it `name`.
 
     Raises:
         DataError: the file cannot be read, is cut off, is not gzip although its name ends in ``.gz``, or is too large

@@ -20,7 +20,7 @@ _INK = re.compile(r"[^ \t\n\r]")
 
 
 def json_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Yield the rows of a JSON file in any layout, whatever the ending of its name is."""
+    """Yield the rows of a JSON file in any layout, whatever its file extension."""
     text = _Text(file)
     try:
         layout, wrapper = _layout(text)
@@ -42,8 +42,9 @@ def _lines(file: io.BufferedIOBase) -> Iterator[SourceRow]:
         if isinstance(line, RecordError):
             yield SourceRow("line", number, line)
         elif line.strip():
+            text = line.rstrip("\r\n")  # The column of an error at the end belongs to this line, not to the next.
             try:
-                yield SourceRow("line", number, rows.as_object(parse_json(line, "it", lenient=True)))
+                yield SourceRow("line", number, rows.as_object(parse_json(text, "it", lenient=True)))
             except MetadataError as error:
                 yield SourceRow("line", number, RecordError(f"not a JSON object on one line ({rows.cause_of(error)})"))
 
@@ -120,13 +121,13 @@ class _Text:
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8-sig")()
-        self._text, self._place, self._is_whole = "", 0, False
+        self._text, self._position, self._is_whole = "", 0, False
         self._lines, self._column = 1, 0  # the position in the file at which `_text` starts
 
     @property
     def line(self) -> int:
         """Number of the current line."""
-        return self._lines + self._text.count("\n", 0, self._place)
+        return self._lines + self._text.count("\n", 0, self._position)
 
     def place_of(self, error: JSONDecodeError) -> tuple[int, int]:
         """Return the line and column of an error in the file."""
@@ -134,34 +135,34 @@ class _Text:
 
     def peek(self) -> str:
         """Return the next character that is not white space, or "" at the end of the file."""
-        while not (found := _INK.search(self._text, self._place)):
-            self._place = len(self._text)
+        while not (found := _INK.search(self._text, self._position)):
+            self._position = len(self._text)
             if not self._read():
                 return ""
-        self._place = found.start()
+        self._position = found.start()
         return found[0]
 
     def take(self, character: str) -> None:
         """Read this character, or the end of the file if it is ""."""
         if self.peek() != character:
             wanted = f"Expecting {character!r}" if character else "Extra data"
-            raise JSONDecodeError(wanted, self._text, self._place)
-        self._place += len(character)
+            raise JSONDecodeError(wanted, self._text, self._position)
+        self._position += len(character)
 
     def value(self) -> object:
         """Read a JSON value."""
         self.peek()
         while True:
-            if len(self._text) - self._place > rows.MAX_LINE_BYTES:
+            if len(self._text) - self._position > rows.MAX_LINE_BYTES:
                 raise rows.too_long()
             try:
-                value, end = parse_next(self._text, self._place, "it")
+                value, end = parse_next(self._text, self._position, "it")
             except JSONDecodeError:
                 if not self._read():
                     raise
             else:
                 if end < len(self._text) or not self._read():  # A number may continue in the next piece.
-                    self._place = end
+                    self._position = end
                     return value
 
     def _read(self) -> bool:
@@ -171,10 +172,10 @@ class _Text:
         """
         if self._is_whole:
             return False
-        done = self._text[: self._place]
+        done = self._text[: self._position]
         self._lines += (ended := done.count("\n"))
         self._column = len(done) - done.rfind("\n") - 1 if ended else self._column + len(done)
-        self._text, self._place = self._text[self._place :], 0
+        self._text, self._position = self._text[self._position :], 0
         piece = self._file.read(max(_PIECE_BYTES, len(self._text)))
         self._is_whole = not piece
         try:

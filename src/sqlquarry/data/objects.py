@@ -22,7 +22,7 @@ _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
 
 def s3_uri(source: str | Path) -> str | None:
-    """Return a source as ``s3://bucket/key``, or None if it is not on S3. A `Path`, which drops a slash, works too.
+    """Return a source as ``s3://bucket/key``, or None if it is not on S3. A `Path` drops a slash, but works too.
 
     Raises:
         DataError: the source is neither text nor a path.
@@ -51,7 +51,7 @@ def downloaded(uri: str, session: boto3.Session | None) -> Iterator[Path]:
 
 
 def upload(uri: str, parts: Iterable[bytes], session: boto3.Session | None) -> None:
-    """Write these parts as one object. They are never all in memory.
+    """Write `parts` as one object without holding all of them in memory.
 
     Raises:
         DataError: `uri` is not the address of an object, or the object cannot be written.

@@ -1,4 +1,4 @@
-"""`load_records`, which reads records from files, an S3 object or a Hugging Face data set and reports every bad row."""
+"""Load records from files, an S3 object or a Hugging Face data set, and report every bad row."""
 
 from __future__ import annotations
 

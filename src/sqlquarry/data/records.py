@@ -60,7 +60,9 @@ class Records(Sequence[Record]):
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         if isinstance(records, Record) or not isinstance(records, Iterable):
-            raise RecordError(f"records is a {type(records).__name__}, but must be a list of records")
+            raise RecordError(
+                f"records is a {type(records).__name__}, but must be a list of records. Pass one record as [record]."
+            )
         schemas: dict[str, str] = {}
         kept: list[Record] = []
         for index, record in enumerate(records):
@@ -108,7 +110,7 @@ class Records(Sequence[Record]):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of all records in order. Manifests record it as the hash of the data."""
+        """SHA-256 (hex) of the canonical JSON of all records in order."""
         digest = hashlib.sha256()
         for record in self:
             digest.update(_json_line(record))
@@ -117,8 +119,8 @@ class Records(Sequence[Record]):
     def split(self, test_size: float = 0.01, *, seed: int = 42, group_by: str | None = "auto") -> Split:
         """Split into (train, test) without leaks. Both parts keep the order of the source.
 
-        Records that a model could answer from memory stay on the same side. Schemas count as equal even if their
-        spelling, types or column order differ. A query's template is the query without literals, aliases and
+        Similar records, which a model could answer from memory, stay on the same side. Schemas count as equal even if
+        their spelling, types or column order differ. A query's template is the query without literals, aliases and
         differences in spelling. Questions are equal if they consist of the same words. A question of more than nine
         words is also equal to one that lacks a single one of its words.
 

@@ -180,11 +180,12 @@ def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> 
 
 
 def _first_with_sql(row: Mapping[str, object], readings: tuple[_Reading, ...]) -> _Reading:
-    """Return the first reading whose query is text. A column `sql` may be empty or contain Spider's parse trees."""
+    """Return the first reading whose query is text. A column `sql` may be empty or contain Spider's parse trees.
+
+    Every reading has a query column: rows that fit several shapes have one.
+    """
     with_text = (read for read in readings if read.sql and isinstance(row[read.sql], str))
-    may_lack_it = (
-        read for read in readings if read.shape is _SQLQUARRY and (not read.sql or _is_missing(row[read.sql]))
-    )
+    may_lack_it = (read for read in readings if read.shape is _SQLQUARRY and read.sql and _is_missing(row[read.sql]))
     return next(may_lack_it, None) or next(with_text, readings[0])
 
 

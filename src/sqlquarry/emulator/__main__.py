@@ -1,8 +1,8 @@
 """Run the emulator until it is interrupted: ``python -m sqlquarry.emulator --port 5000``.
 
-Use it to test other programs, and programs in other languages. It prints the endpoint, the role, the bucket and the
-access key, then waits. By default the output is a shell script that sets the environment. Anyone who can read the
-output has the key.
+Use it to test programs that run in other processes or are written in other languages. It prints the endpoint, the role,
+the bucket and the access key, then waits. By default the output is a shell script that sets the environment. Anyone who
+can read the output has the key.
 """
 
 from __future__ import annotations

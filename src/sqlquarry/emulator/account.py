@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Code, name, value and adjustability of the Bedrock quotas that matter for an import.
 # Source: "Amazon Bedrock endpoints and quotas" (AWS General Reference), which lists the codes of adjustable quotas
-# only. The code for concurrent jobs comes from users' monitoring tools. Nothing here or in `bedrock` looks it up.
+# only. The code for concurrent jobs comes from users' monitoring tools, and the library does not look this quota up.
 _QUOTAS = (
     ("L-45B04988", "Imported models per account", MAX_IMPORTED_MODELS, True),
     ("L-5F098EFA", "Concurrent model import jobs", 1, False),

@@ -1,11 +1,11 @@
-"""Faults that tests switch on. Each says what goes wrong, and how often or for how long.
+"""Faults that tests switch on. Each fault sets what goes wrong, and how often or for how long.
 
     with LocalAWS(faults=[RoleUnknown(times=3)]) as aws:
         aws.faults.add(NotReady(duration_s=90), UploadReset(after_bytes=1 << 20))
         aws.faults.clear()
 
 Codes and messages are the service's own if they are published (Bedrock API reference, S3 "Error responses", reports of
-users). A class whose message is this emulator's own says so.
+users).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Fault:
 
     Args:
         times: how often the fault happens. `math.inf` means always.
-        duration_s: how long after it was added the fault is active, by the emulator's clock. Replaces `times`.
+        duration_s: seconds for which the fault is active after it is added, by the emulator's clock. Replaces `times`.
     """
 
     times: float = 1
@@ -97,7 +97,7 @@ class Throttled(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit(Throttled):
-    """A request is throttled if it comes less than 1/`per_second` seconds after the previous one, until cleared."""
+    """Requests within 1/`per_second` seconds after the last accepted request are throttled, until cleared."""
 
     per_second: float
     times: float = math.inf
@@ -126,7 +126,7 @@ class InternalError(Refused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessDenied(Refused):
-    """A permission is missing, until cleared. SimulatePrincipalPolicy answers "explicitDeny" for it."""
+    """A permission is missing, until cleared. SimulatePrincipalPolicy answers "explicitDeny" for the action."""
 
     operation: str
     code: str = "AccessDeniedException"

@@ -42,10 +42,10 @@ class LocalAWS:
         with LocalAWS() as aws:
             importer = BedrockImporter(aws.role_arn, session=aws.session())
 
-    The server listens on 127.0.0.1 only. It answers only requests that are signed with a random key, which is new at
-    each start and which `session` and `environment` return. So web pages and other users of the machine have no access.
-    The account starts empty and is deleted at the end. moto's state is global to the process, so `mock_aws` cannot be
-    used at the same time. Permissions and costs are not emulated.
+    The server listens on 127.0.0.1 only and answers only signed requests. The access key is random and new at each
+    start. `session` and `environment` contain it, but web pages and other users of the machine do not know it. The
+    account starts empty and is deleted at the end. moto's state is global to the process, so `mock_aws` cannot be used
+    at the same time. Permissions and costs are not emulated.
 
     Args:
         faults: faults from the start (see `sqlquarry.emulator.faults`). `faults.add` adds more.

@@ -33,7 +33,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
     options: dict[str, Any] = {  # botocore-stubs lacks some of these options
         "proxies": {},  # None would use the proxies of the environment
         "auth_scheme_preference": "sigv4",  # botocore would prefer a bearer token in the environment
-        # The next two skip hashes over all weights. They protect against network errors, and there is no network.
+        # The next two options skip hashes over all weights. The hashes detect network errors, but there is no network.
         "request_checksum_calculation": "when_required",
         "s3": {"payload_signing_enabled": False},
     }

@@ -1,1 +1,1 @@
-"""Find, read, lock and hash the files that every phase shares."""
+"""Locate, read, write, lock and hash files for all phases."""

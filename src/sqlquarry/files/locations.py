@@ -1,4 +1,4 @@
-"""Say where files are: in a directory of this machine, or below a prefix of a bucket on S3."""
+"""Parse the location of files: a local directory, or a prefix of an S3 bucket."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Self
 
 from sqlquarry.errors import ConfigError
 
-# A directory of such a name would be made without a word ("https:/bucket.s3.amazonaws.com/prefix").
+# As a path, such a text would silently become a directory ("https:/bucket.s3.amazonaws.com/prefix").
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]+:/|arn:", re.IGNORECASE)
-# `Path("s3://bucket/prefix")` has one slash; the scheme of a URI has no case (RFC 3986, 3.1).
+# `Path("s3://bucket/prefix")` keeps only one slash. The scheme of a URI is case-insensitive (RFC 3986, 3.1).
 _S3 = re.compile(r"s3:(?:/+([^/]*)(.*))?", re.IGNORECASE | re.DOTALL)
 BUCKET_NAME = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
@@ -24,7 +24,7 @@ class S3Location:
 
     Args:
         bucket: name of the bucket.
-        prefix: what the keys begin with; it ends with "/" unless it is empty.
+        prefix: the start of all keys. It ends with "/" unless it is empty.
     """
 
     bucket: str
@@ -35,22 +35,25 @@ class S3Location:
         """Split ``s3://bucket/prefix``, with or without slashes at its end.
 
         Raises:
-            ConfigError: it is not such a URI, or names no bucket.
+            ConfigError: `uri` is not such a URI, or has no bucket.
         """
         match = _S3.fullmatch(str(uri))
         if match is None or not match[1]:
-            raise ConfigError(f"{str(uri)!r} does not name a place on S3. Give s3://bucket/prefix.")
+            raise ConfigError(f"{str(uri)!r} is not a location on S3. Pass s3://bucket/prefix.")
         prefix = match[2].strip("/")
         return cls(match[1], f"{prefix}/" if prefix else "")
 
     def require_prefix(self, what: str) -> Self:
-        """Return the location, unless it is a whole bucket, which would be mixed with other objects.
+        """Return the location if it has a prefix, so that its files do not mix with other objects of the bucket.
+
+        Args:
+            what: the argument, for the message.
 
         Raises:
             ConfigError: there is no prefix.
         """
         if not self.prefix:
-            raise ConfigError(f"{what} is the whole bucket {self}. Add a prefix of its own: {self}/my-model.")
+            raise ConfigError(f"{what} is the bucket {self} without a prefix. Add a prefix: {self}/my-model.")
         return self
 
     def uri_of(self, name: str) -> str:
@@ -62,48 +65,50 @@ class S3Location:
 
 
 def is_s3(location: object) -> bool:
-    """Return whether a text or path names a place on S3, even one that cannot exist."""
+    """Return whether a text or path refers to S3, even if it is not a valid location there."""
     return isinstance(location, str | os.PathLike) and _S3.fullmatch(os.fspath(location)) is not None
 
 
 def located(location: object) -> Path | S3Location:
-    """Return the directory or the place on S3 that a caller has named; ``~`` is the home directory.
+    """Parse a location that a caller passed, with ``~`` as the home directory.
 
     Raises:
-        ConfigError: it is neither text nor a path, an ARN or a URI of another kind, one of S3 without a bucket, or in
-            the home of nobody.
+        ConfigError: `location` is neither text nor a path, an ARN or another kind of URI, an S3 URI without a bucket,
+            or in the home directory of an unknown user.
     """
     if isinstance(location, S3Location):
         return location
     if not isinstance(location, str | os.PathLike):
-        raise ConfigError(f"{location!r:.80} is not a place: give a directory or s3://bucket/prefix")
+        raise ConfigError(f"{location!r:.80} is not a location. Pass a directory or s3://bucket/prefix.")
     text = os.fspath(location)
     if is_s3(text):
         return S3Location.parse(text)
     if _ELSEWHERE.match(text):
-        raise ConfigError(f"{text!r:.200} is neither a directory nor on S3: give a directory or s3://bucket/prefix")
+        raise ConfigError(
+            f"{text!r:.200} is neither a directory nor an S3 location. Pass a directory or s3://bucket/prefix."
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{text!r} is not a place: {error}") from error
+        raise ConfigError(f"{text!r} is not a valid path ({error}). Pass the full path of a directory.") from error
 
 
 def is_hub_id(location: str | Path) -> bool:
-    """Whether a model is named by its Hugging Face id; a directory of that name wins, as in transformers."""
+    """Return whether `location` is a Hugging Face model id. A directory of that name wins, as in transformers."""
     return bool(_HUB_ID.fullmatch(str(location))) and not Path(location).exists()
 
 
 def local_path(location: object, what: str) -> Path:
-    """Return a place on this machine.
+    """Parse a location that must be on this machine.
 
     Args:
-        location: the place that a caller has named.
+        location: the location that a caller passed.
         what: the argument, for the message.
 
     Raises:
-        ConfigError: it is on S3, or not a place at all.
+        ConfigError: the location is on S3, or invalid.
     """
     place = located(location)
     if isinstance(place, S3Location):
-        raise ConfigError(f"{what} is {place}, but must be on this machine. Give a local path.")
+        raise ConfigError(f"{what} is {place}, but it must be on this machine. Pass a local path.")
     return place

@@ -1,4 +1,4 @@
-"""Let one process at a time write a directory; the kernel releases the lock however that process ends."""
+"""Lock a directory for one writer at a time. The kernel releases the lock however the writing process ends."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from sqlquarry.errors import OutputInUseError
 from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
-LOCK_FILE = ".writer.lock"  # holds the process that writes, for the message of another one
+LOCK_FILE = ".writer.lock"  # contains the writing process, which the message for a second writer names
 _NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
-    """Be the only writer of a directory, which is made if it is missing; nothing of the lock remains afterwards.
+def only_writer(directory: Path, *, wait: bool = False) -> Iterator[None]:
+    """Lock a directory for this writer, and create it if it is missing. Afterwards no trace of the lock remains.
+
+    Args:
+        directory: the directory.
+        wait: wait until no other process or thread writes to the directory, instead of raising OutputInUseError.
 
     Raises:
-        OutputInUseError: another process, or another thread of this one, writes it.
-        OSError: the directory or the lock file cannot be made.
+        OutputInUseError: another process, or another thread of this process, is writing to the directory.
+        OSError: the directory or the lock file cannot be created.
     """
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     path = directory / LOCK_FILE
-    file = _locked(path)
+    file = _locked(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock goes, so that nobody's file is removed
+        path.unlink(missing_ok=True)  # before the lock is released, so that another writer's file is never removed
         file.close()
-        with suppress(OSError):  # it holds files now
+        with suppress(OSError):  # the folder is not empty
             for folder in made:
                 folder.rmdir()
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path, operation: int) -> IO[str]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -48,17 +52,17 @@ def _locked(path: Path) -> IO[str]:
         except FileNotFoundError:
             if path.is_symlink():
                 raise
-            continue  # its owner has removed the folder again, as it wrote nothing there
+            continue  # another writer has just removed the folder because it wrote nothing there
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its owner may have removed the file between our opening and locking it.
+            fcntl.flock(file, operation)
+            # The previous writer may have removed the file after this one opened it and before it was locked.
             current = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read() or "another process"
             file.close()
             raise OutputInUseError(
-                f"{path.parent} is being written by {owner}. Wait for it, or choose another directory."
+                f"{path.parent} is in use: {owner} is writing to it. Wait until it ends, or choose another directory."
             ) from error
         except FileNotFoundError:
             current = False
@@ -66,7 +70,7 @@ def _locked(path: Path) -> IO[str]:
             if error.errno not in _NOT_SUPPORTED:
                 file.close()
                 raise
-            logger.warning("%s is on a disk without locks, so a second writer would not be noticed", path.parent)
+            logger.warning("%s is on a file system without locks, so a second writer would not be noticed", path.parent)
             return file
         if current:
             file.truncate(0)

@@ -1,12 +1,12 @@
-"""Read and write the small files that describe models and artifacts, which anybody may have written.
+"""Read and write the small files that describe models and artifacts. Their content is not trusted.
 
-Every read is bounded in bytes, nesting depth and number of values, and so in time and memory. Numbers are finite, text
-is UTF-8, and a name in a file never leads out of the folder that the file describes.
+Every read is bounded in bytes, nesting depth and number of values, and therefore in time and memory. Numbers are
+finite, text is UTF-8, and a name in a file never leads out of the folder that the file describes.
 
-Symbolic links: the entries of a folder belong to whoever keeps the folder, so they may be links; the Hugging Face cache
-is made of them. A name that is read from a file gets less trust. A shard's name must be that of an entry of the folder
-(`file_name`), and a name in a manifest must lead to a file inside the folder, or to the blobs of the same repository in
-the Hugging Face cache (`path_inside`).
+The entries of a folder belong to its owner, so they may be symbolic links. The Hugging Face cache consists of such
+links. A name that is read from a file is trusted less. The name of a shard must be that of an entry of the folder
+(`file_name`). A name in a manifest must lead to a file inside the folder, or to the blobs of the same repository in the
+Hugging Face cache (`path_inside`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any, TypeAlias, TypeGuard
 
 from sqlquarry.errors import MetadataError
 
-JsonObject: TypeAlias = dict[str, Any]  # what somebody wrote into a file; whoever reads a value checks its type
+JsonObject: TypeAlias = dict[str, Any]  # untrusted content, so code that uses a value must check its type
 
 MAX_DEPTH = 100  # configurations have about 10 levels
-MAX_VALUES = 5_000_000  # the largest tokenizer.json known, Gemma 3's, has about 2 million
+MAX_VALUES = 5_000_000  # the largest known tokenizer.json, that of Gemma 3, has about 2 million
 _MIB = 1 << 20
 _LARGEST_BYTES = 64 * _MIB
-# The largest known are less than a quarter of these.
+# The largest known files have less than a quarter of these sizes.
 _LARGEST_CONFIG_BYTES = {
     "config.json": 4 * _MIB,
     "generation_config.json": 4 * _MIB,
@@ -36,78 +36,78 @@ _LARGEST_CONFIG_BYTES = {
     "tokenizer_config.json": 16 * _MIB,
     "tokenizer.json": 256 * _MIB,
 }
-_MAX_DIGITS = 100  # any such integer is a finite float as well; tokenizers write a model_max_length of 31 digits
+_MAX_DIGITS = 100  # such integers are also finite as floats. Tokenizers write a model_max_length of 31 digits.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# Control characters, and what separates folders or names a drive on Windows.
+# Control characters, and the path separator and drive letters of Windows.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")
 
 
 def max_bytes(name: str) -> int:
-    """Return the most bytes that a metadata file of this name may have; folders in front of the name do not count."""
+    """Return the maximum size in bytes of a metadata file with this name. Folders before the name are ignored."""
     return _LARGEST_CONFIG_BYTES.get(name.rpartition("/")[2], _LARGEST_BYTES)
 
 
 def check_size(name: str, size: int) -> None:
-    """Refuse a file by its size, before it is read.
+    """Check the size of a metadata file before it is read.
 
     Raises:
-        MetadataError: it is larger than any such file.
+        MetadataError: the file is larger than `max_bytes`.
     """
     if size > (limit := max_bytes(name)):
-        raise _bad(name, f"has {size:,} bytes, but at most {limit:,} are read")
+        raise _bad(name, f"has {size:,} bytes, but such a file may have at most {limit:,}")
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a metadata file whole.
+    """Return the content of a metadata file.
 
     Raises:
-        OSError: it cannot be read.
-        MetadataError: it is larger than any such file, or not a regular file (a pipe would never end).
+        OSError: the file cannot be read.
+        MetadataError: the file is larger than `max_bytes`, or not a regular file (a pipe would never end).
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise IsADirectoryError(f"{path} is a directory") if path.is_dir() else _bad(path.name, "is not a regular file")
     check_size(path.name, status.st_size)
     with path.open("rb") as file:
-        content = file.read(max_bytes(path.name) + 1)  # some files of /proc say that they are empty
+        content = file.read(max_bytes(path.name) + 1)  # some files in /proc report a size of 0
     check_size(path.name, len(content))
     return content
 
 
 def read_object(path: Path, *, lenient: bool = False) -> JsonObject:
-    """Read a file that holds one JSON object; `lenient` as in `parse_json`.
+    """Read a file that contains one JSON object. `lenient` is passed to `parse_json`.
 
     Raises:
-        OSError: it cannot be read.
-        MetadataError: as `parse_object`.
+        OSError: the file cannot be read.
+        MetadataError: as for `parse_object`.
     """
     return parse_object(read_bytes(path), path.name, lenient=lenient)
 
 
 def parse_object(content: bytes, name: str, *, lenient: bool = False) -> JsonObject:
-    """Parse the content of a metadata file that holds one JSON object; `lenient` as in `parse_json`.
+    """Parse the content of a metadata file that contains one JSON object. `lenient` is passed to `parse_json`.
 
     Raises:
-        MetadataError: it is too large, or not such an object.
+        MetadataError: the content is too large, or not a JSON object within the bounds.
     """
     check_size(name, len(content))
     value = parse_json(content, name, lenient=lenient)
     if not isinstance(value, dict):
-        raise _bad(name, f"holds a JSON {type(value).__name__}, not an object")
+        raise _bad(name, f"contains a JSON {type(value).__name__}, not an object")
     return value
 
 
 def parse_json(content: bytes | str, name: str, *, lenient: bool = False, max_values: int = MAX_VALUES) -> Any:
-    """Parse JSON whose nesting, number of values and numbers are bounded.
+    """Parse JSON with bounds on its nesting, its number of values, and its numbers.
 
     Args:
-        content: the text, in UTF-8 if it is bytes. The caller bounds its length.
-        name: what messages call it.
-        lenient: accept what Python's own writer makes of data: NaN, infinities and halves of surrogate pairs.
-        max_values: the most values that it may hold, counted by the punctuation between them.
+        content: the text, encoded in UTF-8 if it is bytes. The caller must limit its length.
+        name: name of the content for messages.
+        lenient: also accept NaN, infinities and unpaired surrogates, which Python's own JSON writer can produce.
+        max_values: maximum number of values, counted by the punctuation between them.
 
     Raises:
-        MetadataError: it is not JSON within these bounds.
+        MetadataError: the content is not JSON within these bounds.
     """
     try:
         return _parsed(content if isinstance(content, str) else content.decode(), lenient, max_values)
@@ -122,20 +122,21 @@ def parse_json(content: bytes | str, name: str, *, lenient: bool = False, max_va
 
 
 def parse_next(text: str, start: int, name: str) -> tuple[Any, int]:
-    """Parse the JSON value that begins at a place in a longer text, within the bounds of a lenient `parse_json`.
+    """Parse the JSON value that begins at `start` in a longer text, within the bounds of a lenient `parse_json`.
 
-    Returns the value and the place behind it.
+    Returns:
+        the value, and the position after it.
 
     Raises:
-        JSONDecodeError: it is not JSON, or the text ends before the value does.
-        MetadataError: it is not within these bounds.
+        JSONDecodeError: the value is not JSON, or the text ends before the value does.
+        MetadataError: the value exceeds the bounds.
     """
     try:
         value, end = _DECODER.raw_decode(text, start)
         if sum(text.count(mark, start, end) for mark in ",[{") > MAX_VALUES:
-            raise ValueError(f"holds more than {MAX_VALUES:,} values")  # noqa: TRY301 - as its neighbors
+            raise ValueError(f"contains more than {MAX_VALUES:,} values")  # noqa: TRY301 - handled like the others
         if _is_deep(value):
-            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - as its neighbors
+            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - handled like the others
     except RecursionError as error:
         raise _bad(name, f"is nested deeper than {MAX_DEPTH} levels") from error
     except json.JSONDecodeError:
@@ -147,9 +148,9 @@ def parse_next(text: str, start: int, name: str) -> tuple[Any, int]:
 
 def _parsed(text: str, lenient: bool, max_values: int) -> Any:
     if text.startswith("\ufeff"):
-        raise ValueError("begins with a byte order mark, which readers of models refuse")
+        raise ValueError("begins with a byte order mark, which other libraries refuse")
     if sum(text.count(mark) for mark in ",[{") > max_values:
-        raise ValueError(f"holds more than {max_values:,} values")
+        raise ValueError(f"contains more than {max_values:,} values")
     value = (
         json.loads(text, parse_int=_integer)
         if lenient
@@ -165,13 +166,13 @@ def _parsed(text: str, lenient: bool, max_values: int) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"holds the number {text[:40]}, which is not finite")
+        raise ValueError(f"contains the number {text[:40]}, which is not finite")
     return value
 
 
 def _integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise ValueError(f"holds an integer of {len(text)} digits")
+        raise ValueError(f"contains an integer of {len(text)} digits, but at most {_MAX_DIGITS} are allowed")
     return int(text)
 
 
@@ -179,8 +180,8 @@ _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def _is_deep(value: object) -> bool:
-    """Whether a value has more levels than are read, found level by level without recursion."""
-    level: list[dict[str, object] | list[object]] = [[value]]  # json makes no subclasses of dict and list
+    """Return whether a value has more than `MAX_DEPTH` levels. The check goes level by level, without recursion."""
+    level: list[dict[str, object] | list[object]] = [[value]]  # json never creates subclasses of dict and list
     for _ in range(MAX_DEPTH + 1):
         level = [
             child
@@ -194,56 +195,60 @@ def _is_deep(value: object) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is a JSON number; Python counts true and false among the integers."""
+    """Return whether a value is a JSON number. Booleans, which are integers in Python, are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def file_name(name: object, where: str) -> str:
-    """Check a name that a metadata file gives to a file beside it.
+    """Check a name in a metadata file that refers to a file in the same folder, and return it.
 
     Args:
-        name: what stands there.
+        name: the name in the metadata file.
         where: the metadata file, for messages.
 
     Raises:
-        MetadataError: it is not the plain name of an entry of the folder.
+        MetadataError: `name` is not the plain name of an entry of the folder.
     """
     if not isinstance(name, str) or "/" in name:
-        raise _bad(where, f"names {name!r:.80}, which is not the name of a file beside it")
+        raise _bad(where, f"refers to {name!r:.80}, which is not the name of a file in the same folder")
     return relative_name(name, where)
 
 
 def relative_name(name: object, where: str) -> str:
-    """Check a name that a metadata file gives to a file in its folder or below, with "/" between folders.
+    """Check a name in a metadata file that refers to a file in its folder or below, and return it.
+
+    Args:
+        name: the name in the metadata file, with "/" between folders.
+        where: the metadata file, for messages.
 
     Raises:
-        MetadataError: it leads out of the folder (``..``, an absolute path, a drive), or no system could hold it.
+        MetadataError: `name` leads out of the folder (``..``, an absolute path, a drive), or is not a valid file name.
     """
     if not isinstance(name, str) or not name:
-        raise _bad(where, f"names {name!r:.80}, which is not the name of a file")
+        raise _bad(where, f"refers to {name!r:.80}, which is not the name of a file")
     try:
         long = any(len(part.encode()) > 255 for part in name.split("/")) or len(name) > 1024
     except UnicodeEncodeError as error:
-        raise _bad(where, f"names {name!r:.80}, which is not UTF-8 text") from error
+        raise _bad(where, f"refers to {name!r:.80}, which is not UTF-8 text") from error
     if long or _UNSAFE.search(name) or any(part in ("", ".", "..") for part in name.split("/")):
-        raise _bad(where, f"names {name!r:.80}, but names must stay inside the folder")
+        raise _bad(where, f"refers to {name!r:.80}, which is not a valid name of a file inside the folder")
     return name
 
 
 def path_inside(directory: Path, name: object, where: str) -> Path:
-    """Return the path of a file that a metadata file names, which may be missing.
+    """Return the path of a file that a metadata file refers to. The file may be missing.
 
     Raises:
-        MetadataError: as `relative_name`, or a symbolic link on the way leads out of the folder.
+        MetadataError: as for `relative_name`, or a symbolic link on the path leads out of the folder.
     """
     path = directory / relative_name(name, where)
     if not leads_inside(path, directory):
-        raise _bad(where, f"names {name!r:.80}, a link that leads out of the folder. Copy what it leads to")
+        raise _bad(where, f"refers to {name!r:.80}, a link that leads out of the folder. Replace the link by a copy")
     return path
 
 
 def leads_inside(path: Path, directory: Path) -> bool:
-    """Say whether a path, all links followed, is in a folder or among the blobs of its repository in the cache."""
+    """Return whether a path, with all links followed, is in a folder or in its repository's blobs in the hub cache."""
     try:
         target, root = path.resolve(), directory.resolve()
     except (OSError, RuntimeError):  # a link to itself, which Python < 3.13 calls a RuntimeError
@@ -254,9 +259,9 @@ def leads_inside(path: Path, directory: Path) -> bool:
 
 
 def json_bytes(content: object) -> bytes:
-    """Return indented JSON as this library writes it to files."""
+    """Return indented JSON, as this library writes it to files."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
+    # An unpaired surrogate (half of an emoji, cut at a token limit) has no UTF-8 form, so it becomes a JSON escape.
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Write files so that a reader sees all of a file or none of it."""
+"""Write files atomically, so that a reader never sees an incomplete file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlquarry.files.metadata import json_bytes
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write a file, in a new folder if need be, so that a reader sees all of it or none: write aside, fsync, rename.
+    """Write a file atomically: write a temporary file, fsync and rename it. Missing folders are created.
 
     Args:
         path: the file.
-        content: all of it, or parts of it that need never be in memory together.
+        content: the content, or parts of it that need not be in memory together.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

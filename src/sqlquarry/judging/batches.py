@@ -36,7 +36,8 @@ def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journ
             answers = model.generate([records[i].asked for i in missing])
             if len(answers) != len(missing):
                 raise JudgingError(
-                    f"the model returned {len(answers)} answers for {len(missing)} records, not one for each"
+                    f"the model returned {len(answers)} answers for {len(missing)} records. "
+                    "Its generate must return one per record."
                 )
             note(answers)
     except SQLQuarryError as error:
@@ -68,8 +69,8 @@ def grade_batch(
         records: the records of the batch.
         predicted: the SQL of each record's answer.
         refused: position of an answer that is not graded -> the reason.
-        journal: receives each verdict as soon as it is there. None stores no verdicts.
-        pool: runs graders that take one record at a time.
+        journal: receives each verdict as soon as it is known. None stores no verdicts.
+        pool: runs graders that judge one record at a time.
         advance: called once for each verdict.
 
     Raises:

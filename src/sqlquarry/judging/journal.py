@@ -26,7 +26,7 @@ def content_key(*parts: object) -> str:
 
 
 class Journal:
-    """A file of `{"key": …, "value": …}` lines, each written by one call before the next piece of work starts.
+    """A file of `{"key": …, "value": …}` lines, each written by one call as soon as its value is known.
 
     A process that is killed leaves complete lines and at most one partial line, which is dropped when the file is
     opened again. Several processes may append to the same file. Each sees the lines that were there when it opened it.
@@ -56,7 +56,7 @@ class Journal:
         return self._values.get(key)
 
     def add(self, key: str, value: Mapping[str, object]) -> None:
-        """Store `value`, converted by `storable`, for this and later runs. On return the operating system has it."""
+        """Store `value`, converted by `storable`. On return, the operating system has the line."""
         line = json.dumps({"key": key, "value": storable(value)}, allow_nan=False).encode() + b"\n"
         with self._lock:
             self._values[key] = json.loads(line)["value"]

@@ -29,8 +29,8 @@ _Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 class SQLJudge:
     """A judge that grades predicted SQL and reports accuracies with confidence intervals.
 
-    With a journal, nothing is answered or judged twice. The same call resumes a killed run, and later runs
-    reuse the verdicts on equal predictions. Unjudged records are tried again. Answers are reused if the model has a
+    With a journal, the same call resumes a killed run, and later runs reuse answers and verdicts. Verdicts are reused
+    if the grader has a ``fingerprint``. Unjudged records are tried again. Answers are reused if the model has a
     ``fingerprint``, as `ImportedModel`, `LocalModel` and `FoundationModel` do.
 
     Args:
@@ -163,7 +163,8 @@ class SQLJudge:
     ) -> list[ReportEntry]:
         if len(records) != len(answers):
             raise JudgingError(
-                f"the model returned {len(answers)} answers for {len(records)} records, not one for each"
+                f"the model returned {len(answers)} answers for {len(records)} records. "
+                "Its generate must return one per record."
             )
         predicted = [extract_sql(answers[i].text, dialect=records[i].dialect) for i in range(len(records))]
         too_long = {

@@ -1,4 +1,4 @@
-"""Convert any value to JSON that a reader can see, so that a report can always be saved."""
+"""Convert any value to readable JSON, so that a report can always be saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def storable(value: object, *, text: Callable[[str], str] = str, depth: int = _D
     """Return `value` as JSON values: None, bool, int, finite float, str, list and dict with text keys.
 
     Large integers, NaN and infinities become text. Bytes are written as in SQL (``X'00ff'``). Data classes become
-    objects. Anything else becomes its `str`. Values that are nested more than `depth` levels deep become "…".
+    objects. Anything else becomes its `str`. Values nested more than `depth` levels deep become "…".
 
     Args:
         value: any value.

@@ -1,4 +1,4 @@
-"""Merge adapters into full models: low-rank updates are added to the weights they were trained on, row by row."""
+"""Merge adapters into full models by adding their low-rank updates to the weights that they were trained on."""
 
 from sqlquarry.merging.merger import AdapterMerger
 from sqlquarry.merging.verification.results import Thresholds, require_thresholds

@@ -1,4 +1,4 @@
-"""The base checkpoint that an adapter is merged into: found, and checked before any work."""
+"""Find the base checkpoint that an adapter is merged into, and check it before the merge begins."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) ->
     """Return the directory or ``s3://`` prefix of the base.
 
     Args:
-        base_model: directory, ``s3://`` prefix or hub id; None takes the one that was trained on.
-        trained_on: `path` and `name` of the base as training recorded them. If the path is gone (another machine), a
-            hub id is looked up in the hub cache, and an ``s3://`` prefix is read there.
+        base_model: directory, ``s3://`` prefix or hub id. None means the base that the adapter was trained on.
+        trained_on: `path` and `name` of the base as recorded by training. If the path does not exist, as on another
+            machine, `name` is used: a hub id is looked up in the hub cache, and an ``s3://`` prefix is read from S3.
 
     Raises:
-        MergeError: a hub id that is not in the local cache.
+        MergeError: the hub id is not in the local cache.
     """
     if base_model is not None:
         return _in_hub_cache(str(base_model)) if is_hub_id(base_model) else base_model
@@ -51,8 +51,8 @@ def _in_hub_cache(model_id: str) -> Path:
         return Path(snapshot_download(model_id, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise MergeError(
-            f"{model_id} is neither a directory nor in the local hub cache, and merging downloads nothing. Run: "
-            f"hf download {model_id}. Or pass the base's place: AdapterMerger(base_model=...)."
+            f"{model_id} is neither a directory nor in the local hub cache, and merging does not download models. "
+            f"Run `hf download {model_id}`, or pass the location of the base: AdapterMerger(base_model=...)."
         ) from error
 
 
@@ -66,20 +66,20 @@ class BaseCheckpoint:
 
     @classmethod
     def open(cls, storage: Storage) -> BaseCheckpoint:
-        """Read config, index and headers; no tensor is read.
+        """Read the config, the index and the headers of the shards, but no tensors.
 
         Raises:
-            UnsupportedModelError: the weights are quantized, or not safetensors; or the model asks for code of its own,
-                which the merged model would ask for as well.
+            UnsupportedModelError: the weights are quantized or not safetensors, or the model requires custom code,
+                which the merged model would require too.
             MergeError: the folder or a shard is missing or damaged.
         """
         present = storage.sizes()
         if not present and not (isinstance(storage, LocalDirectory) and storage.path.is_dir()):
             raise MergeError(
-                f"the base model is not at {storage}: {storage.why_empty()} Pass the base's place: "
+                f"there is no base model at {storage}: {storage.why_empty()} Pass the location of the base: "
                 "AdapterMerger(base_model=...)."
             )
-        # The merged model carries the tokenizer on. Pointers of Git LFS have some hundred bytes.
+        # The tokenizer is copied into the merged model, so it must be intact. A Git LFS pointer is smaller than 1 kB.
         small = [name for name in READ_FILES if present.get(name, _POINTER_BYTES) < _POINTER_BYTES]
         if problems := [*filter(None, (pointer_problem(name, storage.read(name)) for name in small))]:
             raise UnsupportedModelError(f"the base at {storage} is damaged: {'; '.join(problems)}. Download it again.")
@@ -87,8 +87,8 @@ class BaseCheckpoint:
         if settings := config.get("quantization_config"):
             method = settings.get("quant_method") if isinstance(settings, dict) else settings
             raise UnsupportedModelError(
-                f"the base at {storage} is quantized itself ({method!r:.80}), "
-                "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
+                f"the base at {storage} is already quantized ({method!r:.80}), "
+                "so a merge would round the update away. Pass the full-precision checkpoint as base_model=."
             )
         others = sorted(name for name in present if name.endswith(CONFIG_SUFFIX) and name != "config.json")
         require_no_refusals(
@@ -98,19 +98,21 @@ class BaseCheckpoint:
         if INDEX in present:
             weight_map = _read(storage, INDEX, parse_index)
         elif ONE_SHARD not in present:
-            raise UnsupportedModelError(f"{storage} holds neither {ONE_SHARD} nor {INDEX}. Save it as safetensors.")
+            raise UnsupportedModelError(
+                f"{storage} contains neither {ONE_SHARD} nor {INDEX}. Save the base as safetensors."
+            )
         names = sorted(set(weight_map.values())) or [ONE_SHARD]
         shards = tuple(TensorFile.open(storage.file(name)) for name in names)
         stored = {tensor.name for shard in shards for tensor in shard.tensors}
         if missing := sorted(weight_map.keys() - stored):
-            raise MergeError(f"{storage}/{INDEX} lists {missing[0]}, which no shard holds. Download the base again.")
+            raise MergeError(f"{storage}/{INDEX} lists {missing[0]}, but no shard has it. Download the base again.")
         return cls(storage, config, shards)
 
     def digest(self, known: Mapping[str, str]) -> str:
-        """Return the SHA-256 (hex) over config.json and all weights, as `sqlquarry.manifests.base_digest` does.
+        """Return one SHA-256 (hex) over config.json and all weights, the same as `sqlquarry.manifests.base_digest`.
 
         Args:
-            known: name -> SHA-256 of files that were read already; only the others are read here.
+            known: name -> SHA-256 of files that are already hashed. Only the other files are read.
         """
         names = [name for name in self.storage.sizes() if name == "config.json" or name.endswith(".safetensors")]
         files = {name: {"sha256": known.get(name) or self._sha256(name)} for name in names}
@@ -125,26 +127,26 @@ class BaseCheckpoint:
         return digest.hexdigest()
 
     def mismatch(self, found: str, expected: str) -> MergeError | None:
-        """Return the error to raise if the base is not the one with SHA-256 `expected`; else None."""
+        """Return the error to raise if the SHA-256 `found` is not `expected`, or None if they are equal."""
         if found == expected:
             return None
-        return self.another(f"SHA-256 {found[:12]}…, trained on {expected[:12]}…")
+        return self.another(f"its SHA-256 is {found[:12]}…, but that of the training base is {expected[:12]}…")
 
     def another(self, why: str) -> MergeError:
-        """Return the error for a base that is not the one an adapter was trained on."""
+        """Return the error for a base that is not the one that the adapter was trained on."""
         return MergeError(
-            f"the base at {self.storage} is not the one the adapter was trained on ({why}). Pass that one: "
-            "AdapterMerger(base_model=...)."
+            f"the base at {self.storage} is not the one that the adapter was trained on: {why}. Pass the base of the "
+            "training: AdapterMerger(base_model=...)."
         )
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
-        """Every tensor by name."""
+        """All tensors by name."""
         return {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
 
     @property
     def tied(self) -> bool:
-        """Whether the embedding is the output head too; transformers then stores no head."""
+        """Whether the embedding is also the output head. transformers does not store a head in that case."""
         has_head = any(name.endswith("lm_head.weight") for name in self.tensors)
         return bool(self.config.get("tie_word_embeddings")) or not has_head
 

@@ -1,4 +1,4 @@
-"""Compute bitsandbytes' 4-bit values of a tensor, some rows at a time, bit for bit as of the whole tensor."""
+"""Compute bitsandbytes' 4-bit values of a tensor a few rows at a time, bit for bit the same as for the whole tensor."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 256 * 2**20
 _SCAN_BYTES = 16 * 2**20
 _CELLS = 4096
-_OFFSET_TOLERANCE = 1e-5  # an fp32 mean depends on the order of summation in the seventh digit
+_OFFSET_TOLERANCE = 1e-5  # the seventh digit of an fp32 mean depends on the order of summation
 
 
 def row_step(recipe: QuantizationRecipe) -> int:
-    """Rows that every block must be a multiple of, so that no 4-bit block is cut."""
+    """Return the number of rows that every block of rows must be a multiple of, so that no 4-bit block is cut."""
     return max(64, recipe.block_size)
 
 
 @dataclass(slots=True)
 class FourBitTensor:
-    """The values that a 4-bit layer multiplies with, by rows (Dettmers et al. 2023, arXiv:2305.14314, section 3).
+    """The weights that a 4-bit layer computes with, by rows (Dettmers et al. 2023, arXiv:2305.14314, section 3).
 
-    Blocks are independent of one another except for double quantization, which subtracts the mean of all scales, so the
-    scales of the whole tensor are computed first. A tensor of up to 256 MiB stays in memory for its rows; a larger one
-    is read twice.
+    Blocks are independent of one another except for double quantization, which subtracts the mean of all scales.
+    Therefore the scales of the whole tensor are computed first. A tensor of up to 256 MiB stays in memory until its
+    rows are computed. A larger one is read twice.
     """
 
     tensor: StoredTensor
@@ -42,14 +42,14 @@ class FourBitTensor:
     _kept: torch.Tensor | None = None
 
     def rows(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the stored and the 4-bit values of `rows`, the latter in `load_dtype`; both (rows, columns).
+        """Return the stored values of `rows` and their 4-bit values in `load_dtype`, each (rows, columns).
 
-        `rows` begins at a multiple of `row_step`. The stored values must not be written to.
+        `rows` must begin at a multiple of `row_step`. The caller must not write to the stored values.
         """
         import bitsandbytes.functional as bnb
         import torch
 
-        with self._lock:  # the first of the threads that share the tensor does it for all
+        with self._lock:  # the first thread computes the scales, and the others use them
             if self._scales is None:
                 self._scales = self._quantized_scales()
         stored = self._stored(rows)
@@ -65,7 +65,7 @@ class FourBitTensor:
             if code is not None and block.numel() % size == 0:
                 values[start : start + height] = code.round_trip(block, scales, size)
                 continue
-            # Flat, because bitsandbytes misreads blocks that cross rows on some processors.
+            # The block is flattened because bitsandbytes misreads blocks that cross rows on some processors.
             packed, state = bnb.quantize_4bit(block.reshape(-1), blocksize=size, quant_type=self.recipe.quant_type)
             state.absmax = scales
             values[start : start + height] = bnb.dequantize_4bit(packed, state).reshape(block.shape)
@@ -75,11 +75,11 @@ class FourBitTensor:
         return self.tensor.load(rows) if self._kept is None else self._kept[rows]
 
     def _quantized_scales(self) -> torch.Tensor:
-        """Return the scale of each block as dequantization uses it, fp32."""
+        """Return the scale of each block as used by dequantization, in fp32."""
         return self.recipe.stored_scales(self.block_scales(), self.tensor.name.removesuffix(".weight"))
 
     def block_scales(self) -> torch.Tensor:
-        """Return the largest magnitude of each block of the whole tensor, fp32."""
+        """Return the largest magnitude of each block of the whole tensor, in fp32."""
         import torch
 
         if self.tensor.nbytes <= _KEPT_BYTES:
@@ -98,10 +98,14 @@ class FourBitTensor:
 def differing_offset(
     tensors: Mapping[str, StoredTensor], recipe: QuantizationRecipe
 ) -> tuple[str, float, float] | None:
-    """Return a module whose mean block scale is not the recorded one, with both means; None if a sample agrees.
+    """Compare the mean block scales of a few modules with the recorded means.
 
-    Up to three of the smallest modules are read, spread over the depth: for an 8B model 24 MB of 16 GB. A difference
-    in one scale of 10,000 by a tenth of its value is found; another order of summation makes no difference.
+    Up to three of the smallest modules are read, spread over the depth of the model. For an 8B model, that is 24 MB of
+    16 GB. The check notices if one scale in 10,000 changes by a tenth of its value. It ignores rounding differences
+    that come from another order of summation.
+
+    Returns:
+        the first module that differs, with its mean and the recorded mean, or None if all of them agree.
     """
     recorded = dict(zip(recipe.modules, recipe.offsets, strict=False))
     present = [tensors[name] for module in sorted(recorded) if (name := f"{module}.weight") in tensors]
@@ -115,7 +119,7 @@ def differing_offset(
 
 
 def _largest(values: torch.Tensor, block_size: int) -> torch.Tensor:
-    """Return the largest magnitude of each block of `block_size` values, the last one perhaps shorter; fp32."""
+    """Return the largest magnitude of each block of `block_size` values in fp32. The last block may be shorter."""
     import torch
 
     flat = values.reshape(-1)
@@ -127,15 +131,15 @@ def _largest(values: torch.Tensor, block_size: int) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Code:
-    """bitsandbytes' 4-bit rounding on the CPU, four times faster: a table of 4,096 cells in the place of a search.
+    """bitsandbytes' 4-bit rounding on the CPU, four times faster: a table of 4,096 cells replaces the search.
 
-    A cell holds at most one border between two codes, so its code is the cell's first one, or the next where the value
-    is beyond the border.
+    A cell contains at most one border between two codes. A value gets the cell's first code, or the next code if the
+    value is beyond the border.
 
     Args:
-        values: the 16 values of the code in order.
+        values: the 16 values of the code in ascending order.
         first: each cell's first code.
-        border: each cell's border; infinite where it has none.
+        border: each cell's border, or infinity if the cell has no border.
     """
 
     values: torch.Tensor
@@ -145,14 +149,14 @@ class _Code:
     @staticmethod
     @functools.cache
     def of(quant_type: str) -> _Code | None:
-        """Return the code of this name; None if this bitsandbytes rounds values around a border differently."""
+        """Return the code for `quant_type`, or None if the installed bitsandbytes rounds differently near a border."""
         import bitsandbytes.functional as bnb
         import torch
 
         _, state = bnb.quantize_4bit(torch.ones(64), blocksize=64, quant_type=quant_type)
         values = state.code.float().sort().values
         borders = (values[1:] + values[:-1]) / 2
-        # Rounding may put a value into the next cell, so a border counts for its neighbors too.
+        # Rounding may move a value into the next cell, so each border also counts for the neighboring cells.
         cells = _cell(borders)[:, None] + torch.tensor([-1, 0, 1])
         border = torch.full((_CELLS,), torch.inf)
         border[cells.clamp(0, _CELLS - 1)] = borders[:, None].expand(-1, 3)
@@ -162,7 +166,7 @@ class _Code:
         return code if code._agrees(quant_type) else None
 
     def round_trip(self, block: torch.Tensor, scales: torch.Tensor, size: int) -> torch.Tensor:
-        """Quantize and dequantize whole blocks of `size` values; `scales` are those of dequantization, fp32."""
+        """Quantize and dequantize complete blocks of `size` values. `scales` are those of dequantization, in fp32."""
         blocks = block.reshape(-1, size).float()
         largest = blocks.abs().amax(dim=1, keepdim=True)
         relative = (blocks * (1.0 / largest.clamp(min=1e-38))).clamp_(-1, 1).view(-1)
@@ -184,7 +188,7 @@ class _Code:
 
 
 def _cell(relative: torch.Tensor) -> torch.Tensor:
-    """Return the cell of each value in [-1, 1]; it never falls as the value rises."""
+    """Return the number of the cell of each value in [-1, 1]. A larger value never gets a smaller number."""
     import torch
 
     return ((relative + 1) * ((_CELLS - 1) / 2)).to(torch.int32)

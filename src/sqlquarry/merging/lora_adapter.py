@@ -1,4 +1,4 @@
-"""Read PEFT's two adapter files, and find which of their tensors change which base tensor."""
+"""Read PEFT's two adapter files and find out which adapter tensors change which base tensor."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile
 from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
-# Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")
-# holds two parameters for all of them, which is what an adapter's target_parameters name.
+# A checkpoint has three matrices for each expert. transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe") has
+# two parameters for all experts of a layer, and an adapter's target_parameters refer to these two.
 _EXPERT = re.compile(
     r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.(\d{1,9})\.(?:(gate_proj|w1)|(up_proj|w3)|(?:down_proj|w2))\.weight"
 )
-# What VeLoRA and MonteCLoRA keep for the next training step; their forward pass outside training is plain LoRA's.
+# State that VeLoRA and MonteCLoRA save for the next training step. Outside training, both compute plain LoRA.
 _TRAINING_STATE = re.compile(r".*\.lora_(velora|monteclora)_.*")
 
 
@@ -33,11 +33,11 @@ class LoraAdapter:
 
     @classmethod
     def open(cls, directory: Path) -> LoraAdapter:
-        """Read configuration and header, and refuse what cannot be merged.
+        """Read the configuration and the tensors' header, and refuse adapters that cannot be merged.
 
         Raises:
-            UnsupportedAdapterError: a kind of adapter whose merge would be wrong.
-            MergeError: a file is missing or damaged, or a field has a value of another kind.
+            UnsupportedAdapterError: this kind of adapter would be merged wrongly.
+            MergeError: a file is missing or damaged, or a field has a value of the wrong type.
         """
         path = directory / "adapter_config.json"
         try:
@@ -49,30 +49,36 @@ class LoraAdapter:
         file = TensorFile.open(directory / "adapter_model.safetensors")
         tensors = {tensor.name: tensor for tensor in file.tensors if not _TRAINING_STATE.fullmatch(tensor.name)}
         if not tensors:
-            raise MergeError(f"{directory} holds no adapter tensors, so there is nothing to merge. Train it again.")
+            raise MergeError(f"{directory} contains no adapter tensors, so there is nothing to merge. Train it again.")
         if empty := sorted(name for name, tensor in tensors.items() if not tensor.nbytes):
-            raise MergeError(f"{empty[0]} ({len(empty)} such in all) is empty: saved before FSDP had gathered it")
+            raise MergeError(
+                f"{len(empty)} of {len(tensors)} adapter tensors in {directory} are empty, for example {empty[0]}. "
+                "They were saved before FSDP had gathered them. Save the adapter again."
+            )
         return cls(config, tensors)
 
     def require_finite(self) -> None:
-        """Read every tensor once.
+        """Read every tensor once and check that all values are finite.
 
         Raises:
-            MergeError: one holds NaN or infinity.
+            MergeError: a tensor contains NaN or infinity.
         """
         for tensor in self.tensors.values():
             if not all_finite(tensor.load()):
-                raise MergeError(f"adapter tensor {tensor.name} holds NaN or infinity: the training diverged")
+                raise MergeError(
+                    f"the adapter tensor {tensor.name} contains NaN or infinity, so its training diverged. Train it "
+                    "again, for example with a lower learning rate."
+                )
 
     def changes(self, targets: Mapping[str, StoredTensor]) -> dict[str, Update]:
         """Return tensor name -> its update, for every tensor that changes.
 
         Args:
-            targets: all tensors of the trained model by name, as the checkpoint names them.
+            targets: all tensors of the trained model by their names in the checkpoint.
 
         Raises:
-            UnsupportedAdapterError: a kind of update that no weight can hold.
-            UnusedTensorsError: adapter tensors are left over.
+            UnsupportedAdapterError: an update cannot be expressed as a weight.
+            UnusedTensorsError: some adapter tensors do not match any base tensor.
             MergeError: shapes do not fit, or half of a pair is missing.
         """
         lookup = _Lookup(self, targets)
@@ -80,14 +86,19 @@ class LoraAdapter:
         if lookup.unused:
             lookup.refuse_homeless_biases()
             raise UnusedTensorsError(
-                f"{len(lookup.unused)} adapter tensors belong to nothing in the base: "
+                f"{len(lookup.unused)} adapter tensors do not match any tensor of the base: "
                 f"{', '.join(sorted(lookup.unused)[:5])}{' …' if len(lookup.unused) > 5 else ''}. Merge into the base "
                 "that the adapter was trained on."
             )
         return {name: update for name, update in updates.items() if update != Update()}
 
     def scale(self, key: str, rank: int) -> float:
-        """Alpha over the rank for a module; the rank is read off the tensor, as rank_pattern was applied to it."""
+        """Return the factor of the update of a module: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+
+        Args:
+            key: the name that alpha_pattern is matched against.
+            rank: the rank of the module's tensor, which already reflects rank_pattern.
+        """
         patterns = self.config.get("alpha_pattern") or {}
         # peft.utils.other.get_pattern_key
         matches = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", key))
@@ -95,19 +106,22 @@ class LoraAdapter:
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def pattern_key(self, name: str) -> str:
-        """Return what alpha_pattern matches: the parameter if target_parameters names it, else its module."""
+        """Return the name that alpha_pattern is matched against.
+
+        This is the parameter's name if target_parameters lists it, and its module's name otherwise.
+        """
         targets = self.config.get("target_parameters") or ()
         return name if any(f".{name}".endswith(f".{target}") for target in targets) else name.rpartition(".")[0]
 
     def token_indices(self, module: str) -> Sequence[int] | None:
-        """Return the trained rows of an embedding; a plain list means the input embedding."""
+        """Return the trained rows of an embedding. A plain list in the configuration means the input embedding."""
         indices = self.config.get("trainable_token_indices")
         by_module = indices if isinstance(indices, dict) else {module: indices}
         return next((rows for key, rows in by_module.items() if f".{module}".endswith(f".{key}")), None)
 
 
 class _Lookup:
-    """The adapter's tensors, each marked as used once a base tensor has asked for it."""
+    """The adapter's tensors. Those that no base tensor has used so far are in `unused`."""
 
     def __init__(self, adapter: LoraAdapter, targets: Mapping[str, StoredTensor]) -> None:
         self._adapter = adapter
@@ -117,7 +131,7 @@ class _Lookup:
             self._experts[match[1]] = max(self._experts.get(match[1], 0), int(match[2]) + 1)
 
     def _take(self, module: str, suffix: str) -> StoredTensor | None:
-        # transformers 5 calls Mixtral's block by another name than its checkpoints do.
+        # transformers 5 and Mixtral's checkpoints use different names for the block of experts.
         for name in (module, module.replace(".block_sparse_moe.", ".mlp.")):
             if (tensor := self._adapter.tensors.get(f"{_PREFIX}{name}.{suffix}")) is not None:
                 self.unused.discard(tensor.name)
@@ -125,7 +139,7 @@ class _Lookup:
         return None
 
     def update(self, target: StoredTensor) -> Update:
-        """Return what changes one base tensor."""
+        """Return the update of one base tensor."""
         module, _, leaf = target.name.rpartition(".")
         saved = self._take(module, leaf) or self._take(module, f"base_layer.{leaf}")
         if leaf != "weight":
@@ -135,9 +149,13 @@ class _Lookup:
         factors = self._factors(module, target) or self._expert(target)
         magnitude = self._take(module, "lora_magnitude_vector")
         if self._adapter.config.get("use_dora") and factors and magnitude is None:
-            raise MergeError(f"the adapter uses DoRA but has no lora_magnitude_vector for {module}. Save it again.")
+            raise MergeError(
+                f"the adapter uses DoRA, but it has no lora_magnitude_vector for {module}. Save the adapter again."
+            )
         if magnitude is not None and not factors:
-            raise MergeError(f"the adapter has a lora_magnitude_vector but no lora_A for {module}. Save it again.")
+            raise MergeError(
+                f"the adapter has a lora_magnitude_vector for {module}, but no lora_A. Save the adapter again."
+            )
         hidden = target.shape[-1:] if factors and factors[0].transposed else target.shape[:1]
         _check_fit(target, [(saved, target.shape), (magnitude, hidden)])
         return Update(saved, factors, magnitude, self._tokens(module, target))
@@ -150,7 +168,7 @@ class _Lookup:
         if a is None and b is None:
             return ()
         if a is None or b is None:
-            raise MergeError(f"the adapter has only one of lora_A and lora_B for {module}. Save it again.")
+            raise MergeError(f"the adapter has only one of lora_A and lora_B for {module}. Save the adapter again.")
         out, width = target.shape if len(target.shape) == 2 else (0, 0)
         if transposed:
             out, width = width, out
@@ -166,7 +184,7 @@ class _Lookup:
             return ()
         a = self._adapter.tensors.get(f"{_PREFIX}{module}.lora_A.weight")
         if a is None:
-            raise MergeError(f"the adapter has lora_B.bias but no lora_A for {module}. Save it again.")
+            raise MergeError(f"the adapter has lora_B.bias for {module}, but no lora_A. Save the adapter again.")
         return (LowRank(None, b, self._adapter.scale(module, (*a.shape, 1)[0])),)
 
     def _expert(self, target: StoredTensor) -> tuple[LowRank, ...]:
@@ -177,8 +195,8 @@ class _Lookup:
         rows, count = target.shape[0], self._experts[layer]
         parameter, height = ("gate_up_proj", 2 * rows) if gate or up else ("down_proj", rows)
         part = (rows, height) if up else (0, rows) if gate else None
-        # Two parameters of one module are told apart by nesting (base_layer), in an order that the file does not
-        # say; their shapes do: gate_up is (2 I, H) and down (H, I), which never agree.
+        # PEFT nests the factors of the two parameters of a module (base_layer), and the file does not record the order
+        # of nesting. The shapes distinguish them: gate_up is (2 I, H) and down is (H, I), which are never equal.
         for level in ("", "base_layer."):
             names = [f"{_PREFIX}{layer}.mlp.experts.{level}lora_{which}.weight" for which in "AB"]
             a, b = (self._adapter.tensors.get(name) for name in names)
@@ -198,18 +216,22 @@ class _Lookup:
         indices, rows = self._adapter.token_indices(module), (*target.shape, 0)[0]
         if indices is None or not all(0 <= index < rows for index in indices):
             raise MergeError(
-                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices!r:.200}, of "
-                f"{rows} rows. Save it again."
+                f"the adapter contains trained rows of {module}, which has {rows} rows, but its "
+                f"trainable_token_indices are {indices!r:.200}. Save the adapter again."
             )
         _check_fit(target, [(values, (len(indices), *target.shape[1:]))])
         return TokenRows(tuple(indices), values)
 
     def refuse_homeless_biases(self) -> None:
-        """Name the reason where PEFT's lora_bias has no bias to go into (PEFT refuses these as well)."""
+        """Refuse trained biases (lora_bias) of layers that have no bias in the base. PEFT refuses them too.
+
+        Raises:
+            UnsupportedAdapterError: there is such a bias.
+        """
         if homeless := sorted(name for name in self.unused if name.endswith(".lora_B.bias")):
             raise UnsupportedAdapterError(
-                f"lora_bias: the adapter adds a bias ({homeless[0]}, {len(homeless)} such in all) where the base has "
-                "none. Train with lora_bias=False."
+                f"lora_bias: the adapter adds a bias to layers without one in the base, for example {homeless[0]} "
+                f"({len(homeless)} in total). Train with lora_bias=False."
             )
 
 
@@ -219,10 +241,11 @@ def _check_fit(target: StoredTensor, expected: Sequence[tuple[StoredTensor | Non
             continue
         if tensor.shape != shape:
             raise MergeError(
-                f"adapter tensor {tensor.name} is {list(tensor.shape)}, but {target.name} of the base needs "
-                f"{list(shape)}. Merge into the base that the adapter was trained on, with its vocabulary unchanged."
+                f"the adapter tensor {tensor.name} has the shape {list(tensor.shape)}, but {target.name} of the base "
+                f"needs {list(shape)}. Merge into the base that the adapter was trained on, with the same vocabulary."
             )
         if target.dtype not in FLOATS:
             raise UnsupportedModelError(
-                f"{target.name} is {target.dtype}, and the adapter changes it: merge into {', '.join(FLOATS)} weights"
+                f"the adapter changes {target.name}, whose dtype {target.dtype} cannot be merged. Use a base with "
+                f"{', '.join(FLOATS)} weights."
             )

@@ -1,4 +1,4 @@
-"""Compute each tensor of the merged model by rows: 4-bit values, the adapter's update, one rounding."""
+"""Compute each tensor of the merged model by rows: take the 4-bit values, add the adapter's update, round once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class MergedRows:
     """Some rows of a tensor, as read from the base and as written to the output.
 
     Args:
-        read: the base's bytes.
-        written: the output's bytes; the same memory if nothing changes.
+        read: the bytes of the base.
+        written: the bytes of the output. They are the same memory as `read` if nothing changes.
         change: ‖ΔW‖² of these rows.
         size: ‖W‖² of these rows.
     """
@@ -39,14 +39,14 @@ class MergedRows:
 
 @dataclass(frozen=True, slots=True)
 class MergedTensor:
-    """One tensor of the merged model, computed by rows; safe to use from several threads.
+    """One tensor of the merged model, computed by rows. It can be used by several threads.
 
     Args:
-        tensor: the base's.
-        update: what the adapter changes; None if nothing.
-        four_bit: its 4-bit values, if the update is added to these.
-        dtype: safetensors' name of the dtype that it is rounded to.
-        step: rows that a block begins at a multiple of.
+        tensor: the tensor of the base.
+        update: the change that the adapter makes, or None if it makes none.
+        four_bit: the 4-bit values of the tensor, if the update is added to these.
+        dtype: the dtype of the result, by safetensors' name.
+        step: blocks of rows begin at multiples of this number.
     """
 
     tensor: StoredTensor
@@ -61,7 +61,7 @@ class MergedTensor:
         return row_blocks(self.tensor, _BLOCK_BYTES if row_wise else self.tensor.nbytes, self.step)
 
     def blocks_of(self, rows: Iterable[int]) -> list[slice]:
-        """Return the smallest blocks that hold these rows."""
+        """Return the smallest blocks that contain these rows."""
         if self.update is not None and not self.update.row_wise:
             return self.blocks()
         count = self.tensor.shape[0]
@@ -73,7 +73,7 @@ class MergedTensor:
         """Read, compute and round some rows.
 
         Raises:
-            MergeError: the result holds NaN or infinity, or the file became shorter.
+            MergeError: the result contains NaN or infinity, or the file became shorter.
         """
         import torch
 
@@ -83,22 +83,22 @@ class MergedTensor:
             return MergedRows(content, content)
         stored, values = self._base(rows)
         if self.update is not None and values is stored:
-            values = stored.clone()  # the bytes that were read are hashed later, so the update must not go into them
+            values = stored.clone()  # the update must not overwrite the stored bytes, which are hashed later
         merged, change, size = self._updated(values, rows)
         if not all_finite(merged):
             raise MergeError(
-                f"merging {self.tensor.name} gives NaN or infinity in {self.dtype}: check base and adapter"
-                + (", or choose dtype='bfloat16'" if self.dtype == "F16" else "")
+                f"merging {self.tensor.name} gives NaN or infinity in {self.dtype}. Check the base and the adapter"
+                + (", or choose dtype='bfloat16'." if self.dtype == "F16" else ".")
             )
         return MergedRows(tensor_bytes(stored), tensor_bytes(merged), change, size)
 
     def values(self, rows: slice, *, updated: bool = True) -> torch.Tensor:
-        """Return the rows as they are written, in fp32; without `updated`, what the update would be added to."""
+        """Return the rows in fp32: as written to the output, or before the update if `updated` is False."""
         _, values = self._base(rows)
         return (self._updated(values, rows)[0] if updated else values).float()
 
     def _base(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the base's rows as stored, and what the update is added to, which may be the same memory."""
+        """Return the base's rows as stored, and the values that the update is added to. Both may share memory."""
         if self.update is not None and self.update.saved is not None:
             return self.tensor.load(rows), self.update.saved.load(rows)
         if self.four_bit is not None:
@@ -117,13 +117,13 @@ class MergedTensor:
 
 
 class MergedTensors:
-    """The tensors of a merged model, which is computed as it is read.
+    """The tensors of a merged model. They are computed when they are read.
 
     Args:
-        tensors: the base's tensors and those that only the output has.
-        updates: what the adapter changes.
-        recipe: how the base was quantized, if its 4-bit values are wanted; else None.
-        dtype: safetensors' name of the output's dtype; None keeps each tensor's own.
+        tensors: the tensors of the base, and those that only the output has.
+        updates: tensor name -> the change that the adapter makes.
+        recipe: how the base was quantized, or None to use the weights as stored.
+        dtype: the output's dtype by safetensors' name. None keeps the dtype of each tensor.
 
     Raises:
         MergeError: a quantized module is not in the base.
@@ -143,8 +143,8 @@ class MergedTensors:
         self._quantized = {f"{module}.weight" for module in recipe.modules} if recipe else set()
         if missing := sorted(self._quantized - tensors.keys()):
             raise MergeError(
-                f"the adapter was trained on 4-bit {missing[0]} ({len(missing)} such in all), which the base does not "
-                "hold. Merge into the base that the adapter was trained on."
+                f"the base lacks weights that were 4-bit in the adapter's training, for example {missing[0]} "
+                f"({len(missing)} in total). Merge into the base that the adapter was trained on."
             )
 
     @classmethod
@@ -155,7 +155,7 @@ class MergedTensors:
         recipe: QuantizationRecipe | None,
         dtype: str | None = None,
     ) -> MergedTensors:
-        """Return the model that `plan` makes of the base."""
+        """Return the model that results from applying `plan` to the base."""
         return cls({**base, **plan.extra}, plan.updates, recipe, dtype)
 
     def open(self, name: str) -> MergedTensor:
@@ -166,11 +166,11 @@ class MergedTensors:
         return MergedTensor(tensor, self.updates.get(name), four_bit, self.dtype(tensor), step)
 
     def dtype(self, tensor: StoredTensor) -> str:
-        """Safetensors' name of the dtype in which a tensor is written."""
+        """Return the dtype of a tensor in the output, by safetensors' name."""
         return self._dtype if self._dtype and tensor.dtype in FLOATS else tensor.dtype
 
     def nbytes(self, tensor: StoredTensor) -> int:
-        """Bytes that a tensor takes in the output."""
+        """Return the number of bytes of a tensor in the output."""
         if self.dtype(tensor) == tensor.dtype:
             return tensor.nbytes
         return tensor.nbytes // FLOATS[tensor.dtype][1] * FLOATS[self.dtype(tensor)][1]
@@ -179,8 +179,8 @@ class MergedTensors:
 def row_blocks(tensor: StoredTensor, nbytes: int, step: int) -> list[slice]:
     """Divide a tensor's rows into blocks of about `nbytes` that begin at multiples of `step`.
 
-    A block of a few rows would be multiplied by another routine and differ in the last bit, so the last block takes
-    what is left over.
+    A block of a few rows would be multiplied by a different routine and could differ in the last bit. Therefore the
+    last block also takes the remaining rows.
     """
     rows = tensor.shape[0] if tensor.shape else 1
     if len(tensor.shape) < 2:

@@ -1,4 +1,4 @@
-"""AdapterMerger: merge finished adapters into a full model in safetensors."""
+"""Merge finished adapters into a full model in safetensors."""
 
 from __future__ import annotations
 
@@ -43,21 +43,22 @@ _STORED_AS = {torch_name: name for name, (torch_name, _) in FLOATS.items()}
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterMerger:
-    """Merge LoRA adapters into their base model, some rows at a time: fp32 arithmetic, then one rounding.
+    """Merge LoRA adapters into their base model, a few rows at a time, in fp32 with one rounding at the end.
 
     Args:
-        base: the weights to add to: "original" (as in the checkpoint), "dequantized" (the 4-bit values that the adapter
-            was trained on), or "auto": dequantized exactly if the adapter was trained on 4-bit weights; with evaluation
-            records whichever of the two is closer to the adapter on its training base.
-        base_model: directory, ``s3://`` prefix or hub id of the base; an id is looked up in the local hub cache, and
-            nothing is downloaded. None if it is where training found it, as the adapter's manifest says.
-        dtype: of the merged weights, "bfloat16", "float16" or "float32"; "auto" keeps the base's.
-        max_shard_bytes: larger shards of the base are split.
-        thresholds: what a merge with evaluation records must reach to count as finished; None checks nothing.
-        session: the boto3 session for ``s3://``; None uses the default credentials.
+        base: the weights that the update is added to. "original" means the weights of the checkpoint. "dequantized"
+            means the 4-bit values that the adapter was trained on. "auto" means "dequantized" if the adapter was
+            trained on 4-bit weights, and "original" otherwise. With evaluation records, "auto" measures both and takes
+            the one that is closer to the adapter on its training base.
+        base_model: directory, ``s3://`` prefix or hub id of the base. A hub id is looked up in the local hub cache, and
+            nothing is downloaded. None means the location that the adapter's manifest records.
+        dtype: dtype of the merged weights: "bfloat16", "float16" or "float32". "auto" keeps the dtype of the base.
+        max_shard_bytes: shards of the base that are larger are split.
+        thresholds: limits that a merge with evaluation records must meet to be finished. None checks nothing.
+        session: the boto3 session for ``s3://``. None uses the default credentials.
 
     Raises:
-        ConfigError: an option cannot work.
+        ConfigError: an option is invalid.
     """
 
     base: Literal["auto", "original", "dequantized"] = "auto"
@@ -73,29 +74,30 @@ class AdapterMerger:
     def merge(
         self, adapter: Adapters, output_dir: str | Path, *, evaluation: Sequence[Record] | None = None
     ) -> MergedModel:
-        """Write the full model to `output_dir`; a finished merge of the same inputs is returned as it is.
+        """Write the full model to `output_dir`, or return the finished merge of the same inputs if it is there.
 
-        An interrupted merge resumes where it stopped. Peak memory does not grow with the model.
+        An interrupted merge resumes where it stopped. Peak memory does not grow with the size of the model.
 
         Args:
-            adapter: what the trainer wrote; several as [(adapter, weight), …], all of one base and prompt.
-            output_dir: a new or empty directory or ``s3://bucket/prefix``, or the one of an interrupted run.
+            adapter: an adapter from the trainer, or several as [(adapter, weight), …] with the same base and prompt.
+            output_dir: a new or empty directory or ``s3://bucket/prefix``, or that of an interrupted merge.
             evaluation: held-out records with SQL, for base="auto" and `thresholds`.
 
         Raises:
-            ConfigError: `output_dir`, `base` or `thresholds` cannot work for this adapter.
+            ConfigError: `output_dir`, `base` or `thresholds` is invalid for this adapter.
             CorruptArtifactError: a file of the adapter differs from its manifest.
-            PromptMismatchError: the prompt is not the one the adapter was trained with, or two adapters' differ.
-            OutputInUseError: another process merges into the same output.
-            UnsupportedAdapterError: the merge would be wrong, with the reason.
-            UnsupportedModelError: the base is quantized itself, or not safetensors.
-            UnusedTensorsError: adapter tensors fit nothing in the base.
-            MergeError: base, adapter, output or disk do not fit, or the merged model is not close enough to the
-                adapter, with the values.
+            PromptMismatchError: the prompt is not the one of the training, or the adapters have different prompts.
+            OutputInUseError: another process is merging into the same output.
+            UnsupportedAdapterError: the adapter would be merged wrongly. The message gives the reason.
+            UnsupportedModelError: the base is already quantized, or not safetensors.
+            UnusedTensorsError: some adapter tensors do not match any tensor of the base.
+            MergeError: the base, the adapter, the output or the disk is unsuitable, or the merged model is not close
+                enough to the adapter. The message gives the values.
         """
         if self.thresholds and not evaluation:
             raise ConfigError(
-                "AdapterMerger(thresholds=...) needs records to verify with: merge(..., evaluation=records)."
+                "AdapterMerger(thresholds=...) needs evaluation records to verify the merge. Call merge(..., "
+                "evaluation=records)."
             )
         trained = TrainedAdapters.open(adapter)
         with self._output(output_dir) as target:
@@ -126,10 +128,10 @@ class AdapterMerger:
         return self._assemble(target, job, rows, evaluation)
 
     def package_base(self, adapter: AdapterCheckpoint, output_dir: str | Path) -> MergedModel:
-        """Write the adapter's base model unchanged, with the adapter's prompt: the other side of a fair comparison.
+        """Write the adapter's base model, unchanged, with the adapter's prompt, to compare it with the merged model.
 
         Args:
-            adapter: names the base model and holds the prompt.
+            adapter: the adapter whose base model and prompt are used.
             output_dir: as for `merge`.
 
         Raises:
@@ -144,18 +146,18 @@ class AdapterMerger:
             return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
     def verify(self, records: Sequence[Record], adapter: Adapters, merged: MergedModel | str | Path) -> Verification:
-        """Compare the merged model with the adapter on the weights that it was trained on, layer by layer.
+        """Compare the merged model with the adapter on the weights that the adapter was trained on.
 
-        Both run in fp32 on the CPU. Refuses nothing: `require_thresholds` does.
+        Both run in fp32 on the CPU, one layer at a time. To reject a merge by the result, call `require_thresholds`.
 
         Args:
-            records: held-out records with SQL; 16 say a lot, and time grows with them.
+            records: held-out records with SQL. 16 records already tell a lot, and the time grows with their number.
             adapter: as for `merge`.
-            merged: what `merge` wrote, or its directory or ``s3://`` prefix.
+            merged: the result of `merge`, or its directory or ``s3://`` prefix.
 
         Raises:
             UnsupportedModelError: verification is not available for this architecture.
-            MergeError: base, adapter and merged model do not belong together.
+            MergeError: the base, the adapter and the merged model do not belong together.
         """
         trained = TrainedAdapters.open(adapter)
         location = merged.uri if isinstance(merged, MergedModel) else merged
@@ -165,7 +167,7 @@ class AdapterMerger:
 
     @contextlib.contextmanager
     def _output(self, location: str | Path) -> Iterator[MergeOutput]:
-        """Open what is to be written, as its only writer unless it is finished already."""
+        """Open the output. Reserve it for this process unless it contains a finished merge."""
         if isinstance(place := located(location), S3Location):
             place.require_prefix("the output of a merge")
         storage = open_storage(location, self.session)
@@ -175,7 +177,7 @@ class AdapterMerger:
     def _inputs(self, trained: TrainedAdapters) -> JsonObject:
         return {
             "base_sha256": trained.base["sha256"],
-            "dtype": None if self.dtype == "auto" else self.dtype,  # as manifests have it
+            "dtype": None if self.dtype == "auto" else self.dtype,  # as in manifests
             "max_shard_bytes": self.max_shard_bytes,
         }
 
@@ -193,18 +195,18 @@ class AdapterMerger:
         kind = ("original" if recipe is None else "dequantized") if self.base == "auto" else self.base
         if kind == "dequantized" and recipe is None:
             raise ConfigError(
-                "base='dequantized', but this adapter was trained on full-precision weights: there is no 4-bit recipe. "
-                "Use base='auto'."
+                "base is 'dequantized', but this adapter was trained on full-precision weights and has no 4-bit "
+                "recipe. Use base='auto'."
             )
         if kind == "dequantized" and recipe and recipe.quant_type == "fp4" and recipe.device == "cuda":
             raise MergeError(
-                "the adapter was trained on FP4 weights made on CUDA, whose codes a CPU does not reproduce exactly. "
-                "Train on 'nf4', or accept the larger error of base='original'."
+                "the adapter was trained on FP4 weights that were quantized on CUDA, and a CPU does not reproduce "
+                "their codes exactly. Train with quantization='nf4', or accept the larger error of base='original'."
             )
         return kind
 
     def _measured(self, job: _Job, records: Sequence[Record]) -> JsonObject:
-        """Return the base that gives the model closer to the adapter on its training base, and the numbers of both."""
+        """Measure both kinds of base. Return the one closer to the adapter on its training base, and both results."""
         candidates = {
             kind: job.rows(recipe, self._stored_dtype)
             for kind, recipe in (("dequantized", job.trained.recipe), ("original", None))
@@ -216,11 +218,11 @@ class AdapterMerger:
     def _assemble(
         self, target: MergeOutput, job: _Job, rows: MergedTensors, evaluation: Sequence[Record] | None
     ) -> MergedModel:
-        """Write shards, metadata and, last, the manifest."""
+        """Write the shards, the metadata and finally the manifest."""
         checkpoint, adapters = job.checkpoint, job.trained.adapters
         shards = plan_shards(checkpoint.shards, list(job.plan.extra.values()), rows, self.max_shard_bytes)
         expected = job.trained.base["sha256"]
-        # The base is hashed as it is read; if one of its files is split, its parts cannot be hashed separately.
+        # The base is normally hashed while it is read for the merge. That does not work for files that are split.
         whole = all(shard.source or shard.tensors[0].name in job.plan.extra for shard in shards)
         if not whole and (error := checkpoint.mismatch(checkpoint.digest({}), expected)):
             raise error
@@ -248,14 +250,14 @@ class AdapterMerger:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Adapters, their base, and the plan of their merge."""
+    """Adapters, their base, and the plan for merging them."""
 
     trained: TrainedAdapters
     checkpoint: BaseCheckpoint
     plan: MergePlan
 
     def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
-        """Return the merged model's tensors; with a recipe, the update is added to 4-bit values."""
+        """Return the merged model's tensors. With a recipe, the update is added to the 4-bit values."""
         return MergedTensors.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
 
     @property
@@ -269,25 +271,28 @@ class _Job:
         return {**self.checkpoint.config, **self.plan.config}
 
     def examples(self, records: Sequence[Record]) -> Examples:
-        """Encode records as the base's tokens."""
+        """Encode records with the base's tokenizer."""
         return Examples.encode(records, self.trained.formatter, self.checkpoint.storage)
 
 
 def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> Verification:
     written = BaseCheckpoint.open(target.storage).tensors
     if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
-        raise MergeError(f"{target.location} is not a merge of this adapter: {different[0]} is only in one of them.")
+        raise MergeError(
+            f"{target.location} is not a merge of this adapter into its base: only one of them has {different[0]}. "
+            "Pass the model that was merged from this adapter."
+        )
     (agreement,) = compare(job.config, job.reference, [MergedTensors(written, {}, None)], job.examples(records))
     return Verification(
         agreement=agreement,
-        coverage=1.0,  # plan_merge refuses an adapter of which a tensor is left over
+        coverage=1.0,  # plan_merge refuses an adapter with unused tensors
         largest_update=max((value for value in target.relative_updates.values() if value is not None), default=0.0),
         changed_tensors=len(job.plan.updates),
     )
 
 
 def _source_digests(target: MergeOutput, shards: Sequence[OutputShard]) -> dict[str, str]:
-    """Return the SHA-256 of the base's files that the finished shards were made from."""
+    """Return file name -> SHA-256 of the base's files that the finished shards were computed from."""
     pairs = [(shard.source, target.done[shard.name].source_sha256) for shard in shards]
     return {source.file.name: sha256 for source, sha256 in pairs if source and sha256}
 

@@ -1,4 +1,4 @@
-"""The output of a merge: its layout, what it may hold already, and its state, with which a later run resumes."""
+"""Plan and write the output of a merge, and record its state so that a later run can resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, encode_header
 
-# What a server reads in addition to the weights, and the license texts that must accompany them.
+# Files that a server reads in addition to the weights, and the license texts that must accompany the weights.
 _CARRIED = (
     "config.json",
     "generation_config.json",
@@ -41,14 +41,14 @@ _CARRIED = (
 
 @dataclass(frozen=True, slots=True)
 class OutputShard:
-    """A file to be written: its leading bytes, then the tensors in this order.
+    """A safetensors file to write.
 
     Args:
-        name: of the file.
-        header: its leading bytes.
-        tensors: what it holds.
-        nbytes: its size.
-        source: the base's file that it holds all of; None if it is a part of one, or new.
+        name: name of the file.
+        header: the leading bytes of the file.
+        tensors: the tensors that follow the header, in this order.
+        nbytes: size of the file.
+        source: the base's file with the same tensors. None if this shard is a part of a file of the base, or new.
     """
 
     name: str
@@ -60,12 +60,12 @@ class OutputShard:
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """What is recorded about a shard once it is written.
+    """The record of a shard that is written.
 
     Args:
-        sha256: of the file.
-        source_sha256: of the base's file that it was made from, if it holds all of it.
-        relative_updates: ‖ΔW‖/‖W‖ of its merged tensors (None: replaced).
+        sha256: SHA-256 of the file.
+        source_sha256: SHA-256 of the base's file with the same tensors, if there is one.
+        relative_updates: ‖ΔW‖/‖W‖ of the merged tensors. None for a tensor that was replaced.
     """
 
     sha256: str
@@ -76,7 +76,10 @@ class WrittenShard:
 def plan_shards(
     files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
 ) -> tuple[OutputShard, ...]:
-    """Return the base's own shards with their names and headers, split and renumbered if one is too large."""
+    """Plan the output's shards: those of the base with their names and headers, or new ones if a shard is too large.
+
+    If shards are split or added, all of them are renumbered.
+    """
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
         (file, group) for file in files for group in _groups(file.tensors, rows, max_shard_bytes)
     ]
@@ -117,9 +120,9 @@ def _groups(tensors: Sequence[StoredTensor], rows: MergedTensors, max_bytes: int
 
 
 class MergeOutput:
-    """A directory or S3 prefix that one merge, identified by its `inputs`, may fill over several runs.
+    """A directory or S3 prefix that one merge, identified by its `inputs`, fills in one or more runs.
 
-    The state file says which inputs the finished shards came from, so that no shard of another merge is ever kept.
+    The state file records the inputs of the finished shards, so that shards of another merge are never reused.
     """
 
     def __init__(self, storage: Storage, location: str | Path) -> None:
@@ -128,8 +131,8 @@ class MergeOutput:
         self.inputs: JsonObject = {}
         self.done: dict[str, WrittenShard] = {}
         self._files: dict[str, dict[str, str | int]] = {}
-        self._writer = uuid.uuid4().hex  # tells this process's state file from another's
-        self._version = storage.version(MERGE_STATE)  # before it is read, so that a later one is noticed
+        self._writer = uuid.uuid4().hex  # distinguishes this process's state file from that of another process
+        self._version = storage.version(MERGE_STATE)  # taken before the file is read, so that later writes are noticed
         sizes = storage.sizes()
         self._finished: MergedModel | None = None
         self._sizes = sizes
@@ -143,13 +146,15 @@ class MergeOutput:
             self._found = {}
             if others := sorted(name for name in sizes if not name.startswith(".")):
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
-                raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
+                raise MergeError(
+                    f"{location} contains files that are not from a merge ({names}). Choose an empty output directory."
+                )
 
     def _state(self) -> tuple[JsonObject, dict[str, WrittenShard]]:
-        """Read the inputs of an unfinished merge, and its shards so far.
+        """Read the inputs of an unfinished merge and the shards that are finished so far.
 
         Raises:
-            MergeError: the state file holds something else.
+            MergeError: the state file is invalid.
         """
         try:
             state = parse_object(self.storage.read(MERGE_STATE), MERGE_STATE, lenient=True)
@@ -161,30 +166,30 @@ class MergeOutput:
             return dict(state["inputs"]), done
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(
-                f"{self.location} holds an unfinished merge whose {MERGE_STATE} cannot be read ({error}). Delete it, "
-                "and merge again."
+                f"{self.location} contains an unfinished merge whose {MERGE_STATE} cannot be read ({error}). Delete "
+                f"{self.location} and merge again."
             ) from error
 
     def found(self, key: str) -> object:
-        """Return a field of the inputs of the merge that is here; None if there is none."""
+        """Return a field of the inputs of the merge that is already here, or None if there is no such field."""
         return self._found.get(key)
 
     def finished(self, inputs: JsonObject) -> MergedModel | None:
-        """Return the finished merge of the same inputs, if it is here; None if there is work to do.
+        """Return the finished merge of the same inputs, or None if the merge is still to be done.
 
         Raises:
-            MergeError: something else is here.
+            MergeError: the output contains a merge of other inputs.
         """
         self.inputs = json.loads(json.dumps(inputs))
         different = [
-            f"{key} {self.found(key)!r} instead of {value!r}"
+            f"{key} is {self.found(key)!r}, not {value!r}"
             for key, value in self.inputs.items()
             if self.found(key) != value
         ]
         if self._found and different:
             what = "a finished merge" if self._finished else "an unfinished merge"
             raise MergeError(
-                f"{self.location} holds {what} of other inputs ({'; '.join(different)}). Choose another place, or "
+                f"{self.location} contains {what} of other inputs ({'; '.join(different)}). Choose another output, or "
                 "delete this one."
             )
         return self._finished
@@ -197,27 +202,27 @@ class MergeOutput:
         intact = all(self._sizes.get(name) == entry["bytes"] for name, entry in manifest.files.items())
         if manifest.kind != MergedModel.kind or not intact:
             raise MergeError(
-                f"{self.location} holds something finished that is not an intact merged model. Choose another place, "
-                "or delete this one and merge again."
+                f"{self.location} has a {MANIFEST}, but it is not an intact merged model. Choose another output, or "
+                "delete this one and merge again."
             )
         return MergedModel(self.location, manifest)
 
     def remaining(self, shards: Sequence[OutputShard]) -> list[OutputShard]:
-        """Return the shards that still have to be written.
+        """Return the shards that still have to be written, and remove the temporary files of killed processes.
 
         Raises:
-            MergeError: there is no room for them.
+            MergeError: there is not enough room for the shards.
         """
         left = [shard for shard in shards if shard.name not in self.done or self._sizes.get(shard.name) != shard.nbytes]
         for name in self._sizes:
-            if fnmatch.fnmatch(name, ".*.tmp"):  # of a process that was killed while it wrote
+            if fnmatch.fnmatch(name, ".*.tmp"):  # left by a process that was killed while writing
                 self.storage.delete(name)
         self.storage.require_room(sum(shard.nbytes for shard in left))
         self._save_state()
         return left
 
     def shard_done(self, shard: OutputShard, written: WrittenShard) -> None:
-        """Record that a shard is in its place."""
+        """Record that a shard is completely written."""
         self.done[shard.name] = written
         self._save_state()
 
@@ -233,7 +238,7 @@ class MergeOutput:
 
     @property
     def relative_updates(self) -> dict[str, float | None]:
-        """‖ΔW‖/‖W‖ of every merged tensor so far, earlier runs included."""
+        """‖ΔW‖/‖W‖ of every merged tensor so far, including those of earlier runs."""
         if self._finished is not None:
             return dict(self._found.get("relative_updates") or {})
         return {name: value for written in self.done.values() for name, value in written.relative_updates.items()}
@@ -246,14 +251,14 @@ class MergeOutput:
         rows: MergedTensors,
         changes: JsonObject,
     ) -> None:
-        """Copy the prompt and what else a server needs from the base; write or copy the index of the shards.
+        """Write all other files: the prompt, the base's files that a server needs, and the index of the shards.
 
         Args:
-            base: where it comes from.
+            base: the base checkpoint.
             prompt: the adapter's ``prompt.json``.
             shards: the output's shards.
-            rows: their contents.
-            changes: fields of config.json that differ from the base's.
+            rows: the contents of the shards.
+            changes: fields of config.json that differ from those of the base.
         """
         names = base.storage.sizes()
         for name in sorted(name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)):
@@ -286,11 +291,11 @@ class MergeOutput:
 
 
 def dtype_changes(config: JsonObject, dtype: str | None) -> JsonObject:
-    """Return the fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
+    """Return the fields of config.json to change for another dtype: `dtype` in transformers 5, before `torch_dtype`.
 
     Args:
-        config: the base's.
-        dtype: safetensors' name of the output's dtype; None changes nothing.
+        config: the config.json of the base.
+        dtype: the output's dtype by safetensors' name. None changes nothing.
     """
     if dtype is None:
         return {}

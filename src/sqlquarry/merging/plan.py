@@ -20,11 +20,11 @@ _HEAD = "lm_head.weight"
 
 @dataclass(frozen=True, slots=True)
 class MergePlan:
-    """How the output differs from the base.
+    """The differences between the output and the base.
 
     Args:
-        updates: output tensor -> what changes it; the others keep their bytes.
-        extra: tensors of the output that the base lacks, each with the base's bytes that it starts from.
+        updates: output tensor -> its update. The other tensors keep their bytes.
+        extra: tensors that the output has and the base lacks, each with the tensor of the base that it starts from.
         config: fields of config.json that change.
     """
 
@@ -36,25 +36,26 @@ class MergePlan:
 def plan_merge(
     adapters: Sequence[tuple[LoraAdapter, float]], base: Mapping[str, StoredTensor], *, tied: bool
 ) -> MergePlan:
-    """Fit adapters, each with its weight, to a base: W + Σ w s B A for every tensor.
+    """Match the tensors of adapters to those of a base, and return the update W + Σ w s B A of every tensor.
 
-    That is PEFT's add_weighted_adapter(combination_type="cat"); its "linear" mixes A of one adapter with B of another.
-    Whatever an adapter does to only one of a tied embedding and output head unties them, as in PEFT's forward pass.
+    This is PEFT's add_weighted_adapter(combination_type="cat"). PEFT's "linear" mixes A of one adapter with B of
+    another. If an adapter changes only one of a tied embedding and output head, the two are untied, as in PEFT's
+    forward pass.
 
     Args:
-        adapters: each with its weight; one adapter of weight 1 is the plain merge.
+        adapters: each adapter with its weight. One adapter of weight 1 is the plain merge.
         base: all tensors of the base checkpoint by name.
-        tied: whether embedding and output head share one tensor.
+        tied: whether the embedding and the output head share one tensor.
 
     Raises:
         ConfigError: there is no adapter, or a weight is not a finite number.
-        UnsupportedAdapterError: several adapters do not add up.
-        UnusedTensorsError: adapter tensors are left over.
+        UnsupportedAdapterError: these adapters cannot be added up.
+        UnusedTensorsError: some adapter tensors do not match any tensor of the base.
         MergeError: shapes do not fit, or half of a pair is missing.
     """
     if not adapters or not all(math.isfinite(weight) for _, weight in adapters):
         weights = [weight for _, weight in adapters]
-        raise ConfigError(f"merging needs adapters with finite weights, not {weights}. Give (adapter, weight) pairs.")
+        raise ConfigError(f"the weights of the adapters are {weights}. Give at least one adapter, and finite weights.")
     embedding = next((name for name in base if _EMBEDDING.fullmatch(name)), None) if tied else None
     if embedding is None:
         return MergePlan(_sum([(adapter.changes(base), weight) for adapter, weight in adapters]))
@@ -66,7 +67,7 @@ def plan_merge(
         extra, config = {_HEAD: head}, {"tie_word_embeddings": False}
         updates[_HEAD] = of_head
     if _HEAD in base and (extra or of_head != Update()):
-        # A head that is stored although it is tied to the embedding was never used, and may hold other values.
+        # A head that is stored although it is tied to the embedding was never used, so its values may differ.
         updates[_HEAD] = of_head if of_head.saved else dataclasses.replace(of_head, saved=base[embedding])
         extra = {}
     return MergePlan({name: update for name, update in updates.items() if update != Update()}, extra, config)
@@ -75,12 +76,12 @@ def plan_merge(
 def _tied_changes(
     adapter: LoraAdapter, base: Mapping[str, StoredTensor], embedding: str, head: StoredTensor
 ) -> dict[str, Update]:
-    """Return the separate changes to embedding and head, by PEFT's rules for which of them follows the other."""
+    """Return the changes to all tensors. PEFT's rules decide whether the head gets the embedding's changes."""
     changes = adapter.changes({**base, _HEAD: head})
     of_embedding, of_head = changes.get(embedding, Update()), changes.get(_HEAD, Update())
-    # peft.utils.other.set_additional_trainable_modules: trained rows are tied unless the head has rows of its own.
+    # peft.utils.other.set_additional_trainable_modules: trained rows are tied unless the head has its own changes.
     tokens_follow = of_embedding.tokens is not None and of_head == Update()
-    # peft.tuners.lora.model._add_modules_to_save_to_tie: one trained module, saved under both names.
+    # peft.tuners.lora.model._add_modules_to_save_to_tie: one trained module is saved under both names.
     saved_follows = bool(adapter.config.get("ensure_weight_tying")) and not of_embedding.factors
     if tokens_follow or (saved_follows and of_embedding.saved):
         changes[_HEAD] = of_embedding
@@ -102,8 +103,8 @@ def _sum_of_one(name: str, parts: Sequence[tuple[Update, float]]) -> Update:
     for update, weight in parts:
         if reason := _not_additive(update, first):
             raise UnsupportedAdapterError(
-                f"{name}: an adapter of weight {weight:g} {reason}, which does not add up with other adapters or "
-                "another weight. Merge it alone with weight 1."
+                f"the adapter of weight {weight:g} {reason} ({name}), which cannot be combined with other adapters or "
+                "with a weight other than 1. Merge it alone with weight 1."
             )
     factors = tuple(
         dataclasses.replace(factor, weight=factor.weight * weight)
@@ -124,7 +125,10 @@ def _not_additive(update: Update, first: Update) -> str | None:
 
 
 def _same(one: StoredTensor | None, other: StoredTensor | None) -> bool:
-    """Whether two adapters bring the same copy of a frozen base tensor (PEFT saves it together with LoRA on a head)."""
+    """Return whether two adapters contain the same copy of a frozen base tensor.
+
+    PEFT saves such a copy if LoRA is applied to the output head.
+    """
     import torch
 
     if one is None or other is None or one == other:

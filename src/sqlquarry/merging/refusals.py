@@ -1,4 +1,4 @@
-"""Refuse adapters that cannot be expressed as a sum of weights, each with the reason."""
+"""Refuse adapters that cannot be expressed as a sum of weights, and say why."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 from sqlquarry.errors import MergeError, UnsupportedAdapterError
 from sqlquarry.files.metadata import JsonObject, is_number
 
-# Fields of adapter_config.json that change the update, and why the result is not a sum of weights then.
+# Fields of adapter_config.json that change the update, and why the result is then not a sum of weights.
 _REFUSED = {
-    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens, which no single weight can do",
+    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens, which a single weight cannot express",
     "arrow_config": "Arrow chooses between adapters for every token",
-    "fan_in_fan_out": "its weights are stored transposed (Conv1D, GPT-2), which Bedrock does not import",
-    "kasa_config": "KaSA takes singular values out of the base weights, and the checkpoint still has them",
+    "fan_in_fan_out": "its weights are stored transposed (Conv1D, GPT-2), and Bedrock does not import such models",
+    "kasa_config": "KaSA removes singular values from the base weights, but the checkpoint still contains them",
     "layer_replication": "the trained model has more layers than the base checkpoint",
-    "megatron_config": "Megatron's layers do not have the checkpoint's names",
+    "megatron_config": "Megatron's layers have other names than those of the checkpoint",
     "use_bdlora": "BD-LoRA's factors are block-diagonal",
     "use_qalora": "QA-LoRA pools the input, so its update is not B @ A",
 }
-# Values of init_lora_weights (by how they begin) with which PEFT changes the base weights before training.
+# Prefixes of the values of init_lora_weights with which PEFT changes the base weights before training.
 _REFUSED_INITS = {
     "corda": "CorDA",
     "loftq": "LoftQ",
@@ -26,7 +26,7 @@ _REFUSED_INITS = {
     "olora": "OLoRA",
     "pissa": "PiSSA",
 }
-# Switches that leave the update a plain (Do)LoRA: they choose the start of the training, or how it runs.
+# Switches that only choose how training starts or runs. The trained update is plain LoRA or DoRA.
 _HARMLESS = {
     "corda_config",
     "eva_config",
@@ -41,16 +41,16 @@ _HARMLESS = {
 _SWITCH = re.compile(r"use_.*|.*_config")
 
 
-# What makes a regular expression slow is a repeated group, and a repeat after a repeat.
+# A regular expression can be slow if it repeats a group, or if it has four or more repeats.
 _SLOW = re.compile(r"\)[*+{]|(?:[*+{].*){4}")
 _LONGEST_PATTERN = 500
 
 
 def refuse_malformed(config: JsonObject) -> None:
-    """Check the kinds of those values of adapter_config.json that a merge computes with.
+    """Check the types of the values of adapter_config.json that a merge uses.
 
     Raises:
-        MergeError: names every bad field.
+        MergeError: some values are invalid. The message lists every invalid field.
     """
     patterns, indices = config.get("alpha_pattern") or {}, config.get("trainable_token_indices") or []
     checks = {
@@ -71,14 +71,14 @@ def refuse_malformed(config: JsonObject) -> None:
         if len(pattern) > _LONGEST_PATTERN or _SLOW.search(pattern):
             bad.append(f"alpha_pattern {pattern!r:.80} may take forever to match")
     if bad:
-        raise MergeError(f"adapter_config.json cannot be used: {'; '.join(bad)}. Train the adapter again.")
+        raise MergeError(f"adapter_config.json has invalid values: {'; '.join(bad)}. Train the adapter again.")
 
 
 def refuse_unmergeable(config: JsonObject) -> None:
-    """Check adapter_config.json for everything whose merge would differ from the adapter.
+    """Check adapter_config.json for settings with which the merged model would differ from the adapter.
 
     Raises:
-        UnsupportedAdapterError: with every reason at once.
+        UnsupportedAdapterError: there are such settings. The message gives the reason for each.
     """
     reasons = []
     if config.get("peft_type") != "LORA":
@@ -87,15 +87,15 @@ def refuse_unmergeable(config: JsonObject) -> None:
     init = config.get("init_lora_weights")
     if isinstance(init, str):
         reasons += [
-            f"init_lora_weights {init!r}: {name} changed the base weights, and the checkpoint has the old ones"
+            f"init_lora_weights {init!r}: {name} changed the base weights, but the checkpoint has the original ones"
             for start, name in _REFUSED_INITS.items()
             if init.lower().startswith(start)
         ]
-    # Other methods have fields of their own; their name says enough.
+    # Other methods have different fields, and for these the refused peft_type is enough.
     if config.get("peft_type") == "LORA":
         known = _HARMLESS | _REFUSED.keys()
         reasons += [
-            f"{field} {value!r}: a variant of LoRA that this version does not know"
+            f"{field} {value!r}: this version does not support this variant of LoRA"
             for field, value in sorted(config.items())
             if value and _SWITCH.fullmatch(field) and field not in known
         ]

@@ -1,4 +1,4 @@
-"""Write shards: reading, arithmetic, hashing and writing at the same time, with a few blocks of rows in memory."""
+"""Write shards. Reading, arithmetic, hashing and writing overlap, with only a few blocks of rows in memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sqlquarry.merging.output import MergeOutput, OutputShard, WrittenShard
 from sqlquarry.merging.storage.protocols import Sink
 from sqlquarry.progress.bar import ProgressBar
 
-_THREADS = 2  # torch releases the GIL; more threads would hold more rows in memory
+_THREADS = 2  # torch releases the GIL. More threads would need memory for more rows.
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: MergedTensors) -> None:
-    """Write the shards that are not there yet; each is recorded in the output's state once it is safely stored.
+    """Write the shards that are still missing. Record each in the output's state as soon as it is safely stored.
 
     Raises:
         MergeError: a file of the base became shorter, a result is not finite, or the output cannot be written.
@@ -42,7 +42,7 @@ def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: Merge
                 written = writer.write(shard, stack.enter_context(output.storage.create(shard.name, shard.nbytes)))
                 if closing is not None:
                     closing.result()
-                # The next shard need not wait for the disk, or for the last parts of an upload.
+                # Close in another thread, so that the next shard does not wait for the disk or the end of an upload.
                 closing = closer.submit(_close, stack.pop_all(), output, shard, written)
         if closing is not None:
             closing.result()
@@ -50,14 +50,14 @@ def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: Merge
 
 @contextmanager
 def _single_threaded_torch() -> Iterator[Callable[[], None]]:
-    """Yield what a worker calls first, so that its operations do not compete with those of other workers for cores."""
+    """Yield an initializer that makes torch use one thread in each worker, so that workers do not compete for cores."""
     import torch
 
     before = torch.get_num_threads()
     try:
         yield lambda: torch.set_num_threads(1)
     finally:
-        torch.set_num_threads(before)  # what a worker sets is the default of every thread that starts later
+        torch.set_num_threads(before)  # a worker's setting is also the default for every thread that starts later
 
 
 def _close(stack: ExitStack, output: MergeOutput, shard: OutputShard, written: WrittenShard) -> None:
@@ -73,7 +73,7 @@ class _ShardWriter:
     advance: Callable[[int], object]
 
     def write(self, shard: OutputShard, sink: Sink) -> WrittenShard:
-        """Write one shard, hashing what is read and what is written on the way."""
+        """Write one shard, and hash the bytes that are read and the bytes that are written."""
         written = hashlib.sha256(shard.header)
         source = hashlib.sha256(shard.source.header) if shard.source else None
         squares: dict[str, tuple[float, float]] = {}
@@ -104,7 +104,7 @@ def _merged_rows(work: tuple[MergedTensor, slice]) -> tuple[str, MergedRows]:
 def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]
 ) -> Iterator[_Result]:
-    """`pool.map` that works only `_THREADS` items ahead of its reader, so that results never pile up."""
+    """Map like `pool.map`, but only `_THREADS` items ahead of the reader, so that results never pile up."""
     pending: deque[Future[_Result]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))

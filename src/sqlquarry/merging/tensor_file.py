@@ -1,7 +1,7 @@
 """Read safetensors files by their headers, so that only the rows in use are in memory.
 
-Layout: 8 bytes header length (little endian), JSON header, then the tensors' bytes without holes
-(https://huggingface.co/docs/safetensors, "Format").
+A file has 8 bytes with the length of the header (little-endian), the header in JSON, and then the tensors' bytes
+without gaps (https://huggingface.co/docs/safetensors, "Format").
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor in its file: `nbytes` bytes at byte `offset` of `file`."""
+    """One tensor in its file. Its data are `nbytes` bytes from byte `offset` of `file`."""
 
     file: StoredFile
     name: str
@@ -39,11 +39,11 @@ class StoredTensor:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one step along the first dimension."""
+        """Number of bytes of one row, that is, one step along the first dimension."""
         return self.nbytes // self.shape[0] if self.shape and self.shape[0] else self.nbytes
 
     def load(self, rows: slice | None = None) -> torch.Tensor:
-        """Read the tensor, or some rows (steps along its first dimension), into memory of their own.
+        """Read the tensor, or some of its rows (steps along the first dimension), into new memory.
 
         Raises:
             MergeError: its dtype cannot be merged, or the file became shorter.
@@ -51,25 +51,30 @@ class StoredTensor:
         import torch
 
         if self.dtype not in FLOATS:
-            raise MergeError(f"{self.name} in {self.file} is {self.dtype}; only {', '.join(FLOATS)} can be merged")
+            raise MergeError(
+                f"the dtype of {self.name} in {self.file} is {self.dtype}, but only {', '.join(FLOATS)} can be merged. "
+                "Convert the model first."
+            )
         shape = self.shape if rows is None else (rows.stop - rows.start, *self.shape[1:])
         tensor = torch.empty(shape, dtype=getattr(torch, FLOATS[self.dtype][0]))
         self.read_into(0 if rows is None else rows.start * self.row_bytes, tensor_bytes(tensor))
         return tensor
 
     def read_into(self, start: int, view: memoryview) -> None:
-        """Fill `view` with the tensor's bytes from `start` on.
+        """Fill `view` with the tensor's bytes, beginning at byte `start`.
 
         Raises:
             MergeError: the file became shorter.
         """
         if self.file.read_into(self.offset + start, view) != len(view):
-            raise MergeError(f"{self.file} became shorter while {self.name} was read. Restore it and merge again.")
+            raise MergeError(
+                f"{self.file} became shorter while {self.name} was being read. Restore the file and merge again."
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """A safetensors file: its leading bytes as they are, and its tensors in file order."""
+    """A safetensors file: its unchanged leading bytes, and its tensors in file order."""
 
     file: StoredFile
     header: bytes
@@ -78,10 +83,10 @@ class TensorFile:
 
     @classmethod
     def open(cls, file: Path | StoredFile) -> TensorFile:
-        """Read and check the header; no tensor is read.
+        """Read and check the header, but no tensors.
 
         Raises:
-            MergeError: there is no such file, or header and file size do not fit together.
+            MergeError: there is no such file, or its header does not match its size.
         """
         if isinstance(file, Path):
             file = LocalDirectory(file.parent).file(file.name)
@@ -94,7 +99,7 @@ class TensorFile:
         try:
             header = parse_header(file.name, file.size, read)
         except MetadataError as error:
-            raise MergeError(f"{file} cannot be merged ({error}). Download or train it again.") from error
+            raise MergeError(f"{file} cannot be read ({error}). Download or train it again.") from error
         tensors = tuple(
             StoredTensor(file, name, dtype, shape, start, end - start)
             for name, (dtype, shape, start, end) in header.tensors.items()
@@ -103,10 +108,10 @@ class TensorFile:
 
 
 def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
-    """Return the leading bytes of a file that holds tensors in this order, padded to 8 bytes as the format asks.
+    """Return the leading bytes of a file with these tensors in this order, padded to 8 bytes as the format requires.
 
     Args:
-        tensors: name -> dtype (safetensors' name), shape, bytes.
+        tensors: name -> dtype (safetensors' name), shape, number of bytes.
         metadata: the header's ``__metadata__``.
     """
     fields: JsonObject = {"__metadata__": dict(metadata)} if metadata else {}
@@ -120,7 +125,7 @@ def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metad
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return the memory of a contiguous tensor, as bytes."""
+    """Return the memory of a contiguous tensor as bytes, without copying."""
     import torch
 
     return tensor.reshape(-1).view(torch.uint8).numpy().data

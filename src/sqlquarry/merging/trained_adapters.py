@@ -1,4 +1,4 @@
-"""Read what adapters record about their training before a weight is read: base, quantization and prompt."""
+"""Read the base, quantization and prompt that adapters were trained with, before any weight is read."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
 
-# One adapter, or several with the weight of each.
+# One adapter, or several adapters with their weights.
 Adapters = AdapterCheckpoint | Sequence[tuple[AdapterCheckpoint, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapters:
-    """Adapters with valid manifests and files, and what they have in common.
+    """Adapters with valid manifests and files, and their common base and prompt.
 
     Args:
-        adapters: each with its weight.
+        adapters: each adapter with its weight.
         base: name, path and sha256 of the base model.
-        recipe: how the base was quantized in training; None if it was not.
+        recipe: how the base was quantized in training, or None if it was not.
         formatter: the prompt.
     """
 
@@ -42,23 +42,23 @@ class TrainedAdapters:
 
     @classmethod
     def open(cls, adapters: Adapters) -> TrainedAdapters:
-        """Check manifests, files and prompts.
+        """Check the manifests, files and prompts of adapters.
 
         Raises:
             ConfigError: there is no adapter.
             CorruptArtifactError: a file differs from its manifest.
-            PromptMismatchError: a prompt is not the one that was trained with, or two differ.
-            MergeError: a manifest does not name the base, or two name different ones.
+            PromptMismatchError: a prompt is not the one of the training, or two adapters have different prompts.
+            MergeError: a manifest does not name the base, or two adapters have different bases.
         """
         require("merge", "AdapterMerger")
         if adapters is None or isinstance(adapters, str | os.PathLike):
             given = None if adapters is None else str(located(adapters))
             raise ConfigError(
-                f"merge() got {given!r:.200}, but needs an adapter. Open it first: AdapterCheckpoint.load(…)."
+                f"merge() got {given!r:.200}, but it needs an AdapterCheckpoint. Call AdapterCheckpoint.load(…) first."
             )
         adapters = [(adapters, 1.0)] if isinstance(adapters, AdapterCheckpoint) else list(adapters)
         if not adapters:
-            raise ConfigError("merge() got no adapter. Give one, or a list of (adapter, weight).")
+            raise ConfigError("merge() got no adapter. Pass one adapter, or a list of (adapter, weight).")
         formatter = PromptFormatter.load(adapters[0][0].path)
         origins = []
         for adapter, _ in adapters:
@@ -67,40 +67,43 @@ class TrainedAdapters:
             if manifest.provenance.get("prompt_fingerprint") != formatter.fingerprint:
                 raise PromptMismatchError(
                     f"{adapter.path} was trained with prompt {manifest.provenance.get('prompt_fingerprint')!r} and "
-                    f"{adapters[0][0].path} with {formatter.fingerprint!r}; a merged model has one. Merge them apart."
+                    f"{adapters[0][0].path} with {formatter.fingerprint!r}, but a merged model has only one prompt. "
+                    "Merge them separately."
                 )
             origins.append(_trained_on(manifest))
         base, recipe = origins[0]
         for (adapter, _), (other_base, other_recipe) in zip(adapters, origins, strict=True):
             if other_base["sha256"] != base["sha256"] or other_recipe != recipe:
                 raise MergeError(
-                    f"{adapter.path} was trained on another base than {adapters[0][0].path}, or on one that was "
-                    "quantized in another way. Merge adapters of one base only."
+                    f"{adapter.path} and {adapters[0][0].path} were trained on different bases, or on differently "
+                    "quantized weights of the same base. Merge only adapters that have the same base."
                 )
         return cls(adapters, base, recipe, formatter)
 
     @property
     def adapter_digest(self) -> str:
-        """The adapter's digest; of several, one over their digests and weights."""
+        """The adapter's digest, or for several adapters one digest over their digests and weights."""
         if len(self.adapters) == 1 and self.adapters[0][1] == 1.0:
             return self.adapters[0][0].manifest.digest
         pairs = [[adapter.manifest.digest, weight] for adapter, weight in self.adapters]
         return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
     def require_base(self, checkpoint: BaseCheckpoint) -> None:
-        """Compare a sample of the base's weights with what training recorded of its 4-bit ones, in milliseconds.
+        """Compare a sample of the base's weights with the 4-bit scales that training recorded, in milliseconds.
 
-        The rest is compared by SHA-256 while it is read for the merge.
+        The SHA-256 of the whole base is compared later, when the weights are read for the merge.
 
         Raises:
-            MergeError: other weights than the adapter was trained on.
+            MergeError: the adapter was trained on other weights.
         """
         if self.recipe and (different := differing_offset(checkpoint.tensors, self.recipe)):
             module, found, recorded = different
-            raise checkpoint.another(f"mean 4-bit scale of {module} {found:.6g}, trained on {recorded:.6g}")
+            raise checkpoint.another(
+                f"the mean 4-bit scale of {module} is {found:.6g}, but it was {recorded:.6g} in training"
+            )
 
     def plan(self, checkpoint: BaseCheckpoint) -> MergePlan:
-        """Plan what the adapters make of the base; reads every adapter tensor once."""
+        """Plan the merge into the base. This reads every adapter tensor once."""
         adapters = [(LoraAdapter.open(adapter.path), weight) for adapter, weight in self.adapters]
         plan = plan_merge(adapters, checkpoint.tensors, tied=checkpoint.tied)
         for lora, _ in adapters:
@@ -109,7 +112,7 @@ class TrainedAdapters:
 
 
 def _trained_on(manifest: Manifest) -> tuple[dict[str, str], QuantizationRecipe | None]:
-    """Return what an adapter was trained on: the base's name, path and sha256, and how it was quantized."""
+    """Return the name, path and sha256 of the base that an adapter was trained on, and how the base was quantized."""
     try:
         base = manifest.provenance["base_model"]
         trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
@@ -117,6 +120,7 @@ def _trained_on(manifest: Manifest) -> tuple[dict[str, str], QuantizationRecipe 
         recipe = None if fields is None else QuantizationRecipe.of(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MergeError(
-            f"the adapter's manifest does not say what it was trained on ({error}). Train it again with this version."
+            f"the adapter's manifest does not record the base of its training ({type(error).__name__}: {error}). Train "
+            "the adapter again with this version."
         ) from error
     return trained_on, recipe

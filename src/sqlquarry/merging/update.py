@@ -1,4 +1,4 @@
-"""What an adapter does to one tensor: the algebra of LoRA and its exactly mergeable variants."""
+"""Apply an adapter to one tensor: the algebra of LoRA and of its variants that can be merged exactly."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BLOCK_ELEMENTS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class ExpertSlice:
-    """One expert's part of the factors that PEFT keeps for all experts of a layer together.
+    """One expert's part of the factors that PEFT stores for all experts of a layer together.
 
     Args:
-        index: which expert.
-        count: how many experts the factors hold.
-        rows: the (start, stop) rows of B that belong to the tensor; None for all.
+        index: number of the expert.
+        count: number of experts in the factors.
+        rows: the (start, stop) rows of B that belong to the tensor, or None for all rows.
     """
 
     index: int
@@ -28,11 +28,17 @@ class ExpertSlice:
     rows: tuple[int, int] | None = None
 
     def of_a(self, a: torch.Tensor) -> torch.Tensor:
-        """(count * rank, in) -> (rank, in): experts one after the other (peft.tuners.lora.layer.ParamWrapper)."""
+        """Return the expert's part of A, (count * rank, in) -> (rank, in).
+
+        The experts are stored one after the other (peft.tuners.lora.layer.ParamWrapper).
+        """
         return a.reshape(self.count, -1, a.shape[1])[self.index]
 
     def of_b(self, b: torch.Tensor) -> torch.Tensor:
-        """(out, rank * count) -> (out, rank): experts interleaved (peft.tuners.lora.layer.ParamWrapper)."""
+        """Return the expert's part of B, (out, rank * count) -> (out, rank).
+
+        The experts are interleaved (peft.tuners.lora.layer.ParamWrapper).
+        """
         rows = slice(*self.rows) if self.rows else slice(None)
         return b.reshape(len(b), -1, self.count)[rows, :, self.index]
 
@@ -42,12 +48,12 @@ class LowRank:
     """One adapter's pair of factors for one tensor.
 
     Args:
-        a: (rank, in), or (rank, vocabulary) for an embedding; None for a bias.
+        a: (rank, in), or (rank, vocabulary) for an embedding, or None for a bias.
         b: (out, rank), or (out,) for a bias.
         scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-        weight: the adapter's share if several are merged.
-        transposed: whether the base tensor is (vocabulary, out), as embeddings are.
-        expert: which part of the factors is meant, if they hold several experts.
+        weight: the adapter's weight if several adapters are merged.
+        transposed: whether the base tensor is (vocabulary, out), as for embeddings.
+        expert: the part of the factors to use, if they contain several experts.
     """
 
     a: StoredTensor | None
@@ -58,9 +64,9 @@ class LowRank:
     expert: ExpertSlice | None = None
 
     def load(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """`left` (rows, rank) and `right` (rank, columns) in fp32; their product times the scales is the update."""
+        """Return `left` (rows, rank) and `right` (rank, columns) in fp32. The update is the scaled product."""
         if self.a is None:
-            raise TypeError(f"{self.b.name} is a bias and has no factors")
+            raise TypeError(f"{self.b.name} is a bias, which has no factors")
         a, b = (tensor.load().to(device).float() for tensor in (self.a, self.b))
         if self.expert:
             a, b = self.expert.of_a(a), self.expert.of_b(b)
@@ -69,13 +75,13 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Trained rows of an embedding, which take the place of the base's (peft.tuners.trainable_tokens.layer)."""
+    """Trained rows of an embedding, which replace those of the base (peft.tuners.trainable_tokens.layer)."""
 
     indices: tuple[int, ...]
     values: StoredTensor
 
     def write(self, block: torch.Tensor, start: int) -> None:
-        """Put the rows that fall into `block`, whose first row is row `start` of the tensor, into it."""
+        """Write those trained rows that are in `block` into it. The block's first row is row `start` of the tensor."""
         here = [(n, index - start) for n, index in enumerate(self.indices) if 0 <= index - start < len(block)]
         if here:
             chosen, places = (list(numbers) for numbers in zip(*here, strict=True))
@@ -84,13 +90,13 @@ class TokenRows:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Everything that changes one base tensor.
+    """All changes to one base tensor.
 
     Args:
-        saved: replaces the base tensor before anything else (modules_to_save, trained biases).
-        factors: the low-rank updates that are added, one for each adapter.
+        saved: the tensor that replaces the base tensor before all other changes (modules_to_save, trained biases).
+        factors: the low-rank updates to add, one for each adapter.
         magnitude: DoRA's length of each row, (out,).
-        tokens: rows that are replaced.
+        tokens: trained rows that replace those of the tensor.
     """
 
     saved: StoredTensor | None = None
@@ -100,13 +106,13 @@ class Update:
 
     @property
     def row_wise(self) -> bool:
-        """Whether each row can be computed without the others; not so for DoRA on an embedding."""
+        """Whether each row can be computed without the others. This is not possible for DoRA on an embedding."""
         return self.magnitude is None or not self.factors[0].transposed
 
     def low_rank(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor, float]], torch.Tensor | None] | None:
-        """Factors (A, B, scale) and DoRA's magnitude in fp32, to run the adapter unmerged: y = x Wᵀ + Σ s (x Aᵀ) Bᵀ.
+        """Return the factors (A, B, scale) and DoRA's magnitude in fp32, or None if the update is of another kind.
 
-        None if the update is of another kind.
+        With these, the adapter can run unmerged: y = x Wᵀ + Σ s (x Aᵀ) Bᵀ.
         """
         import torch
 
@@ -123,18 +129,20 @@ class Update:
     def apply_rows(self, weight: torch.Tensor, start: int, dtype: torch.dtype) -> tuple[torch.Tensor, float, float]:
         """Return some merged rows, computed in fp32 and rounded once to `dtype`.
 
-        W + Σ w s B A (LoRA, Hu et al. 2021, arXiv:2106.09685, section 4.1; s = alpha/sqrt(r): rsLoRA, Kalajdzievski
-        2023, arXiv:2312.03732; several adapters as PEFT's add_weighted_adapter with combination_type="cat");
-        m (W + s B A) / ‖W + s B A‖ by rows (DoRA, Liu et al. 2024, arXiv:2402.09353, equation 5).
+        LoRA computes W + Σ w s B A (Hu et al. 2021, arXiv:2106.09685, section 4.1), with s = alpha / r, or alpha /
+        sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732). Several adapters are added up like PEFT's
+        add_weighted_adapter with combination_type="cat". DoRA computes m (W + s B A) / ‖W + s B A‖ by rows (Liu et al.
+        2024, arXiv:2402.09353, equation 5).
 
         Args:
-            weight: consecutive rows of the base tensor, or of `saved` if that replaces it; may be overwritten.
-            start: the number of the first of them. Blocks give the same bits as the whole if they start at
-                multiples of 64 rows and hold at least 64, and `row_wise` holds; otherwise pass all rows.
-            dtype: of the result.
+            weight: consecutive rows of the base tensor, or of `saved` if that replaces it. They may be overwritten.
+            start: the number of the first of these rows. If `row_wise` is True and each block starts at a multiple
+                of 64 rows and has at least 64 rows, blocks give the same bits as the whole tensor. Otherwise pass all
+                rows.
+            dtype: the dtype of the result.
 
         Returns:
-            the merged rows, and ‖ΔW‖² and ‖W‖² of them.
+            the merged rows, and their ‖ΔW‖² and ‖W‖². Both are 0 for a bias and for a tensor that is only replaced.
         """
         import torch
 
@@ -176,7 +184,7 @@ class Update:
 
 
 class _Product:
-    """Σ w s B A for any block of rows, from factors that are read once."""
+    """The product Σ w s B A for any block of rows. The factors are read only once."""
 
     def __init__(self, factors: tuple[LowRank, ...], device: torch.device) -> None:
         import torch
@@ -186,7 +194,7 @@ class _Product:
         if len(factors) == 1 and factors[0].weight == 1.0:
             self._factors = (*loaded[0], factors[0].scale)
         elif factors:
-            # In PEFT's order of operations (add_weighted_adapter), so that even the last bit agrees.
+            # The order of operations is that of PEFT's add_weighted_adapter, so that even the last bit agrees.
             right = [b * factor.weight * factor.scale for (_, b), factor in zip(loaded, factors, strict=True)]
             self._factors = (torch.cat([left for left, _ in loaded], dim=1), torch.cat(right), 1.0)
 
@@ -197,7 +205,7 @@ class _Product:
         return (left[rows] @ right).mul_(scale)
 
     def column_norms(self, weight: torch.Tensor) -> torch.Tensor:
-        """‖W + Σ w s B A‖ of every column."""
+        """Return ‖W + Σ w s B A‖ of every column."""
         import torch
 
         total = torch.zeros(weight.shape[1], device=weight.device)
@@ -208,10 +216,10 @@ class _Product:
 
 
 def row_blocks(rows: int, columns: int) -> list[slice]:
-    """Divide rows into blocks that stay in the processor's cache, so that no fp32 matrix is ever in memory whole.
+    """Divide rows into blocks that fit into the processor's cache, so that no complete fp32 matrix is in memory.
 
-    A block of a single row would be multiplied by another routine and differ in the last bit, so the last block takes
-    what is left over.
+    A block of a single row would be multiplied by a different routine and could differ in the last bit. Therefore the
+    last block also takes the remaining rows.
     """
     height = max(64, _BLOCK_ELEMENTS // columns // 64 * 64)
     starts = range(0, max(1, rows - height + 1), height)
@@ -219,5 +227,8 @@ def row_blocks(rows: int, columns: int) -> list[slice]:
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity; many times faster than isfinite, which writes a mask."""
+    """Return whether a tensor contains neither NaN nor infinity.
+
+    This is many times faster than torch.isfinite, which writes a mask.
+    """
     return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())

@@ -66,8 +66,8 @@ class BatchSender:
         """
         if resume and len(resume) != len(requests):
             raise ConfigError(
-                f"resume has {len(resume)} answers, but there are {len(requests)} inputs. Call it with the same inputs "
-                "as the call that failed."
+                f"resume has {len(resume)} answers, but there are {len(requests)} inputs. Repeat the failed call "
+                "with the same inputs."
             )
         answers = list(resume) or [None] * len(requests)
         missing = [index for index, answer in enumerate(answers) if answer is None]

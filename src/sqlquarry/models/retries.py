@@ -40,7 +40,8 @@ class RetryPolicy:
     """Options that determine how often and for how long a request is sent again.
 
     Args:
-        max_attempts: maximum number of times that one request is sent if it is throttled or its connection breaks.
+        max_attempts: maximum number of times that one request is sent if it is throttled, the model times out, the
+            service has an internal error, or the connection breaks.
         backoff_base_s: mean wait after the first attempt, in seconds. It doubles after each further attempt.
         backoff_limit_s: longest of these waits, in seconds.
         cold_start_budget_s: how long to wait for a cold model, in seconds.

@@ -1,1 +1,1 @@
-"""Show how far long work is: on terminals, in notebooks and in log files."""
+"""Show the progress of long work on terminals, in notebooks and in log files."""

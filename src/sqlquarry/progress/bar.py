@@ -1,8 +1,8 @@
-"""Show how far long work is: a bar on a terminal, one display in a notebook, plain lines in a log file.
+"""Show the progress of long work as a bar on a terminal, one display in a notebook, or plain lines in a log file.
 
-Bars that are open at the same time share one place, where the one that was opened first stays when it ends. A thread
-draws, so that a single slow step is seen to run as well. Whatever fails while drawing (a closed terminal) ends the
-drawing and never the work.
+Bars that are open at the same time share one display. The bar that was opened first stays visible there after it ends.
+A thread draws, so that the time advances even during a single slow step. An error while drawing, for example because
+the terminal was closed, ends the drawing but never the work.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from sqlquarry.progress.workload import Unit, Workload
 from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
-LINE_INTERVAL_S = 30.0  # between two lines of a log file
+LINE_INTERVAL_S = 30.0  # time between two lines of a log file
 
 
 class ProgressBar(Workload):
-    """Show one piece of work while the block runs; a context manager.
+    """A context manager that shows the progress of one piece of work while its block runs.
 
-    Under torchrun only the process of rank 0 draws.
+    Under torchrun, only the process of rank 0 draws.
 
     Args:
         name, total, unit, note, brief: see `Workload`.
-        show: False draws nothing.
+        show: whether to draw at all.
     """
 
     def __init__(
@@ -58,23 +58,23 @@ class ProgressBar(Workload):
             _screen.close(self)
 
     def print(self, line: str) -> None:
-        """Write a line of text above the bar; nothing if the bar is not shown."""
+        """Write a line of text above the bar. Do nothing if the bar is not shown."""
         if self._show:
-            _screen.attempt(lambda place: place.print(line))
+            _screen.attempt(lambda display: display.print(line))
 
     @property
     def is_redrawn(self) -> bool:
-        """Whether the bar is redrawn where it is, so that no lines are needed that say how far the work is."""
+        """Whether the bar is redrawn in place, so that no further lines about progress are needed."""
         return self._show and _screen.redraws
 
 
 def phase(name: str, *, show: bool = True) -> ProgressBar:
-    """Announce work of unknown length, before or after what is counted; a context manager."""
+    """Return a context manager that shows a phase of unknown length, such as loading a model."""
     return ProgressBar(name, brief=True, show=show)
 
 
 class _Lines:
-    """Plain lines, for files and services that keep logs: at the start, every 30 s and at the end."""
+    """Plain lines at the start, every 30 s and at the end, for files and services that collect logs."""
 
     redraws = False
 
@@ -90,7 +90,7 @@ class _Lines:
 
     def end(self, bars: Sequence[ProgressBar]) -> None:
         for bar in bars:
-            # The line that announced a phase is enough, unless it was long.
+            # For a short phase, the line at its start is enough.
             if bar.failed or (bar.is_drawn if bar.total is not None else bar.elapsed_s >= self.interval_s):
                 self._write(bar.line())
 
@@ -99,14 +99,14 @@ class _Lines:
         sys.stderr.flush()
 
     def _write(self, line: str) -> None:
-        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():  # else nobody would see it
+        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():  # otherwise the line would not be visible
             logger.info("%s", line)
         else:
             self.print(line)
 
 
 class _Terminal:
-    """Bars that are redrawn in place, below whatever is printed meanwhile."""
+    """Bars that are redrawn in place, below all other output."""
 
     interval_s, redraws = 0.2, True
 
@@ -115,10 +115,10 @@ class _Terminal:
         from rich.live import Live
 
         class Terminal(Console):
-            def on_broken_pipe(self) -> None:  # rich's own ends the program
+            def on_broken_pipe(self) -> None:  # the original method ends the program
                 raise BrokenPipeError
 
-        # What is printed to a file or a pipe stays there: rich would bring it to the terminal.
+        # If standard output is a file or a pipe, leave it alone. rich would redirect it to the terminal.
         redirected = sys.stdout.isatty()
         self._live = Live(console=Terminal(file=sys.stderr), auto_refresh=False, redirect_stdout=redirected)
         self._live.start()
@@ -151,21 +151,21 @@ class _Terminal:
         self._live.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-_Place = _Lines | _Terminal | NotebookDisplay
+_Display = _Lines | _Terminal | NotebookDisplay
 
 
 class _Screen:
-    """What this process draws: the bars that are open, in a place that the first of them makes and the last closes."""
+    """The open bars of this process and their display. The first bar opens the display, and the last one closes it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._bars: list[ProgressBar] = []
-        self._place: _Place | None = None
+        self._display: _Display | None = None
         self._closed = threading.Event()
 
     @property
     def redraws(self) -> bool:
-        return self._place is not None and self._place.redraws
+        return self._display is not None and self._display.redraws
 
     def open(self, bar: ProgressBar) -> None:
         with self._lock:
@@ -173,10 +173,10 @@ class _Screen:
             if len(self._bars) > 1:
                 return
             with contextlib.suppress(Exception):
-                self._place = _place()
-            self.attempt(lambda place: place.begin(bar))
+                self._display = _new_display()
+            self.attempt(lambda display: display.begin(bar))
             self._closed = threading.Event()
-            # In the context of the cell that runs, by which a kernel finds the cell that a display belongs to.
+            # The thread needs the context of the running cell, by which the kernel finds the cell of a display.
             tick = contextvars.copy_context().run
             threading.Thread(target=tick, args=(self._tick, self._closed), name="progress", daemon=True).start()
 
@@ -186,30 +186,30 @@ class _Screen:
                 self._bars.remove(bar)
             if all(one.ended for one in self._bars):
                 self._closed.set()
-                self.attempt(lambda place: place.end(self._bars))
-                self._bars, self._place = [], None
+                self.attempt(lambda display: display.end(self._bars))
+                self._bars, self._display = [], None
 
-    def attempt(self, draw: Callable[[_Place], object]) -> None:
-        """Draw; after an error nothing more is drawn until the bars that are open have ended."""
+    def attempt(self, draw: Callable[[_Display], object]) -> None:
+        """Draw. After an error, draw nothing more until all open bars have ended."""
         with self._lock:
-            place = self._place
-            if place is None:
+            display = self._display
+            if display is None:
                 return
             try:
-                draw(place)
+                draw(display)
             except Exception:  # noqa: BLE001 - a closed terminal must not end hours of work
-                self._place = None
+                self._display = None
                 with contextlib.suppress(Exception):
-                    place.end([])  # gives standard output and error back
+                    display.end([])  # releases standard output and error
 
     def _tick(self, closed: threading.Event) -> None:
-        while (place := self._place) is not None and not closed.wait(place.interval_s):
+        while (display := self._display) is not None and not closed.wait(display.interval_s):
             with self._lock:
                 if not closed.is_set():
-                    self.attempt(lambda place: place.draw(self._bars))
+                    self.attempt(lambda display: display.draw(self._bars))
 
 
-def _place() -> _Place:
+def _new_display() -> _Display:
     if kernel_shell() is not None:
         return NotebookDisplay()
     is_terminal = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")

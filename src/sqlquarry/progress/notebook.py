@@ -1,4 +1,4 @@
-"""Show things in notebooks: find the kernel that runs us, progress, and tables as HTML that is safe and small."""
+"""Show progress and tables in notebooks, as HTML that is safe and small."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sqlquarry.progress.workload import Workload
 from sqlquarry.text import visible
 
 _CELL_CHARACTERS, _LINE_CHARACTERS, _LINES = 160, 300, 20
-_MOST_BYTES = 40_000  # of a table's rows; a notebook keeps in its file all that it shows
-# Colours are the notebook's own, so that text is readable in light and in dark ones.
+_MOST_BYTES = 40_000  # limit for the rows of a table, because a notebook saves all that it shows in its file
+# The colors are those of the notebook, so that text is readable in light and dark themes.
 _CELL = "vertical-align:top;padding:.2em .8em;border-bottom:1px solid rgba(128,128,128,.35);"
 _TEXT = f"{_CELL}text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:4em;max-width:32em"
 _NUMBER = f"{_CELL}text-align:right;white-space:nowrap"
 
 
 def kernel_shell() -> Any | None:
-    """Return the IPython shell of a notebook's kernel; None elsewhere, also in IPython on a terminal."""
+    """Return the IPython shell of a notebook's kernel, or None elsewhere, including IPython on a terminal."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)  # missing while IPython is being imported
     shell = get_ipython() if get_ipython else None
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
 class NotebookDisplay:
-    """One display that is updated in place; it needs no widgets, and its last state is saved with the notebook."""
+    """A display that is updated in place. It needs no widgets, and its last state is saved with the notebook."""
 
     interval_s, redraws = 0.5, True
 
@@ -39,7 +39,7 @@ class NotebookDisplay:
         self.draw([work])
 
     def draw(self, works: Sequence[Workload]) -> None:
-        """Draw all that has taken long enough."""
+        """Draw all work that has taken long enough to be shown."""
         if not (shown := [work for work in works if work.is_drawn]):
             return
         content = {"text/html": "".join(map(_bar, shown)), "text/plain": "\n".join(work.line() for work in shown)}
@@ -56,9 +56,9 @@ class NotebookDisplay:
 
 
 def safe_html(text: str, most: int = _LINE_CHARACTERS) -> str:
-    """Return text as one line of HTML that shows its first `most` characters and nothing else."""
+    """Return the first `most` characters of a text as one line of escaped HTML."""
     shown = visible(text[: most + 1], one_line=True)
-    # An escape is longer than its character.
+    # Clip before escaping, because an escape is longer than its character.
     return html.escape(shown if len(shown) <= most else f"{shown[:most]}…")
 
 
@@ -70,14 +70,14 @@ def html_table(
     notes: Sequence[str] = (),
     numbers: Collection[int] = (),
 ) -> str:
-    """Return a table for a notebook, with every text escaped and clipped, and as many rows as 40 kB hold.
+    """Return a table for a notebook, with escaped and clipped texts and as many rows as fit into 40 kB.
 
     Args:
-        rows: the cells.
-        header: names of the columns; () shows none.
-        caption: the line above.
-        notes: the lines below.
-        numbers: places of the columns that are aligned to the right.
+        rows: the cells of each row.
+        header: names of the columns. () shows no header.
+        caption: the line above the table.
+        notes: the lines below the table.
+        numbers: indices of the columns that are aligned to the right.
     """
     parts = ['<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums">']
     if caption:
@@ -109,8 +109,8 @@ def _bar(work: Workload) -> str:
 
 def _row(tag: str, cells: Sequence[str | int], numbers: Collection[int]) -> str:
     shown = []
-    for place, cell in enumerate(cells):
-        style = _NUMBER if place in numbers else _TEXT
+    for column, cell in enumerate(cells):
+        style = _NUMBER if column in numbers else _TEXT
         text = f"{cell:,}" if isinstance(cell, int) else cell
         shown.append(f'<{tag} style="{style}">{safe_html(text, _CELL_CHARACTERS)}</{tag}>')
     return f"<tr>{''.join(shown)}</tr>"

@@ -1,4 +1,4 @@
-"""Say in words how far a piece of work is and when it will end."""
+"""Measure the progress of a piece of work, and describe it in words with the time left."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Unit = Literal["", "step", "byte", "second"]
 
 
 class Workload:
-    """Count what is done of a piece of work, and learn its speed; safe for several threads.
+    """The progress and speed of a piece of work. It can be used by several threads.
 
     Args:
-        name: what is being done.
-        total: how much there is to do, in `unit`; None if that is not known.
-        unit: what is counted; "" counts things without naming them, and seconds are not written out.
-        note: what else there is to say, such as the loss.
-        brief: it is often short, so that nothing is drawn of it until it has taken a second.
-        clock: seconds; injected by tests.
+        name: name of the work, such as "merging".
+        total: total amount of work in `unit`, or None if it is not known.
+        unit: the unit of the amounts. "" counts items without a unit. Amounts in seconds are not shown.
+        note: further text to show, such as the loss.
+        brief: whether the work is often short. Such work is not drawn until it has taken one second.
+        clock: a clock in seconds, replaced by tests.
     """
 
     def __init__(
@@ -40,22 +40,22 @@ class Workload:
         self.done, self.ended, self.failed = 0.0, False, False
         self._clock, self._lock = clock, threading.Lock()
         self._started, self._took_s = clock(), 0.0
-        # The speed: seconds and units by their weight, when the last units came, and how many times some came.
+        # For the speed: the weighted seconds and units, the time of the last progress, and the number of updates.
         self._seconds, self._units, self._last_s, self._times = 0.0, 0.0, 0.0, 0
 
     def resume(self, done: float) -> None:
-        """Set what was done before this run, which says nothing about its speed."""
+        """Set the amount that an earlier run has done. It does not count for the speed."""
         self.done = done
 
     def update(self, done: float, *, total: float | None = None, note: str | None = None) -> None:
-        """Set how much is done by now, and the total and the note if they are given."""
+        """Set the amount that is done by now, and the total and the note if they are given."""
         with self._lock:
             self._reach(done)
             self.total = self.total if total is None else total
             self.note = self.note if note is None else note
 
     def advance(self, count: float = 1) -> None:
-        """Add to what is done."""
+        """Add to the amount that is done."""
         with self._lock:
             self._reach(self.done + count)
 
@@ -65,24 +65,24 @@ class Workload:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the start, until the end."""
+        """Seconds from the start until now, or until the end if the work has ended."""
         return self._took_s if self.ended else self._clock() - self._started
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it has taken long enough to be drawn."""
+        """Whether the work has taken long enough to be drawn."""
         return not self.brief or self.elapsed_s >= BRIEF_S
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds to the end at the speed so far; None if it is not known."""
+        """Seconds left at the speed so far, or None if they are not known."""
         if self.total is None or not self._units or self.ended or self.unit == "second":
             return None
         each = self._seconds / self._units
         return max(0.0, (self.total - self.done) * each - min(each, self.elapsed_s - self._last_s))
 
     def words(self) -> list[str]:
-        """Return what is shown after the name: amount, note, time and time left; "" for what is not known."""
+        """Return the texts to show after the name: amount, note, time and time left. Unknown ones are ""."""
         speed = f"{_bytes(self._units / self._seconds)}/s" if self.unit == "byte" and self._seconds else ""
         left, elapsed = self.remaining_s, self.elapsed_s
         words = [
@@ -94,11 +94,15 @@ class Workload:
         return [visible(word, one_line=True) for word in words]
 
     def line(self) -> str:
-        """Return all of it as one line of plain text."""
+        """Return the name and all words as one line of plain text."""
         return ": ".join(filter(None, (self.name, ", ".join(filter(None, self.words())))))
 
     def _reach(self, done: float) -> None:
-        """Learn the speed: what is twice as long ago counts half, and a first step not at all, as it often compiles."""
+        """Set the amount that is done and update the speed.
+
+        Progress counts half as much if it is twice as long ago. The first step does not count, because it often
+        includes compilation.
+        """
         units, elapsed = done - self.done, self.elapsed_s
         self.done = done
         if units > 0:

@@ -23,10 +23,10 @@ def newest_attempt(name: str, job_named: Callable[[str], TrainingJob]) -> tuple[
 
     Args:
         name: the name of the first attempt.
-        job_named: returns the job with a name, whether it exists or not.
+        job_named: returns the job with a name. The job need not exist.
 
     Raises:
-        TrainingError: all names are taken, or AWS could not be asked.
+        TrainingError: all names are taken, or a request to AWS failed.
     """
     newest = None
     for number in range(1, _MOST_ATTEMPTS + 1):
@@ -51,7 +51,7 @@ def start(sagemaker: SageMakerClient, request: CreateTrainingJobRequestTypeDef, 
         compute: the request's machines, for the advice about quotas.
 
     Raises:
-        TrainingError: AWS refused. The message says what to do.
+        TrainingError: AWS refused a request. The message says what to do.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

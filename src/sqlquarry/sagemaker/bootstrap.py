@@ -2,12 +2,12 @@
 
 The `code` channel contains this file. It runs before the library is installed, so it uses only the standard library
 (and the image's boto3 if pip needs a secret). Its arguments are the digests of the channels, the number of processes on
-each host if it is not one for each GPU, and the steps::
+each host (without it, one for each GPU), and the steps::
 
     code=<SHA-256> job=<SHA-256> train=<SHA-256> processes=2 install train
 
-The digests are part of the job's request. Somebody who can write to the bucket but cannot start jobs can therefore not
-change the code that runs.
+The digests are part of the job's request. So somebody who can write to the bucket but cannot start jobs cannot change
+the code that runs.
 
 Source of the layout: "How Amazon SageMaker AI provides training information",
 docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html. This program replaces
@@ -143,8 +143,8 @@ def secret_text(stored: str) -> str:
 def train(limit: int | None = None) -> None:
     """Run ``python -m sqlquarry.sagemaker.container``, with torchrun if there are several processes, and then exit.
 
-    The exit status is the program's. SIGTERM (a spot notice or StopTrainingJob) is passed on to the program. If it then
-    stops, the exit status is 143.
+    The exit status is the program's. SIGTERM (a spot notice or StopTrainingJob) is passed on to the program. If the
+    program then ends with a status other than 0, the exit status is 143.
     """
     os.environ |= environment()
     command = [sys.executable, *program(limit), str(ROOT / "input" / "data" / "job" / "job.json")]

@@ -10,7 +10,7 @@ One process for each GPU trains. The first process then merges, verifies, and wr
 Both have a manifest, which is written last. SageMaker copies that folder to S3 uncompressed, and syncs
 ``/opt/ml/checkpoints`` in both directions, so a job resumes after an interruption or a failure after training.
 
-job.json contains `base_model` (a hub id, or null if the base is in the channel `model`), `config` (fields of
+job.json contains `base_model` (a hub id, or null if the base model is in the channel `model`), `config` (fields of
 TrainingConfig) and `merge` (``{"base": "auto"}`` or null). ``prompt.json`` is in the same folder.
 
 Source of the layout: docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html.
@@ -197,7 +197,7 @@ def _secret(name: str, arn: str) -> str:
 def _leave_failure(root: Path, error: BaseException) -> None:
     """Write the failure reason for SageMaker, which shows the file's first 1,024 characters.
 
-    Only the first process to fail writes it, because the others fail only because they lost a peer.
+    Only the first process that fails writes it. The others fail because they lost a peer.
     """
     (root / "output").mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError), (root / "output" / "failure").open("x", encoding="utf-8") as file:

@@ -20,7 +20,7 @@ class ContainerJob:
     """The part of a job that does not follow from the container's layout.
 
     Args:
-        base_model: a hub id, or None if the base is in the channel `model`.
+        base_model: a hub id, or None if the base model is in the channel `model`.
         config: see `TrainingConfig`.
         merge: the weights to merge into (see `AdapterMerger`), or None for no merge.
     """

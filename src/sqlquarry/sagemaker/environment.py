@@ -42,11 +42,11 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
 
 def _setting_problems(environment: Mapping[str, object], secret_arns: Mapping[str, object]) -> list[str]:
     found = {
-        "environment has {}, which looks like a secret; give its secret's ARN in secret_arns instead": [
+        "environment has {}, which looks like a secret, so give the ARN of a secret in secret_arns instead": [
             name for name in environment if _SECRET_NAME.search(name)
         ],
-        "environment has {}, whose value contains a credential (not shown); store it in Secrets Manager and give the "
-        "secret's ARN in secret_arns": [
+        "environment has {}, whose value contains a credential (not shown), so store it in Secrets Manager and give "
+        "the secret's ARN in secret_arns": [
             name for name, value in environment.items() if isinstance(value, str) and find_credential(value)
         ],
         "environment has {}, which is not a valid variable name": [

@@ -10,7 +10,7 @@ from sqlquarry.errors import TrainingError
 
 
 class _Failure(NamedTuple):
-    fragments: tuple[str, ...]  # in lower case; one of them in FailureReason is enough
+    fragments: tuple[str, ...]  # in lower case. One of them in FailureReason is enough
     advice: str
 
 

@@ -72,7 +72,8 @@ def image_for(region: str, processor: Literal["cpu", "gpu"]) -> str:
 def training_image(region: str, *, torch: str, transformers: str, processor: Literal["cpu", "gpu"]) -> str:
     """Return the URI of the newest known image whose torch is not newer than `torch`.
 
-    Of images with the same torch, one whose transformers is not newer either is preferred, because less is installed.
+    Among images with the same torch, an image whose transformers is not newer either is preferred, because the job then
+    installs less.
 
     Args:
         region: the job's region, from which images are pulled.
@@ -87,7 +88,7 @@ def training_image(region: str, *, torch: str, transformers: str, processor: Lit
     if not fitting:
         known = ", ".join(image.torch for image in IMAGES if image.processor == processor)
         raise ConfigError(
-            f"no {processor} image is known for torch {torch} (known: {known}). Give the URI of an image with "
+            f"no {processor} image is known for torch {torch} (known: {known}). Pass the URI of an image to "
             "SageMakerLauncher(image=…), or install a newer torch on this machine."
         )
 

@@ -42,7 +42,7 @@ class Inputs:
 
     @property
     def learnt(self) -> str:
-        """SHA-256 (hex) of everything that determines the adapter, without the machines. It reads all local weights."""
+        """SHA-256 (hex) of all that determines the adapter, except the machines. Reads all local weights."""
         base = self.base if isinstance(self.base, str) else self.base.digest
         return hashlib.sha256(
             json_bytes([base, self.prompt_fingerprint, self.channels[0].digest, self.config])

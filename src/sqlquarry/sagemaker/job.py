@@ -61,7 +61,7 @@ class TrainingJob:
             TrainingInterruptedError: the job was stopped, or reached max_runtime_s or max_wait_s. If it is launched
                 again, it resumes from its newest checkpoint.
             TrainingError: the job failed (the message contains SageMaker's reason and what to do), it runs for longer
-                than `Polling.timeout_s`, or AWS could not be asked.
+                than `Polling.timeout_s`, or a request to AWS failed.
         """
         try:
             with Display(self.name, show=show_progress) as display:
@@ -97,7 +97,7 @@ class TrainingJob:
         If the job has ended, nothing happens.
 
         Raises:
-            TrainingError: AWS refused.
+            TrainingError: AWS refused a request.
         """
         if self.status in _ENDED:
             return
@@ -141,7 +141,7 @@ class TrainingJob:
         """Return SageMaker's description of the job.
 
         Raises:
-            TrainingError: the job does not exist, or AWS could not be asked.
+            TrainingError: the job does not exist, or a request to AWS failed.
         """
         with aws_errors(TrainingError, f"looking at the training job {self.name}", service="sagemaker"):
             return self.sagemaker.describe_training_job(TrainingJobName=self.name)
@@ -150,7 +150,7 @@ class TrainingJob:
         """Return whether the account has a job of this name.
 
         Raises:
-            TrainingError: AWS could not be asked.
+            TrainingError: a request to AWS failed.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 

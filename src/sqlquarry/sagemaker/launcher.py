@@ -67,8 +67,8 @@ _ALSO_CALLED = {
 class SageMakerLauncher:
     """Starts training jobs on SageMaker, on machines that exist only while a job runs.
 
-    It needs the extras aws, train and merge, because the job gets the locally installed versions. Everything is checked
-    before anything is sent. Nothing is sent twice, because the job's name is derived from the content of all inputs.
+    Before it sends anything, it checks the complete job on this machine, which needs the extras aws, train and merge.
+    Nothing is sent twice, because the job's name is derived from the content of all inputs.
 
     Args:
         role_arn: the job's role. sagemaker.amazonaws.com must be allowed to assume it.
@@ -160,8 +160,8 @@ class SageMakerLauncher:
             RecordError: there are no records, some have no SQL, or some are longer than a row.
             DeviceError: the machine's GPUs lack memory or do not support bfloat16.
             ModelError: the base model cannot be used or reached.
-            TrainingError: AWS refused (the message names the missing quota or permission), or the job failed with
-                `wait`.
+            TrainingError: AWS refused a request (the message names the missing quota or permission), or with `wait`,
+                the job failed.
             TrainingInterruptedError: with `wait`, the job was stopped.
         """
         draft = self._checked_draft(trainer, train, evaluation, merge, name)
@@ -234,7 +234,7 @@ class SageMakerLauncher:
         """Return a job of the account, to wait for it, stop it, or get its results.
 
         Raises:
-            TrainingError: the job does not exist, or AWS could not be asked.
+            TrainingError: the job does not exist, or a request to AWS failed.
         """
         job = self._job(name)
         job.describe()
@@ -249,7 +249,7 @@ class SageMakerLauncher:
         name: str | None,
     ) -> JobDraft:
         """Check everything that does not depend on the content of the inputs, without hashing or sending anything."""
-        for extra in ("aws", "train", "merge"):  # the job gets the locally installed versions
+        for extra in ("aws", "train", "merge"):  # with "without-hashes", the job gets their installed versions
             require(extra, "SageMakerLauncher")
         reporting = {"environment": self.environment, "secret_arns": self.secret_arns}
         if bad := trainer_problems(trainer, merge, compute=self.compute, **reporting):

@@ -26,7 +26,7 @@ _HASHED_LINE = re.compile(
     rf"\s*(#.*|[A-Za-z0-9][\w.-]*(\[[\w,.\s-]+\])?\s*==\s*[\w.+!-]+\s*(;[^#]*?)?{_HASHES}\s*(#.*)?)$"
 )
 _INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # smaller packages that also suffice for a report
-_OF_THE_IMAGE = "torch"  # built for the image's CUDA version; the image also has its requirements
+_OF_THE_IMAGE = "torch"  # built for the image's CUDA version. The image also has its requirements
 LOCKED, WITHOUT_HASHES = "locked", "without-hashes"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip file, so that equal files make equal wheels
 

@@ -39,7 +39,7 @@ class JobFiles:
 
     Args:
         channels: name -> ``s3://`` prefix of every input.
-        digests: name -> `Channel.digest` of the inputs that the launcher sends; the job verifies them.
+        digests: name -> `Channel.digest` of the inputs that the launcher sends. The job verifies them.
         bootstrap_sha256: SHA-256 (hex) of the first program.
         checkpoints: ``s3://`` prefix that SageMaker copies the checkpoints to and from.
         results: ``s3://`` prefix below which SageMaker creates a folder for the job.

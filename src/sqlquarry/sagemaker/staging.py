@@ -69,7 +69,7 @@ def upload(prefix: S3Prefix, channel: Channel) -> None:
         channel: the channel to send.
 
     Raises:
-        TrainingError: S3 refused. The message says what to do.
+        TrainingError: S3 refused a request. The message says what to do.
     """
     for name, content in channel.files.items():
         key = channel.key + name

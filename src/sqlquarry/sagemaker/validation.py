@@ -33,7 +33,7 @@ def check_request(request: Mapping[str, object], service_model: ServiceModel) ->
 def credential_problems(request: Mapping[str, object]) -> list[str]:
     """List the parts of a request with credentials, which everybody who may describe the job could read."""
     return [
-        f"{place} contains {kind} (not shown); leave it out, or give the ARN of a variable's secret in secret_arns"
+        f"{place} contains {kind} (not shown), so leave it out, or give the ARN of a variable's secret in secret_arns"
         for place, kind in credentials_in(request)
     ]
 

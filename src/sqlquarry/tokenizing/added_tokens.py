@@ -1,6 +1,6 @@
 """Collect the added and special tokens that a tokenizer's files declare, and give them ids.
 
-Sources: those of `readings`; ids and flags as `tokenizers` 0.21 and 0.23 give them (added_vocabulary.rs).
+Sources: those of `readings`. Ids and flags follow `tokenizers` 0.21 and 0.23 (added_vocabulary.rs).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
 _LLAMA = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 _END = "<|endoftext|>"
 _GPT = {"unk_token": _END, "bos_token": _END, "eos_token": _END}
-# What a class names where tokenizer_config.json does not.
+# The named tokens of a class if tokenizer_config.json does not name them.
 CLASS_TOKENS: dict[str, dict[str, str]] = {
     "LlamaTokenizer": _LLAMA,
     "CodeLlamaTokenizer": _LLAMA,
@@ -25,8 +25,8 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
     "Qwen2Tokenizer": {"unk_token": _END, "eos_token": _END, "pad_token": _END},
 }
 _INFILLING = {f"{part.lower()}_token": f"▁<{part[:3].upper()}>" for part in ("prefix", "middle", "suffix")}
-_INFILLING["eot_token"] = "▁<EOT>"  # noqa: S105 - a token's text, no password
-_FORMER_LIST, _LIST = "additional_special_tokens", "extra_special_tokens"  # before transformers 5, and there
+_INFILLING["eot_token"] = "▁<EOT>"  # noqa: S105 - the text of a token, not a password
+_FORMER_LIST, _LIST = "additional_special_tokens", "extra_special_tokens"  # the names before and in transformers 5
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -35,9 +35,9 @@ class Declared:
     """Tokens that the configuration declares.
 
     Args:
-        decoder: those with an id, in the order of their ids.
-        named: the special ones, each with its flags or, if only its text is known, with `content` alone.
-        by_name: attribute -> text.
+        decoder: the tokens with an id, in the order of their ids.
+        named: the special tokens, each with its flags. If only the text is known, there is only `content`.
+        by_name: attribute -> text, such as "bos_token" -> "<s>".
     """
 
     decoder: tuple[JsonObject, ...]
@@ -45,17 +45,17 @@ class Declared:
     by_name: Mapping[str, str]
 
     def text(self, name: str) -> str:
-        """Return the token of this name; "" if the tokenizer does not name one."""
+        """Return the text of the token with this name, or "" if the tokenizer has none."""
         return self.by_name.get(name, "")
 
     @classmethod
     def of(cls, files: TokenizerFiles, name: str, *, version: int) -> Declared:
-        """Collect them as transformers does.
+        """Collect the declared tokens in the same way as transformers.
 
         Args:
             files: the model's files.
             name: the tokenizer's class, without "Fast".
-            version: 4 for transformers 4.51.3, or 5.
+            version: 4 for transformers 4.51.3, or 5 for transformers 5.
         """
         values = _configured(files, name, version)
         if isinstance(listed := values.get("added_tokens_decoder"), dict):
@@ -63,16 +63,16 @@ class Declared:
         else:
             decoder = _added_by_files(files, values, version)
         if version == 5 and not isinstance(values.get(_LIST, {}), dict):
-            values.pop(_FORMER_LIST, None)  # the new name wins
+            values.pop(_FORMER_LIST, None)  # the new name takes precedence
         names = [*NAMED_TOKENS, *(_INFILLING if name == "CodeLlamaTokenizer" else ())]
         if version == 5:
             names += [key for key in values if key.endswith("_token") and key not in names]
         by_name = {key: text for key in names if (text := token_text(values.get(key)))}
-        # Only what a file itself names takes the flags of the decoder; what the class names by default does not.
+        # Only tokens that a file names take the flags of the decoder. The default tokens of the class do not.
         own = {**files.config, **({} if "added_tokens_decoder" in files.config else files.special)}
         by_content = {token["content"]: token for token in decoder.values() if token["content"]}
         named = _special(values, names, dict.fromkeys(own, by_content), version)
-        if name == "Qwen2Tokenizer":  # it gives its named tokens flags, where only their text is known
+        if name == "Qwen2Tokenizer":  # this class gives flags to named tokens of which only the text is known
             wrapped = [{"content": by_name.get(key)} for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
             named = [special_token(token["content"]) if token in wrapped else token for token in named]
         firsts: dict[str, JsonObject] = {}
@@ -82,7 +82,7 @@ class Declared:
 
 
 def _configured(files: TokenizerFiles, name: str, version: int) -> JsonObject:
-    """Return tokenizer_config.json with what the class names by default."""
+    """Return tokenizer_config.json, completed with the default tokens of the class."""
     values: JsonObject = {**CLASS_TOKENS.get(name, {}), **files.config}
     if name == "GPTNeoXTokenizer" and version == 5:
         values.setdefault("pad_token", "<|padding|>")
@@ -94,15 +94,15 @@ def _configured(files: TokenizerFiles, name: str, version: int) -> JsonObject:
 
 
 def _added_by_files(files: TokenizerFiles, values: JsonObject, version: int) -> dict[int, JsonObject]:
-    """Return the tokens that the other files add with an id, and put into `values` what special_tokens_map.json says.
+    """Return the tokens that the other files add with an id, and add special_tokens_map.json to `values`.
 
-    Only a configuration without `added_tokens_decoder` is completed so.
+    transformers does this only if the configuration has no `added_tokens_decoder`.
     """
     values |= {key: value for key, value in files.special.items() if not isinstance(value, list)}
     key = _FORMER_LIST if version == 4 else _LIST
     more, own_list = files.special.get(key), values.get(key) or []
     if isinstance(more, list) and isinstance(own_list, list):
-        # 4.51.3 keeps a text beside an object of the same content, and adds the object last.
+        # If 4.51.3 finds a text and an object with the same content, it adds the object last.
         objects = [token_text(token) for token in more if isinstance(token, dict)]
         own_list = [token for token in own_list if token not in objects]
         values[key] = [*own_list, *(token for token in more if token not in own_list)]
@@ -122,7 +122,7 @@ def _special(
     Args:
         values: the configuration.
         names: the attributes that name one token each.
-        known: attribute -> the tokens, by text, whose flags it takes.
+        known: attribute -> text -> the token whose flags are used.
         version: 4 or 5.
     """
 
@@ -146,10 +146,11 @@ def _special(
 
 
 class AddedTokens:
-    """Added tokens as `tokenizers` keeps them: by text, and new ones get the next id.
+    """Added tokens by text, with the rules of the package `tokenizers`. New tokens get the next free id.
 
-    Of a token that is added again the last flags count, but it stays special. Version 0.21, which 4.51.3 needs, keeps
-    looking for it in text that is not normalized, and forgets a special token's new `normalized`.
+    If a token is added again, its last flags count, but a special token stays special. In version 0.21, which
+    transformers 4.51.3 requires, such a token is still searched for in text that is not normalized, and a new value of
+    `normalized` is ignored for a special token.
     """
 
     def __init__(self, model: JsonObject | None, tokens: Iterable[JsonObject], *, version: int) -> None:
@@ -161,11 +162,11 @@ class AddedTokens:
             self.add(_with_flags(token))
 
     def id(self, text: str) -> int | None:
-        """Return the id of a token; None if the vocabulary does not hold it."""
+        """Return the id of a token, or None if the vocabulary does not contain it."""
         return self._tokens[text]["id"] if text in self._tokens else self._words.get(text)
 
     def add(self, token: JsonObject) -> None:
-        """Add one token, all of whose flags are given."""
+        """Add one token. All of its flags must be given."""
         text = token["content"]
         if not text:
             return
@@ -181,7 +182,7 @@ class AddedTokens:
         self._tokens[text] = {"id": known, **token, "normalized": normalized, "special": special}
 
     def declare(self, declared: Declared) -> None:
-        """Add what the configuration declares and the file does not have in the same form."""
+        """Add the tokens of the configuration that the file does not contain with the same flags."""
         new = [token for token in declared.decoder if not self._has(token)]
         known = {*self._tokens, *(token["content"] for token in new)}
         for token in new:
@@ -190,11 +191,11 @@ class AddedTokens:
             text, text_alone = token["content"], len(token) == 1
             if text not in known:
                 self.add(special_token(text) if text_alone else {**token, "special": True})
-            elif self._version == 4:  # there an object is imposed on a token of the same text
+            elif self._version == 4:  # 4.51.3 applies an object to the existing token of the same text
                 self.add({**self._tokens[text], **token, "special": True})
 
     def listed(self) -> list[JsonObject]:
-        """Return them as tokenizer.json lists them."""
+        """Return the tokens in the order of tokenizer.json."""
         return sorted(self._tokens.values(), key=lambda token: int(token["id"]))
 
     def _has(self, token: JsonObject) -> bool:
@@ -203,13 +204,13 @@ class AddedTokens:
 
 
 def token_text(token: object) -> str:
-    """Return a special token's text, written as text or as transformers' AddedToken; "" if it is not given."""
+    """Return the text of a special token that is given as text or as transformers' AddedToken, or "" otherwise."""
     content = token.get("content") if isinstance(token, Mapping) else token
     return content if isinstance(content, str) else ""
 
 
 def is_untyped(token: object) -> bool:
-    """Return whether tokenizer_config.json holds a special token as an object that transformers cannot read."""
+    """Return whether a special token of tokenizer_config.json is an object that transformers cannot read."""
     return isinstance(token, dict) and token.get("__type") != "AddedToken"
 
 
@@ -233,5 +234,5 @@ def _plain(text: str, *, special: bool) -> JsonObject:
 
 
 def special_token(text: str) -> JsonObject:
-    """Return a special token of this text with the default flags."""
+    """Return a special token with this text and the default flags."""
     return _plain(text, special=True)

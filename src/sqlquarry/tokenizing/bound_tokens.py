@@ -1,4 +1,4 @@
-"""Hold what a prompt takes from one tokenizer: the template, BOS, EOS and what ends an answer."""
+"""Define the parts of a prompt that depend on the tokenizer: the template, BOS, EOS and the stop text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqlquarry.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class BoundTokens:
-    """What a base model adds to the wording.
+    """The parts of a prompt that come from the base model's tokenizer.
 
     Args:
-        template: the Jinja source.
-        bos: BOS text, "" where the model has none.
-        eos: EOS text.
-        adds_bos: whether the tokenizer puts BOS in front of any text by itself.
-        stop: what ends an answer.
+        template: the Jinja source of the chat template.
+        bos: the text of BOS, or "" if the model has no BOS.
+        eos: the text of EOS.
+        adds_bos: whether the tokenizer itself adds BOS before every text.
+        stop: the text that ends an answer.
     """
 
     template: str
@@ -28,4 +28,6 @@ class BoundTokens:
     def __post_init__(self) -> None:
         texts: tuple[object, ...] = (self.template, self.bos, self.eos, self.stop)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.adds_bos, bool):
-            raise ConfigError(f"a bound prompt needs four texts and whether BOS is added, but has {self!r:.200}")
+            raise ConfigError(
+                f"a bound prompt needs template, bos, eos and stop as text and adds_bos as a boolean, not {self!r:.200}"
+            )

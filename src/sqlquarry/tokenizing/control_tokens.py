@@ -1,7 +1,7 @@
-"""Special tokens of a tokenizer: which one ends an answer, and which ones the text of a record would turn into.
+"""Find the special token that ends an answer, and special tokens in the text of records.
 
-A tokenizer replaces the text of a special token, wherever it occurs, by the token itself. In an answer that teaches the
-model to stop in the middle of its SQL, and a server leaves the text out of what it returns.
+A tokenizer replaces the text of a special token, wherever it occurs, by the token itself. If that happens in an answer,
+the model learns to stop in the middle of its SQL, and a server leaves the text out of its response.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ _SHOWN = 5
 def special_tokens(tokenizer: object) -> dict[str, int]:
     """Return the text and id of each special token of a transformers tokenizer.
 
-    Tokens that were added as ordinary words are left out: they are decoded to their text.
+    Tokens that were added as ordinary words are left out, because they are decoded to their text.
     """
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return {str(token): number for number, token in added.items() if token.special and str(token)}
 
 
 def ending_token(text: str, tokens: Mapping[str, int]) -> int | None:
-    """Return the id of the special token that `text` ends with; None if it ends with none.
+    """Return the id of the special token at the end of `text`, or None if there is none.
 
-    This is what ends an answer: the exported `eos_token_id` and `LocalModel` both take it from the prompt's stop text.
+    This token ends an answer. The exported `eos_token_id` and `LocalModel` both derive it from the prompt's stop text.
     """
     matches = [content for content in tokens if content and text.endswith(content)]
     return int(tokens[max(matches, key=len)]) if matches else None
 
 
 def stop_token_id(tokenizer: object, stop: str) -> int:
-    """Return the id of the token that ends an answer, from a prompt's stop text.
+    """Return the id of the token that ends an answer, derived from a prompt's stop text.
 
     Raises:
-        ConfigError: the text ends with no special token of the tokenizer.
+        ConfigError: the stop text does not end with a special token of the tokenizer.
     """
     special = special_tokens(tokenizer)
     token = ending_token(stop, special)
     if token is None:
         raise ConfigError(
-            f"answers end with {stop!r}, which does not end with a special token of the tokenizer "
-            f"({', '.join(list(special)[:_SHOWN])}, …). Generation stops at such a token only, so they would run on to "
-            "their limit. End the assistant's turn with {{ eos_token }}, or use the prompt of the model's training."
+            f"the prompt's stop text {stop!r} does not end with a special token of the tokenizer "
+            f"({', '.join(list(special)[:_SHOWN])}, …). Generation stops only at such a token, so every answer would "
+            "run to its limit. End the assistant's turn with {{ eos_token }}, or use the prompt the model was trained "
+            "with."
         )
     return token
 
@@ -56,7 +57,7 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
     """Check that no answer contains the text of a special token.
 
     Raises:
-        RecordError: some do; the message names records and tokens.
+        RecordError: some answers do. The message names the records and tokens.
     """
     pattern = _pattern(tokenizer)
     if pattern is None:
@@ -70,16 +71,15 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
         shown = first_of([f"{name} ({token})" for name, token in found], _SHOWN)
         raise RecordError(
             f"the SQL of {len(found):,} of {len(records):,} records contains the text of a special token: {shown}. "
-            "The tokenizer would turn it into the token itself, so the model "
-            "would learn to stop or to switch roles there. Leave these records out, or split the text, as in "
-            "'<|im_' || 'end|>'."
+            "The tokenizer would replace it by the token itself, so the model would learn to stop or switch roles "
+            "there. Leave these records out, or split the text, as in '<|im_' || 'end|>'."
         )
 
 
 def note_in_prompts(records: Iterable[Record], tokenizer: object) -> str | None:
-    """Return a note that counts the questions and schemas with the text of a special token; None if there are none.
+    """Return a note that counts the questions and schemas with the text of a special token, or None if there are none.
 
-    They can be used: training and serving make the same tokens of them.
+    Such records can be used, because training and serving convert the text to the same tokens.
     """
     pattern = _pattern(tokenizer)
     if pattern is None:
@@ -94,13 +94,12 @@ def note_in_prompts(records: Iterable[Record], tokenizer: object) -> str | None:
         return None
     listed = ", ".join(f"{token} in {count:,}" for token, count in counts.most_common(_SHOWN))
     return (
-        f"{affected:,} records have the text of a special token in their question or schema, which the model reads as "
-        f"the token itself: {listed}"
+        f"{affected:,} records contain the text of a special token in their question or schema, which the model reads "
+        f"as the token itself: {listed}"
     )
 
 
 def _pattern(tokenizer: object) -> re.Pattern[str] | None:
-    texts = sorted(
-        special_tokens(tokenizer), key=len, reverse=True
-    )  # of two that match, the tokenizer takes the longer
+    # If two tokens match, the tokenizer takes the longer one.
+    texts = sorted(special_tokens(tokenizer), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, texts))) if texts else None

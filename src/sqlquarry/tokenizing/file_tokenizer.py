@@ -1,4 +1,4 @@
-"""Encode text with one reading of a model's tokenizer files."""
+"""Encode text with one reading of a model's tokenizer files (see `readings`)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
 
 
 class FileTokenizer:
-    """One reading of a model's files, called as transformers' tokenizers are.
+    """A tokenizer for one reading of a model's files. It is called in the same way as transformers' tokenizers.
 
     Raises:
         MissingExtraError: the package `tokenizers` is not installed.
-        UnsupportedModelError: the package cannot read it.
+        UnsupportedModelError: the package cannot load the reading.
     """
 
     def __init__(self, reading: Reading, config: Mapping[str, object], chat_template: object = None) -> None:
         if find_spec("tokenizers") is None:
             raise MissingExtraError(
-                "counting tokens needs tokenizers, which is not installed. Run: pip install 'sqlquarry[merge]'",
+                "counting tokens needs the package tokenizers, which is not installed. Run: "
+                "pip install 'sqlquarry[merge]'",
                 name="tokenizers",
             )
         from tokenizers import Tokenizer
 
         try:
             self.backend: Tokenizer = Tokenizer.from_str(json.dumps({"version": "1.0", **reading}))
-        except Exception as error:  # whatever the Rust side finds wrong with it
+        except Exception as error:  # the Rust code raises plain Exception
             raise UnsupportedModelError(
                 f"tokenizer.json cannot be read ({error}). Save the base with a fast tokenizer."
             ) from error
@@ -51,15 +52,17 @@ class FileTokenizer:
     @overload
     def __call__(self, text: Sequence[str], *, add_special_tokens: bool = True) -> dict[str, list[list[int]]]: ...
     def __call__(self, text: str | Sequence[str], *, add_special_tokens: bool = True) -> object:
-        """Return the token ids of one text, or of each of several, under "input_ids".
+        """Return the token ids of one text, or of each of several texts, under "input_ids".
 
         Raises:
-            UnsupportedModelError: the tokenizer has no token for a part of a text, and none for what is unknown.
+            UnsupportedModelError: the tokenizer has no token for a part of a text, and no token for unknown text.
         """
         try:
             if isinstance(text, str):
                 return {"input_ids": self.backend.encode(text, add_special_tokens=add_special_tokens).ids}
             encoded = self.backend.encode_batch(list(text), add_special_tokens=add_special_tokens)
-        except Exception as error:  # all that the Rust side raises
-            raise UnsupportedModelError(f"the tokenizer cannot encode a text: {error}") from error
+        except Exception as error:  # the Rust code raises plain Exception
+            raise UnsupportedModelError(
+                f"the tokenizer cannot encode a text ({error}). Use a tokenizer with a token for unknown text."
+            ) from error
         return {"input_ids": [one.ids for one in encoded]}

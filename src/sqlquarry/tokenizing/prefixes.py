@@ -1,4 +1,4 @@
-"""What sequences of tokens begin with in common, so that it is computed once: in packing and in decoding."""
+"""Find common prefixes of token sequences, which packing and decoding compute only once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """Count the leading tokens that all sequences share, leaving at least one token to each."""
+    """Count the leading tokens that all sequences share. At least one token of each sequence is not counted."""
     longest = min(len(sequence) for sequence in sequences) - 1
     columns: Iterator[tuple[int, ...]] = zip(*sequences, strict=False)
     for index, column in enumerate(columns):
@@ -16,7 +16,7 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def group_by_prefix(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the places of sequences in groups, so that those of a group share at least half of its first one."""
+    """Group sequences, given by their indices, so that each shares at least half of the first sequence of its group."""
     groups: list[list[int]] = []
     for index in sorted(range(len(sequences)), key=lambda index: tuple(sequences[index])):
         if groups:

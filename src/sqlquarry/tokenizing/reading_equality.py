@@ -1,6 +1,6 @@
-"""Compare readings of a tokenizer: do two of them make the same ids? None is encoded with.
+"""Compare two readings of a tokenizer without encoding any text: do they give the same ids?
 
-A reading is the content of a tokenizer.json that the package `tokenizers` takes literally (see `readings`).
+A reading is the content of a tokenizer.json that the package `tokenizers` loads literally (see `readings`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ Reading = Mapping[str, Any]
 
 
 def same_tokens(one: Reading, other: Reading) -> bool:
-    """Return whether two readings make the same ids of every text, as far as their parts show."""
+    """Return whether two readings give the same ids for every text, as far as their parts show."""
     merges = [(reading.get("model") or {}).get("merges") for reading in (one, other)]
     return _parts(one) == _parts(other) and (merges[0] is merges[1] or _pairs(merges[0]) == _pairs(merges[1]))
 
 
 def special_ids(reading: Reading) -> tuple[list[int], list[int]]:
-    """Return the ids that the post-processor puts in front of a text and behind it."""
+    """Return the ids that the post-processor adds before and after a text."""
     front: list[int] = []
     behind: list[int] = []
     post = reading.get("post_processor") or {}
@@ -43,13 +43,13 @@ def special_ids(reading: Reading) -> tuple[list[int], list[int]]:
 
 
 def _parts(reading: Reading) -> JsonObject:
-    """What of a reading decides about ids, in one form for the same meaning; without the merges, which are many."""
+    """Return the parts of a reading that determine ids, in a normal form. The many merges are left out."""
     model = dict(reading.get("model") or {})
     vocab = model.get("vocab") or {}
     byte_fallback = bool(model.get("byte_fallback"))
-    # Where every byte has a token, nothing is unknown.
+    # If every byte has a token, no text is unknown.
     every_byte = byte_fallback and isinstance(vocab, dict) and all(f"<0x{byte:02X}>" in vocab for byte in range(256))
-    # `special` decides only what a decoded answer leaves out.
+    # `special` only determines which tokens are left out of a decoded answer.
     tokens = [
         {key: token.get(key) for key in ("content", "id", *FLAGS) if key != "special"}
         for token in reading.get("added_tokens") or ()
@@ -74,7 +74,7 @@ def _pairs(merges: Any) -> list[tuple[str, ...]]:
 
 
 def _steps(part: Any, key: str) -> list[JsonObject]:
-    """A normalizer or pre-tokenizer as the list of its steps, with the defaults of `tokenizers`."""
+    """Return the steps of a normalizer or pre-tokenizer, completed with the defaults of `tokenizers`."""
     if not part:
         return []
     if part.get("type") == "Sequence":

@@ -1,13 +1,13 @@
-"""Which token ids a model's files give: as transformers 5 reads them (training), and as 4.51.3 does (served imports).
+"""Predict how two versions of transformers read a model's tokenizer files: 5 in training, and 4.51.3 in served imports.
 
-Neither takes tokenizer.json as it is. Version 5 builds some classes anew from vocabulary and merges, 4.51.3 rebuilds
-the post-processor of others, and both add tokens that tokenizer_config.json declares. What a version ends up with is
-written here as the content of a tokenizer.json that the package `tokenizers` reads literally: a *reading*.
+Neither version uses tokenizer.json unchanged. Version 5 rebuilds some classes from vocabulary and merges, 4.51.3
+rebuilds the post-processor of others, and both add tokens that tokenizer_config.json declares. The result for a version
+is called a *reading* here. It is the content of a tokenizer.json that the package `tokenizers` loads literally.
 
 Sources: transformers 5.24 (models/auto/tokenization_auto.py, tokenization_utils_tokenizers.py,
 tokenization_utils_base.py and models/*/tokenization_*.py) and 4.51.3 (tokenization_utils_fast.py,
-models/*/tokenization_*_fast.py and convert_slow_tokenizer.py). Tests compare with the installed version 5 and with
-answers recorded from 4.51.3.
+models/*/tokenization_*_fast.py and convert_slow_tokenizer.py). Tests compare readings with the installed version 5 and
+with recorded output of 4.51.3.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from sqlquarry.tokenizing.added_tokens import (
 from sqlquarry.tokenizing.reading_equality import Reading
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
-# In 4.51.3 these rebuild the post-processor: whether BOS is added where no option says so; EOS is not.
+# Classes that rebuild the post-processor in 4.51.3, and whether they add BOS by default. None adds EOS by default.
 BOS_BY_OPTION = {"LlamaTokenizer": True, "CodeLlamaTokenizer": True, "GPTNeoXTokenizer": False}
-# The class that version 5 registers for a model; LlamaForCausalLM has none.
+# The class that version 5 registers for a model. There is none for LlamaForCausalLM.
 _REGISTERED = dict.fromkeys(("qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe"), "Qwen2Tokenizer")
 _REGISTERED |= dict.fromkeys(("gpt_bigcode", "mistral", "mixtral"), "TokenizersBackend") | {"t5": "T5Tokenizer"}
 _QWEN2_WORDS = (
@@ -39,15 +39,15 @@ _QWEN2_WORDS = (
 
 
 def named_tokens(files: TokenizerFiles) -> Mapping[str, str]:
-    """Return the special tokens that 4.51.3 knows by name: bos_token, eos_token, …, each with its text."""
+    """Return name -> text of the special tokens that have a name in 4.51.3, such as bos_token and eos_token."""
     by_name = Declared.of(files, files.class_name, version=4).by_name
     return {key: text for key, text in by_name.items() if key in NAMED_TOKENS}
 
 
 def trained_reading(files: TokenizerFiles) -> Reading:
-    """Return what transformers 5 reads, which this library trains with.
+    """Return the reading of transformers 5, which this library uses in training.
 
-    A T5Tokenizer, which no causal model has, is taken as its tokenizer.json says.
+    For a T5Tokenizer, which no causal model has, tokenizer.json is used unchanged.
     """
     name = _class_in_5(files)
     source = files.tokenizer
@@ -68,7 +68,7 @@ def trained_reading(files: TokenizerFiles) -> Reading:
 
 
 def _rebuild_in_5(reading: JsonObject, name: str, config: JsonObject) -> bool:
-    """Build a class anew from vocabulary and merges if version 5 does, and return whether it does."""
+    """Rebuild a class from vocabulary and merges if version 5 does so, and return whether it does."""
     prefix_space = config.get("add_prefix_space")
     if name in ("LlamaTokenizer", "CodeLlamaTokenizer"):
         legacy = name == "LlamaTokenizer" and config.get("legacy", False)
@@ -86,12 +86,12 @@ def _rebuild_in_5(reading: JsonObject, name: str, config: JsonObject) -> bool:
 
 
 def served_reading(files: TokenizerFiles) -> Reading:
-    """Return what transformers 4.51.3 reads, with which Custom Model Import serves.
+    """Return the reading of transformers 4.51.3, which Custom Model Import uses to serve models.
 
-    Where that converts a SentencePiece model, this takes its vocabulary from tokenizer.json, which was made of it.
+    If 4.51.3 converts a SentencePiece model, the vocabulary is taken from tokenizer.json, which was converted from it.
 
     Raises:
-        UnsupportedModelError: 4.51.3 cannot load it.
+        UnsupportedModelError: 4.51.3 cannot load the tokenizer.
     """
     name, source, config = files.class_name, files.tokenizer, files.config
     _refuse_untyped_tokens(files)
@@ -104,7 +104,7 @@ def served_reading(files: TokenizerFiles) -> Reading:
             _convert_llama(reading, config)
             reading["model"]["unk_token"] = declared.text("unk_token")
     elif config.get("add_prefix_space") is not None or name not in SENTENCEPIECE_FILES:
-        # 4.51.3 imposes the option, and its default False, on what the file says; null fails there, and is ignored.
+        # In 4.51.3 the option, or its default False, overrides the file. With null it fails, so null is ignored here.
         pre = source.get("pre_tokenizer") or {}
         if "add_prefix_space" in pre and isinstance(wanted := config.get("add_prefix_space", False), bool):
             reading["pre_tokenizer"] = {**pre, "add_prefix_space": wanted}
@@ -126,8 +126,8 @@ def _refuse_untyped_tokens(files: TokenizerFiles) -> None:
     for key in NAMED_TOKENS:
         if is_untyped(config.get(key)) and key not in overridden:
             raise UnsupportedModelError(
-                f"{key} in tokenizer_config.json is {config[key]!r:.200}, which no transformers reads without "
-                '"__type": "AddedToken". Name the token by its text.'
+                f"{key} in tokenizer_config.json is {config[key]!r:.200}, which transformers cannot read without "
+                '"__type": "AddedToken". Replace it by the text of the token.'
             )
 
 
@@ -135,16 +135,16 @@ def _require_sentencepiece(files: TokenizerFiles) -> None:
     if files.class_name in SENTENCEPIECE_FILES and files.sentencepiece:
         return
     config = files.config
-    imposed = f"add_prefix_space ({config.get('add_prefix_space')!r}, as any value would)"
+    imposed = f"add_prefix_space with the value {config.get('add_prefix_space')!r} (any value has this effect)"
     missing = SENTENCEPIECE_FILES.get(files.class_name, "a SentencePiece model")
     raise UnsupportedModelError(
-        f"tokenizer_config.json holds {'from_slow' if config.get('from_slow') else imposed}, for which transformers "
-        f"4.51.3 converts {missing}, and that is not there. Remove the key, or add the file."
+        f"tokenizer_config.json has {'from_slow' if config.get('from_slow') else imposed}, which makes transformers "
+        f"4.51.3 convert {missing}, but that file is missing. Remove the key or add the file."
     )
 
 
 def _convert_llama(reading: JsonObject, config: JsonObject) -> None:
-    """Do what 4.51.3 makes of Llama's SentencePiece model (convert_slow_tokenizer.py)."""
+    """Change a reading as 4.51.3 does when it converts Llama's SentencePiece model (convert_slow_tokenizer.py)."""
     adds_space = bool(config.get("add_prefix_space"))
     _rebuild_metaspace(reading, "first" if adds_space else "never")
     if config.get("legacy") in (None, True):
@@ -154,29 +154,29 @@ def _convert_llama(reading: JsonObject, config: JsonObject) -> None:
 
 
 def _added_ends(config: JsonObject, declared: Declared, *, bos_by_default: bool) -> tuple[bool, bool]:
-    """Return whether 4.51.3 adds BOS and EOS.
+    """Return whether 4.51.3 adds BOS, and whether it adds EOS.
 
     Raises:
-        UnsupportedModelError: it would add one that no file names.
+        UnsupportedModelError: it would add a token that no file names.
     """
     bos, eos = bool(config.get("add_bos_token", bos_by_default)), bool(config.get("add_eos_token", False))
     for key, adds in (("bos_token", bos), ("eos_token", eos)):
         if adds and not declared.text(key):
             raise UnsupportedModelError(
-                f"tokenizer_config.json says add_{key} and names no {key}, at which transformers 4.51.3 fails. "
-                f"Name the token, or set add_{key} to false."
+                f"transformers 4.51.3 fails, because add_{key} applies to this tokenizer, but no file names a {key}. "
+                f"Add {key} to tokenizer_config.json, or set add_{key} to false."
             )
     return bos, eos
 
 
 def converts_sentencepiece(files: TokenizerFiles) -> bool:
-    """Whether 4.51.3 converts a SentencePiece model in the place of reading tokenizer.json."""
+    """Return whether 4.51.3 converts a SentencePiece model instead of reading tokenizer.json."""
     imposed = files.class_name in SENTENCEPIECE_FILES and files.config.get("add_prefix_space") is not None
     return imposed or bool(files.config.get("from_slow"))
 
 
 def _class_in_5(files: TokenizerFiles) -> str:
-    """Return the class that AutoTokenizer takes, "" for one that reads tokenizer.json as it is."""
+    """Return the class that AutoTokenizer chooses, or "" if it chooses one that uses tokenizer.json unchanged."""
     name, kind = files.class_name, str(files.model.get("model_type"))
     registered = _REGISTERED.get(kind, "")
     if name == "LlamaTokenizer" and kind != "qwen2" and _holds_byte_level(files.tokenizer):
@@ -193,7 +193,7 @@ def _holds_byte_level(tokenizer: JsonObject) -> bool:
 
 
 def _rebuild(reading: JsonObject, normalizer: JsonObject | None, pre_tokenizer: JsonObject) -> None:
-    """Keep the vocabulary and merges of a BPE model, and nothing else."""
+    """Reduce a BPE model to its vocabulary and merges, with new steps before and after."""
     model = reading.get("model") or {}
     kept = {key: model[key] for key in ("vocab", "merges") if key in model}
     options = {"unk_token": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "dropout": None}
@@ -202,7 +202,7 @@ def _rebuild(reading: JsonObject, normalizer: JsonObject | None, pre_tokenizer: 
 
 
 def _rebuild_metaspace(reading: JsonObject, scheme: str) -> None:
-    """As `_rebuild`, for vocabularies that come from SentencePiece."""
+    """Do the same as `_rebuild`, for vocabularies that come from SentencePiece."""
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
     _rebuild(reading, None, metaspace)
     reading["model"] |= {"fuse_unk": True, "byte_fallback": True}
@@ -226,7 +226,7 @@ def _byte_level(*, add_prefix_space: bool, use_regex: bool = True) -> JsonObject
 
 
 def _template(vocabulary: AddedTokens, declared: Declared, *, bos: bool, eos: bool) -> JsonObject | None:
-    """Return the post-processor that puts BOS in front of a text, or EOS behind it."""
+    """Return the post-processor that adds BOS before a text or EOS after it, or None if neither is added."""
     wanted = [("bos_token", bos), ("eos_token", eos)]
     tokens = {key: declared.text(key) for key, adds in wanted if adds and declared.text(key)}
     if not tokens:

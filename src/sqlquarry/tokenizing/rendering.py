@@ -1,8 +1,8 @@
-"""Compile chat templates as transformers does, and render those of strangers in a process that can be killed.
+"""Compile chat templates in the same way as transformers, and render untrusted ones in a process that can be killed.
 
-Jinja's sandbox keeps a template away from files and modules, not from time and memory: ``{{ 10**10**8 }}`` is computed
-while it is compiled, and two nested loops never end. A template that comes with a downloaded model therefore runs in a
-child process first, which the kernel bounds.
+Jinja's sandbox blocks access to files and modules, but it does not limit time and memory. ``{{ 10**10**8 }}`` is
+computed during compilation, and two nested loops can run forever. Therefore a template from a downloaded model first
+runs in a child process with limits that the kernel enforces.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ import jinja2.sandbox
 
 from sqlquarry.errors import ConfigError, SQLQuarryError
 
-MAX_TEMPLATE_CHARACTERS = 1 << 18  # the longest that are published have some 20,000
+MAX_TEMPLATE_CHARACTERS = 1 << 18  # the longest published templates have about 20,000
 MAX_RENDERED_CHARACTERS = 1 << 22
-CPU_S = 1.0  # of the child, once it has started; published templates take some milliseconds
-MEMORY_BYTES = 256 << 20  # of its address space; it starts with 30 MB
-_WALL_S = 30.0  # a busy machine may take far longer than CPU_S; a template cannot sleep
+CPU_S = 1.0  # CPU time of the child after its start. Published templates take a few milliseconds.
+MEMORY_BYTES = 256 << 20  # address space of the child, which uses 30 MB at its start
+_WALL_S = 30.0  # much more than CPU_S, for busy machines. A template cannot sleep.
 _MESSAGE_CHARACTERS = 500
 _READY = "ready"
 _REMEMBERED = 16
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # what an interpreter may need to start
+_INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # an interpreter may need these to start
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from sqlquarry.tokenizing.rendering import serve; serve()"
 
-_unbounded: dict[str, str] = {}  # templates that were stopped, with the reason, so that each costs its seconds once
+_unbounded: dict[str, str] = {}  # stopped templates with the reason, so that each of them costs time only once
 
 
 class Conversation(NamedTuple):
-    """Messages to render, and whether the words that lead into an answer follow them."""
+    """Messages to render, and whether to add the generation prompt that begins an answer."""
 
     messages: Sequence[Mapping[str, Any]]
     generation: bool
 
 
 class Rendering(NamedTuple):
-    """What a template made of a conversation: the text, or why there is none."""
+    """The result of rendering a conversation: the text, or the reason for the failure."""
 
     text: str
     failure: str = ""
@@ -55,7 +55,7 @@ class Rendering(NamedTuple):
         """Return the text.
 
         Raises:
-            ConfigError: the template does not parse, or refuses these messages.
+            ConfigError: the template cannot be parsed or rendered, or it refuses these messages.
         """
         if self.failure:
             raise ConfigError(self.failure)
@@ -76,13 +76,13 @@ SAMPLES = (
 def require_bounded(
     template: str, tokens: Mapping[str, str], conversations: Sequence[Conversation] = (), *, date: str | None = None
 ) -> None:
-    """Check that a template of unknown origin ends: with short, long and many messages, and those given.
+    """Check that an untrusted template stays within the limits for short, long and many messages, and for those given.
 
-    What it renders, and whether it refuses some messages, does not matter here. A template can still be slow for
-    messages that none of these resemble.
+    The rendered text does not matter here, and neither does a refusal of some messages. The template can still be slow
+    for other kinds of messages.
 
     Raises:
-        ConfigError: it takes too much time, memory or text.
+        ConfigError: the template takes too much time or memory, or writes too much text.
     """
     render_bounded(template, (*SAMPLES, *conversations), tokens, date=date)
 
@@ -90,16 +90,16 @@ def require_bounded(
 def render_bounded(
     template: str, conversations: Sequence[Conversation], tokens: Mapping[str, str], *, date: str | None = None
 ) -> list[Rendering]:
-    """Render conversations in a child process: at most 1 s of CPU, 256 MiB, and 4 million characters for each.
+    """Render conversations in a child process with at most 1 s of CPU time, 256 MiB, and 4 million characters each.
 
     Args:
-        template: Jinja source; at most 262,144 characters.
-        conversations: what to render.
+        template: Jinja source, at most 262,144 characters.
+        conversations: the conversations to render.
         tokens: bos_token, eos_token, … as text.
-        date: what ``strftime_now`` returns; None leaves it undefined.
+        date: the return value of ``strftime_now``. None leaves the function undefined.
 
     Raises:
-        ConfigError: the template takes more than that.
+        ConfigError: the template exceeds these limits.
         SQLQuarryError: the child process does not start.
     """
     reason = _unbounded.get(template)
@@ -115,14 +115,14 @@ def render_bounded(
             _unbounded.clear()
         _unbounded[template] = reason
     raise ConfigError(
-        f"the chat template {template[:80]!r} was stopped: {reason}. It would hang or crash what renders it. Use the "
-        "template of the model's original publisher, or a plain Jinja template of your own."
+        f"the chat template {template[:80]!r} was stopped: {reason}. It could hang or crash any program that renders "
+        "it. Use the template of the model's original publisher, or write your own."
     )
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _answer(request: str) -> tuple[Rendering, ...] | str:
-    """Each conversation's rendering, or why the child was stopped."""
+    """Return each conversation's rendering, or the reason why the child was stopped."""
     command = [sys.executable, "-I", "-S", "-c", _PROGRAM, *filter(None, sys.path)]
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     try:
@@ -133,9 +133,9 @@ def _answer(request: str) -> tuple[Rendering, ...] | str:
         return f"it did not end within {_WALL_S:g} s"
     ready, *lines = ended.stdout.decode().splitlines() or [""]
     if ready != _READY:
-        told = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        last_line = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise SQLQuarryError(
-            f"the process that renders chat templates does not start (exit status {ended.returncode}: {told}). "
+            f"the process that renders chat templates does not start (exit status {ended.returncode}: {last_line}). "
             f"Check that {sys.executable} can import jinja2."
         )
     if ended.returncode or not lines:
@@ -145,7 +145,7 @@ def _answer(request: str) -> tuple[Rendering, ...] | str:
 
 
 def serve() -> None:
-    """Answer the one request on standard input: a list of [text, failure], or the reason to stop as text."""
+    """Read one request from standard input, and write a list of [text, failure] or the reason for stopping as text."""
     request = json.load(sys.stdin)
     _limit_process()
     sys.stdout.write(f"{_READY}\n")
@@ -160,7 +160,7 @@ def serve() -> None:
 
 
 class _TooLongError(Exception):
-    """A template writes without end."""
+    """A template writes more than `MAX_RENDERED_CHARACTERS`."""
 
 
 def _rendered(request: Mapping[str, Any], conversation: Conversation) -> Rendering:
@@ -180,9 +180,9 @@ def _rendered(request: Mapping[str, Any], conversation: Conversation) -> Renderi
         raise
     except ConfigError as error:
         return Rendering("", str(error)[:_MESSAGE_CHARACTERS])
-    except Exception as error:  # noqa: BLE001 - a template is code of the model's makers, and can raise anything
-        told = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
-        return Rendering("", f"the chat template cannot be rendered ({told})")
+    except Exception as error:  # noqa: BLE001 - a template is code from the model's authors and can raise anything
+        reason = f"{type(error).__name__}: {error}"[:_MESSAGE_CHARACTERS]
+        return Rendering("", f"the chat template cannot be rendered ({reason})")
 
 
 def _joined(pieces: Iterable[str]) -> str:
@@ -196,9 +196,12 @@ def _joined(pieces: Iterable[str]) -> str:
 
 
 def _limit_process() -> None:
-    """Let the kernel stop this process, also within one operation. Where it cannot, the parent's clock does."""
+    """Make the kernel stop this process at its limits, even within one operation.
+
+    On systems that do not support this, the parent stops the process by wall time.
+    """
     with contextlib.suppress(AttributeError):
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a parent's choice to ignore it is inherited
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the parent may ignore the signal, and that is inherited
         signal.setitimer(signal.ITIMER_PROF, CPU_S)
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
@@ -217,32 +220,32 @@ def _raise(message: str) -> NoReturn:
 
 @functools.lru_cache(maxsize=16)
 def compile_template(source: str) -> jinja2.Template:
-    """Compile a chat template as transformers does, in Jinja's sandbox.
+    """Compile a chat template in Jinja's sandbox, in the same way as transformers.
 
     Raises:
-        jinja2.TemplateSyntaxError: it does not parse.
+        jinja2.TemplateSyntaxError: the template cannot be parsed.
     """
-    # As transformers compiles templates; its {% generation %} blocks mark nothing for us, but keep their white space.
-    # `strftime_now` is left undefined on purpose: a prompt with today's date differs between training and serving.
+    # transformers' {% generation %} blocks have no meaning here, but they affect white space, so they become {% if %}.
+    # `strftime_now` stays undefined, because a prompt with today's date would differ between training and serving.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.globals["raise_exception"] = _raise
-    # Jinja's own escapes HTML.
+    # Jinja's own filter escapes HTML.
     environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     try:
         return environment.from_string(_without_marks(source))
     except (jinja2.TemplateSyntaxError, MemoryError):
         raise
-    except Exception as error:  # a RecursionError or SyntaxError, where Jinja's own parser found nothing wrong
+    except Exception as error:  # for example a RecursionError or SyntaxError that Jinja's parser did not notice
         raise jinja2.TemplateSyntaxError(f"{type(error).__name__}: {error}", lineno=1) from error
 
 
 def template_variables(source: str) -> set[str]:
-    """Return the names that a chat template takes from outside; `messages` is one.
+    """Return the names of the variables that a chat template uses, such as `messages`.
 
     Raises:
-        jinja2.TemplateSyntaxError: it does not parse.
+        jinja2.TemplateSyntaxError: the template cannot be parsed.
     """
     return jinja2.meta.find_undeclared_variables(compile_template(source).environment.parse(_without_marks(source)))
 

@@ -1,4 +1,4 @@
-"""Name what this library needs of a tokenizer."""
+"""Define the interface of a tokenizer that this library needs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol, overload
 
 
 class Tokenizer(Protocol):
-    """A tokenizer of transformers, or one that is called alike, such as `FileTokenizer`."""
+    """A tokenizer of transformers, or one with the same interface, such as `FileTokenizer`."""
 
     bos_token: str | None
     eos_token: str | None
     bos_token_id: int | None
     eos_token_id: int | None
-    chat_template: object  # text, or several by name
+    chat_template: object  # one template as text, or several templates by name
 
     @overload
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Mapping[str, list[int]]: ...  # type: ignore[overload-overlap] # text is a sequence

@@ -1,4 +1,4 @@
-"""Read the files that say how a model's text becomes tokens."""
+"""Read the files that define how a model's text becomes tokens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from sqlquarry.files.metadata import JsonObject, parse_object, read_bytes
 
-# The SentencePiece model of a class: transformers 4.51.3 converts it in the place of reading tokenizer.json where
+# The SentencePiece model of a class. transformers 4.51.3 converts it instead of reading tokenizer.json if
 # `add_prefix_space` is given, whatever its value.
 SENTENCEPIECE_FILES = {"LlamaTokenizer": "tokenizer.model", "T5Tokenizer": "spiece.model"}
-# The classes that Custom Model Import takes, each also with "Fast" behind its name ("Use Custom model import to import
-# a customized open-source model into Amazon Bedrock", Bedrock user guide).
+# The classes that Custom Model Import accepts. Each is also accepted with "Fast" at the end of its name ("Use Custom
+# model import to import a customized open-source model into Amazon Bedrock", Bedrock user guide).
 SERVED_TOKENIZERS = (
     "CodeLlamaTokenizer",
     "GPT2Tokenizer",
@@ -26,15 +26,15 @@ SERVED_TOKENIZERS = (
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """The files that say how a model's text becomes tokens.
+    """The files that define how a model's text becomes tokens.
 
     Args:
-        tokenizer: tokenizer.json.
-        config: tokenizer_config.json.
-        model: config.json.
-        special: special_tokens_map.json.
-        added: added_tokens.json.
-        sentencepiece: whether the class's SentencePiece model is among the files.
+        tokenizer: content of tokenizer.json.
+        config: content of tokenizer_config.json.
+        model: content of config.json.
+        special: content of special_tokens_map.json.
+        added: content of added_tokens.json.
+        sentencepiece: whether there is a SentencePiece model among the files.
     """
 
     tokenizer: JsonObject
@@ -49,7 +49,7 @@ class TokenizerFiles:
         """Read the files of a model.
 
         Args:
-            content: the content of a file; None if there is no such file.
+            content: returns the content of a file, or None if there is no such file.
             names: the names of all files.
 
         Raises:
@@ -71,7 +71,7 @@ class TokenizerFiles:
 
     @classmethod
     def in_directory(cls, directory: Path, rewritten: Mapping[str, bytes] | None = None) -> TokenizerFiles:
-        """Read the files in a directory, or what `rewritten` holds in their place.
+        """Read the files in a directory. Files in `rewritten` replace those in the directory.
 
         Raises:
             OSError, ValueError: a file cannot be read.
@@ -86,6 +86,6 @@ class TokenizerFiles:
 
     @property
     def class_name(self) -> str:
-        """Return the tokenizer's class without "Fast", "" if no file names one."""
+        """The tokenizer's class without "Fast", or "" if no file names one."""
         name = self.config.get("tokenizer_class") or self.model.get("tokenizer_class") or ""
         return str(name).removesuffix("Fast")

@@ -30,7 +30,7 @@ def as_records(given: object, name: str) -> Sequence[Record]:
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise RecordError(f"{name} is a {type(given).__name__}, but must be records, as load_records returns them.")
     records = given if isinstance(given, Sequence) else list(given)
-    for place, record in enumerate(records):
+    for index, record in enumerate(records):
         if not isinstance(record, Record):
             how = (
                 "Convert a dict with Record(**row)"
@@ -38,35 +38,35 @@ def as_records(given: object, name: str) -> Sequence[Record]:
                 else "Use load_records to load records from files"
             )
             raise RecordError(
-                f"element {place} of {name} is {record!r:.80}, a {type(record).__name__} and not a Record. {how}."
+                f"element {index} of {name} is {record!r:.80}, a {type(record).__name__} and not a Record. {how}."
             )
     return records
 
 
 def check_counts(**counts: object) -> None:
-    """Check that these arguments are whole numbers of at least 1.
+    """Check that all arguments are whole numbers of at least 1.
 
     Raises:
-        ConfigError: some of them are not.
+        ConfigError: an argument is not. The message lists all such arguments.
     """
     if bad := option_problems(counts, {}):
         raise ConfigError("; ".join(bad))
 
 
 def check_apart(checkpoint_dir: str | Path | None, output: Path) -> None:
-    """Check that `checkpoint_dir` is not in `output_dir`, because its content is removed when the run is finished.
+    """Check that `checkpoint_dir` is not in `output_dir`, because checkpoints are removed when the run is finished.
 
     A hidden directory such as ``.checkpoints`` is allowed.
 
     Raises:
         ConfigError: `checkpoint_dir` is in `output_dir`.
     """
-    place = located(checkpoint_dir) if checkpoint_dir else None
-    if not isinstance(place, Path) or not place.resolve().is_relative_to(output.resolve()):
+    location = located(checkpoint_dir) if checkpoint_dir else None
+    if not isinstance(location, Path) or not location.resolve().is_relative_to(output.resolve()):
         return
-    below = place.resolve().relative_to(output.resolve()).parts
+    below = location.resolve().relative_to(output.resolve()).parts
     if not any(part.startswith(".") for part in below):
         raise ConfigError(
-            f"checkpoint_dir {place} is in output_dir, which is for the adapter's files only. Leave it out to use "
+            f"checkpoint_dir {location} is in output_dir, which is for the adapter's files only. Leave it out to use "
             f"{output / '.checkpoints'}, or use another directory."
         )

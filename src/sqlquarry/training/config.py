@@ -13,7 +13,7 @@ from typing import Literal
 from sqlquarry.options import check_options, check_rules
 
 # Fields that change how a run is carried out. They do not change its result, except for the rounding of sums.
-_HOW_NOT_WHAT = {
+_NOT_IN_IDENTITY = {
     "hold_dequantized",
     "gradient_checkpointing",
     "torch_compile",
@@ -66,23 +66,22 @@ class TrainingConfig:
         records_per_step: records in one optimizer step, on average.
         learning_rate: peak rate. "auto" chooses it from the model's width (see `learning_rate_for`).
         warmup_ratio: share of the steps in which the rate rises. Afterwards it falls to zero as a cosine.
-        max_length: length of a packed row in tokens. A longer record is an error; records are never cut.
+        max_length: length of a packed row in tokens. A longer record is an error, because records are never cut.
         share_prefixes: compute the beginning that records have in common (instructions, schema) once per row.
         lora_r: rank (width) of the low-rank update.
         lora_alpha: the update is scaled by lora_alpha / lora_r.
         lora_dropout: share of the update's inputs set to zero in training.
         target_modules: "all-linear" (all but the head) or the names of linear layers.
-        trainable_tokens: text of tokens whose rows of embeddings and head are also trained. "auto" trains the row of
-            the token that ends an answer if the base was never trained to write it. None trains no rows, and refuses
-            such a base. Processes that share the base (`sharding`) cannot train rows.
+        trainable_tokens: tokens, as text, whose rows of the embeddings and the head are also trained. "auto" trains the
+            row of the token that ends an answer if the base was never trained to write this token. None trains no rows,
+            so `train` refuses such a base. Processes that share the base (`sharding`) cannot train rows.
         quantization: "nf4" trains on 4-bit base weights (QLoRA), None on the original weights (LoRA).
-        hold_dequantized: hold the values of the 4-bit weights in bf16. This takes four times their memory, but no time
-            for unpacking. The adapter is the same. "auto" does so on a GPU with enough memory.
+        hold_dequantized: hold the values of the 4-bit weights in bf16. This takes four times their memory, but saves
+            the time to unpack them. The adapter is the same. "auto" does so on a GPU with enough memory.
         attn_implementation: "sdpa" uses a dense mask, "flex_attention" a mask of blocks (CUDA only, always compiled).
             "auto" uses flex_attention on CUDA if layers are compiled.
-        torch_compile: compile the decoder's layers. With flex attention and without dropout, also launch each row as
-            one CUDA graph (for a shared base only from torch 2.11 on and without `cpu_offload`). "auto" does so on CUDA
-            only. Models with experts are never compiled.
+        torch_compile: compile the decoder's layers, and run rows as CUDA graphs if possible (see `uses_cuda_graphs`).
+            "auto" does so on CUDA only. Models with experts are never compiled.
         gradient_checkpointing: recompute the activations of all layers in the backward pass (True), of this number of
             layers, or of none (False). "auto" recomputes as many as needed to fit the GPU, and none on a CPU.
         max_grad_norm: maximum norm of the gradient. Larger gradients are scaled down.
@@ -203,7 +202,7 @@ class TrainingConfig:
     def identity(self) -> dict[str, object]:
         """Fields that the adapter depends on, ready for JSON. A run resumes only from checkpoints with equal fields."""
         fields: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {name: value for name, value in fields.items() if name not in _HOW_NOT_WHAT}
+        return {name: value for name, value in fields.items() if name not in _NOT_IN_IDENTITY}
 
 
 @functools.cache
@@ -212,7 +211,7 @@ def _torch_version() -> tuple[int, ...]:
 
 
 def learning_rate_for(hidden_size: int) -> float:
-    """Return a peak rate for LoRA on a Llama of this width: 5e-4 · (2000 / hidden_size)^0.775.
+    """Return a peak learning rate for LoRA on a Llama of this width: 5e-4 · (2000 / hidden_size)^0.775.
 
     It is 1.3e-3 at width 576 and 2.9e-4 at 4096.
 

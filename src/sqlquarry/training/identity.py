@@ -1,4 +1,4 @@
-"""The identity of a run. Two runs are the same if base, prompt, records and configuration have the same content."""
+"""The identity of a run. Two runs are the same if their base model, prompt, records and configuration are equal."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _differences(there: Mapping[str, object], now: Mapping[str, object]) -> Iter
             pairs = [(f"{key}.{name}", old.get(name, _NOT_THERE), value.get(name, _NOT_THERE)) for name in names]
         else:
             pairs = [(key, old, value)]
-        yield from (f"{name} ({_shown(a)} there, {_shown(b)} now)" for name, a, b in pairs if a != b)
+        yield from (f"{name} (stored: {_shown(a)}, this run: {_shown(b)})" for name, a, b in pairs if a != b)
 
 
 def _digest(base: object) -> object:

@@ -14,7 +14,7 @@ from sqlquarry.training.config import TrainingConfig
 
 _NEEDED = ("base_model", "train", "output_dir")
 _OPTIONAL = ("evaluation", "checkpoint_dir", "prompt")
-_LARGEST_JOB_BYTES = 64 * 2**10  # a job takes about 1 KiB; PyYAML needs a second for 200 KiB
+_LARGEST_JOB_BYTES = 64 * 2**10  # A job takes about 1 KiB. PyYAML needs a second for 200 KiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +104,9 @@ def config_of(options: object, source: str) -> TrainingConfig:
 
 def _problems(fields: Mapping[object, object]) -> Iterator[str]:
     known = (*_NEEDED, *_OPTIONAL)
+    allowed = (*known, "config")
     yield from (f"{name} is missing" for name in _NEEDED if not fields.get(name))
-    yield from (f"{name!r} is not a field" for name in fields if name not in (*known, "config"))
+    yield from (f"{name!r} is not one of the fields {', '.join(allowed)}" for name in fields if name not in allowed)
     for name in known:
         if fields.get(name) and not isinstance(fields[name], str):
             yield f"{name} is {fields[name]!r:.80}, but must be text"

@@ -28,16 +28,17 @@ from sqlquarry.training.job import TrainingJobSpec
 if TYPE_CHECKING:
     import boto3
 
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"  # the network interface over which processes talk
 FAILURES = "SQLQUARRY_FAILURES"  # environment variable: the folder in which a process writes its error
 # With port 0, the kernel chooses the port and torchrun passes it to its processes. A port that is chosen in advance
-# could be taken by another program, because torchrun needs seconds to start. Addresses avoid a name lookup.
+# could be taken by another program, because torchrun needs seconds to start. 127.0.0.1 needs no name lookup.
 TORCHRUN = (
     *("-m", "torch.distributed.run", "--nnodes=1"),
     *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
 )
 # The last line of a traceback. torchrun's own error (ChildFailedError) says only that a process failed.
 _ERROR = re.compile(r"(?:\[rank\d+\]: )?((?:\w+\.)*\w+(?:Error|Exception)(?<!ChildFailedError): .+)")
-_ENDED = re.compile(r".*\] failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun's line on the first that failed
+_ENDED = re.compile(r".*\] failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun's first failed process
 
 
 def launch(
@@ -54,38 +55,38 @@ def launch(
 ) -> None:
     """Run ``python -m sqlquarry.training`` under torchrun on this machine and wait for it.
 
-    If one process dies, torchrun ends the others, so none of them waits for a peer that is gone.
+    If one process dies, torchrun ends the others, so that they do not wait for the dead process.
 
     Raises:
         ConfigError: the session has no credentials to pass on.
-        TrainingError: a process could not start, or died without an error (most often because memory ran out).
+        TrainingError: a process could not start, or died without an error (usually because memory ran out).
         SQLQuarryError: the error of the first process that failed, with its original class.
     """
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as folder:
-        place = Path(folder)
-        formatter.save(place / "prompt")
+        directory = Path(folder)
+        formatter.save(directory / "prompt")
         job = TrainingJobSpec(
             base_model=str(base_model),
-            prompt=str(place / "prompt"),
-            train=_written(train, place / "train.jsonl"),
-            evaluation=_written(evaluation, place / "evaluation.jsonl") if evaluation else None,
+            prompt=str(directory / "prompt"),
+            train=_written(train, directory / "train.jsonl"),
+            evaluation=_written(evaluation, directory / "evaluation.jsonl") if evaluation else None,
             output_dir=str(output_dir),
             checkpoint_dir=str(located(checkpoint_dir)) if checkpoint_dir else None,
             config=config,
         )
-        job.write(place / "job.json")
+        job.write(directory / "job.json")
         command = [
             *(sys.executable, *TORCHRUN, f"--nproc-per-node={processes}"),
-            *("-m", "sqlquarry.training", str(place / "job.json")),
+            *("-m", "sqlquarry.training", str(directory / "job.json")),
         ]
         # Other users may see job.json and command lines, so credentials are passed only in the environment.
         environment = os.environ | session_environment(session)
-        environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
+        environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": LOOPBACK}
         environment.setdefault(WAIT_POLICY, "passive")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         status, found = _run(command, environment)
         if status:
-            raise _failure(place, found, status)
+            raise _failure(directory, found, status)
 
 
 def leave_failure(error: BaseException) -> None:
@@ -99,7 +100,8 @@ def leave_failure(error: BaseException) -> None:
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, dict[str, str]]:
     """Run torchrun to its end and return its exit status and the findings of `_relay`.
 
-    A progress bar needs the terminal itself. In a notebook or a log there is only text, which passes through a pipe.
+    If standard error is a terminal, the processes write to it directly, because a progress bar needs a terminal.
+    Otherwise, their text passes through a pipe.
     """
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, env=environment, stderr=None if sys.stderr.isatty() else subprocess.PIPE
@@ -136,9 +138,9 @@ def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
 
 
 def _failure(folder: Path, found: Mapping[str, str], status: int) -> SQLQuarryError:
-    """Return the error to raise: the first one of this library, otherwise the signal that ended a process or any error.
+    """Return the error to raise: the first `SQLQuarryError`, or a `TrainingError` with the cause if there is none.
 
-    Errors of later processes only report that they lost a peer.
+    The errors of later processes only report that they lost a peer.
 
     Args:
         folder: the folder with the errors that `leave_failure` wrote.
@@ -157,7 +159,7 @@ def _failure(folder: Path, found: Mapping[str, str], status: int) -> SQLQuarryEr
     elif "error" in found:
         why = f"a process failed. The first error above is {found['error']}"
     else:
-        why = f"torchrun ended with exit status {status}. The output above may show why; most often memory runs out"
+        why = f"torchrun ended with exit status {status}. The output above may show why. Usually, memory ran out"
     return TrainingError(f"{why}. Run again to resume from the newest checkpoint.")
 
 

@@ -90,12 +90,12 @@ class QLoRAFSDPTrainer:
         Raises:
             MissingExtraError: the extra "train" is not installed.
             RecordError: the arguments are not records, or records have no SQL or are longer than a row.
-            ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), `checkpoint_dir` is in
+            ConfigError: the prompt does not fit the base model (see `PromptFormatter.bind`), `checkpoint_dir` is in
                 `output_dir`, or the run cannot work. All reasons are listed before the base is downloaded, hashed or
                 loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
-            TrainingError: `output_dir` contains something else, the loss is not a finite number, a checkpoint cannot be
-                written, or one of several processes died.
+            TrainingError: `output_dir` contains another run or other files, the loss is not a finite number, a
+                checkpoint cannot be written, or one of several processes died.
             TrainingInterruptedError: a signal stopped the run. The same call resumes it.
             OutputInUseError: another process trains into `output_dir`.
         """
@@ -147,7 +147,7 @@ class QLoRAFSDPTrainer:
     ) -> TrainingPlan:
         """Forecast tokens, steps, memory, time and price of `train`, and refuse a run that `train` would refuse.
 
-        Wherever the base model is, only its configuration, tokenizer and headers are read. If the hub cannot be
+        Only the base model's configuration, tokenizer and headers are read, wherever it is stored. If the hub cannot be
         reached, the sizes of a well-known base come from a table and its tokens are estimated
         (`TrainingPlan.estimated`).
 
@@ -167,7 +167,7 @@ class QLoRAFSDPTrainer:
             RecordError: there are no records, some have no SQL, or some cannot be learned from.
             ConfigError: the GPU or instance type is unknown, or the run cannot work. All reasons are listed (see
                 `check_run`).
-            DeviceError: only the devices are wrong.
+            DeviceError: only the GPUs are wrong: their memory, number or lack of bfloat16.
             ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from moto import mock_aws
 
 from sqlquarry.aws.download import download_files
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.locations import S3Location
 
@@ -68,6 +71,54 @@ def test_a_cut_or_changed_file_is_copied_again_and_a_removed_file_is_deleted(buc
     download_base(URI, tmp_path, PATTERNS)
     assert (directory / "model.safetensors").read_text() == "WEIGHTS"
     assert names(directory) == {"model.safetensors"}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_another_selection_of_files_has_its_own_directory(tmp_path: Path) -> None:
+    every = download_base(URI, tmp_path, PATTERNS)
+    before = (every / "model.safetensors").stat().st_mtime_ns
+    some = download_base(URI, tmp_path, ("*.json",))
+    assert names(some) == {"config.json"}
+    assert names(every) == {"config.json", "model.safetensors"}
+    assert download_base(URI, tmp_path, PATTERNS) == every
+    assert (every / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_second_download_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, may_end, copied = threading.Event(), threading.Event(), []
+    download = S3Prefix.download
+
+    def slow(prefix: S3Prefix, name: str, path: Path) -> None:
+        copied.append(name)
+        began.set()
+        assert may_end.wait(30)
+        download(prefix, name, path)
+
+    monkeypatch.setattr(S3Prefix, "download", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(download_base, URI, tmp_path, PATTERNS)
+        try:
+            assert began.wait(30)
+            second = pool.submit(download_base, URI, tmp_path, PATTERNS)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+        finally:
+            may_end.set()
+        assert first.result(30) == second.result(30)
+    assert sorted(copied) == ["config.json", "model.safetensors"]
+    assert {path.name for path in first.result().iterdir()} == {".received.json", *copied}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_complete_copy_in_a_read_only_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = download_base(URI, tmp_path, PATTERNS)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert download_base(URI, tmp_path, PATTERNS) == directory
 
 
 @pytest.mark.usefixtures("bucket")

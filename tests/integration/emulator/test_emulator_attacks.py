@@ -285,3 +285,17 @@ def test_a_training_job_with_wrong_types_is_refused_with_sagemakers_codes(aws, b
     headers = signed(aws, "POST", "/", service="sagemaker", body=body, headers=HEADERS)
     status, _, content = send(aws, "POST", "/", body=body, headers=headers)
     assert (status, json.loads(content)["__type"]) in ((400, "ValidationException"), (400, "SerializationException"))
+
+
+@pytest.mark.parametrize("value", ["garbage", "", "2026-13-01", "1e400", "nan"])
+def test_a_bound_of_a_list_that_is_not_a_time_is_refused(aws, value):
+    target = f"/imported-models?creationTimeAfter={value}"
+    body = json.dumps({"CreationTimeAfter": value}).encode()
+    listing = HEADERS | {"X-Amz-Target": "SageMaker.ListTrainingJobs"}
+    for method, path, content, headers, service in (
+        ("GET", target, b"", {}, "bedrock"),
+        ("POST", "/", body, listing, "sagemaker"),
+    ):
+        made = signed(aws, method, path, service=service, body=content, headers=headers)
+        status, _, answer = send(aws, method, path, body=content, headers=made)
+        assert (status, json.loads(answer)["__type"]) == (400, "SerializationException")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -110,16 +111,33 @@ def test_only_files_directly_below_the_prefix_are_used(account, exported):
 
 def test_a_role_must_exist_and_trust_bedrock(account, exported):
     account.upload(exported)
-    statement = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    other = {"Version": "2012-10-17", "Statement": [statement]}
     iam = account.aws.session().client("iam")
-    for role in (
-        account.aws.role_arn + "-not",
-        iam.create_role(RoleName="other", AssumeRolePolicyDocument=json.dumps(other))["Role"]["Arn"],
-    ):
+
+    def roles(*statements):
+        for statement in statements:
+            content = json.dumps({"Version": "2012-10-17", "Statement": statement})
+            name = f"role-{uuid.uuid4()}"
+            yield iam.create_role(RoleName=name, AssumeRolePolicyDocument=content)["Role"]["Arn"]
+
+    service = "bedrock.amazonaws.com"
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    other = trust | {"Principal": {"Service": "ec2.amazonaws.com"}}
+    deny = trust | {"Effect": "Deny"}
+    refused = roles(
+        other,
+        deny,
+        [trust, deny],
+        other | {"Condition": {"StringEquals": {"aws:PrincipalServiceName": service}}},
+        trust | {"Action": "sts:TagSession"},
+        trust | {"Principal": {"Service": f"not.{service}"}},
+        trust | {"Principal": {"AWS": f"arn:aws:iam::123456789012:role/{service}"}},
+    )
+    for role in (account.aws.role_arn + "-not", *refused):
         code, message, status = account.error(account.create, name="m1", roleArn=role)
         assert (code, message, status) == ("ValidationException", "The provided role ARN is invalid", 400)
-    assert account.imported("m1")
+    both = {"Principal": {"Service": ["ec2.amazonaws.com", service]}, "Action": ["sts:TagSession", "sts:AssumeRole"]}
+    for number, role in enumerate((account.aws.role_arn, *roles(trust, [other, trust | both]))):
+        assert account.imported(f"m{number}", roleArn=role)
 
 
 def test_only_one_import_job_runs_at_a_time(account, exported):

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulator_training import Jobs
+from processes import is_running
 from sqlquarry.emulator import LocalAWS, ManualClock
 from sqlquarry.emulator.faults import SpotInterruption
 from sqlquarry.errors import ConfigError
@@ -68,13 +69,6 @@ def pids(jobs, name):
     return [int(word) for word in jobs.lines(name)[0].split()[1:]]
 
 
-def lives(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_a_stopped_job_can_save_its_work(jobs):
     jobs.start("stopped", GENTLE)
     jobs.until(lambda: "ready" in jobs.lines("stopped"))
@@ -96,10 +90,10 @@ def test_after_120_seconds_every_process_is_killed_and_outputs_are_kept():
         jobs.until(lambda: "not yet" in jobs.lines("stubborn"))
         clock.advance(119)
         assert jobs.describe("stubborn")["SecondaryStatus"] == "Stopping"
-        assert all(map(lives, running))
+        assert all(map(is_running, running))
         clock.advance(1)
         assert jobs.finish("stubborn")["TrainingJobStatus"] == "Stopped"
-        assert not any(map(lives, running))
+        assert not any(map(is_running, running))
         assert jobs.objects("output/stubborn/output/model/") == {"kept": "half"}
 
 
@@ -185,11 +179,11 @@ def test_closing_and_resetting_end_every_process(monkeypatch, tmp_path):
         jobs.start("reset", STUBBORN)
         before = pids(jobs, "reset")
         aws.reset()
-        assert not any(map(lives, before))
+        assert not any(map(is_running, before))
         jobs.start("closed", STUBBORN)
         after = pids(jobs, "closed")
-        assert all(map(lives, after))
-    assert not any(map(lives, after))
+        assert all(map(is_running, after))
+    assert not any(map(is_running, after))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -207,10 +201,10 @@ with LocalAWS() as aws:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": here}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as emulator:
         pid = int(emulator.stdout.readline())
-        assert lives(pid)
+        assert is_running(pid)
         emulator.kill()
     end = time.monotonic() + 20
-    while lives(pid):
+    while is_running(pid):
         assert time.monotonic() < end
         time.sleep(0.05)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
 import tarfile
 from datetime import timedelta
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError
 from emulator_training import LOG_GROUP, Jobs
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import AccessDenied, InstanceQuota, TrainingFails
+from sqlquarry.training.launch import LOOPBACK
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,26 @@ def test_a_job_sees_the_environment_of_a_container_and_nothing_of_the_host(jobs,
     assert environment["WORD"] == "x"
     assert environment["SM_CHANNEL_TRAIN"] == f"{root}/input/data/train"
     assert environment["SM_HP_EPOCHS"] == "2"
-    assert json.loads(environment["SM_HOSTS"]) == ["algo-1"]
+    assert (
+        environment.items()
+        >= {
+            "SM_CHANNELS": '["code", "train"]',
+            "SM_HPS": '{"epochs": "2"}',
+            "SM_HOSTS": '["algo-1"]',
+            "SM_CURRENT_HOST": "algo-1",
+            "SM_NUM_GPUS": "0",
+            "SM_NUM_CPUS": str(os.cpu_count()),
+            "SM_NETWORK_INTERFACE_NAME": LOOPBACK,
+            "SM_MASTER_ADDR": "127.0.0.1",
+            "SM_MODEL_DIR": f"{root}/model",
+            "SM_INPUT_DIR": f"{root}/input",
+            "SM_INPUT_CONFIG_DIR": f"{root}/input/config",
+            "SM_OUTPUT_DIR": f"{root}/output",
+            "SM_OUTPUT_DATA_DIR": f"{root}/output/data",
+        }.items()
+    )
+    assert int(environment["SM_MASTER_PORT"]) > 0
+    assert environment["TRAINING_JOB_NAME"] == done["TrainingJobName"]
     assert environment["TRAINING_JOB_ARN"] == done["TrainingJobArn"]
     assert read["hyperparameters"] == {"epochs": "2"}
     assert read["resourceconfig"]["current_host"] == "algo-1"

@@ -1,8 +1,11 @@
-"""One writer at a time, and none that was killed."""
+"""Test that a directory has one writer at a time, and that the lock of a killed writer is released."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,15 +35,32 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(OutputInUseError, match=rf"process {holder.pid} on "), only_writer(tmp_path / "out"):
+def test_the_error_for_a_second_writer_names_the_first(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    owner = rf"{re.escape(str(tmp_path / 'out'))} .*\b{holder.pid}\b.*\b{re.escape(socket.gethostname())}\b"
+    with pytest.raises(OutputInUseError, match=owner), only_writer(tmp_path / "out"):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "out" / LOCK_FILE).is_file()
     with only_writer(tmp_path / "out"):  # at once
-        assert "process" in (tmp_path / "out" / LOCK_FILE).read_text()
+        assert str(os.getpid()) in (tmp_path / "out" / LOCK_FILE).read_text()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_writer_can_wait_for_another_one(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    def write() -> bool:
+        with only_writer(tmp_path / "out", wait=True):
+            return holder.poll() is not None
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(write)
+        try:
+            with pytest.raises(TimeoutError):
+                ended.result(timeout=0.5)
+        finally:
+            holder.kill()
+            holder.wait()
+        assert ended.result(30)
 
 
 def test_a_directory_that_stays_empty_is_removed_again(tmp_path: Path) -> None:
@@ -55,8 +75,10 @@ def test_a_directory_that_stays_empty_is_removed_again(tmp_path: Path) -> None:
     assert (tmp_path / "kept").is_dir()
 
 
-def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner removes its file between our opening and locking it."""
+def test_a_lock_file_that_is_removed_before_it_is_locked_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulate an owner who removes its file after this writer opens it and before this writer locks it."""
     import fcntl
 
     stock, opened = fcntl.flock, []
@@ -74,7 +96,7 @@ def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, mo
             pass
 
 
-def test_a_folder_that_its_last_writer_removes_is_made_again(tmp_path: Path) -> None:
+def test_a_folder_that_another_writer_removes_is_created_again(tmp_path: Path) -> None:
     def write_nothing() -> int:
         written = 0
         for _ in range(300):
@@ -86,7 +108,7 @@ def test_a_folder_that_its_last_writer_removes_is_made_again(tmp_path: Path) -> 
         assert all(pool.map(lambda _: write_nothing(), range(4)))
 
 
-def test_a_lock_file_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_a_broken_link_is_an_error(tmp_path: Path) -> None:
     (tmp_path / LOCK_FILE).symlink_to(tmp_path / "missing" / "file")
     with pytest.raises(FileNotFoundError), only_writer(tmp_path):
         pass

@@ -1,6 +1,7 @@
 """Child processes of the judge: they end with it, inherit no secrets, and leave databases unchanged."""
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -17,9 +18,11 @@ import psutil
 import pytest
 
 from processes import is_running, query_processes, stopped_within
+from sqlquarry.judging import ExecutionGrader, SynthesizedDatabases
 from sqlquarry.judging.execution.engines import sqlite_copy
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.records import Record
 
 FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
 JUDGE = """
@@ -299,6 +302,24 @@ def test_a_copy_is_made_once_for_each_content_and_removed_at_the_end(sandbox, tm
     assert second != first
     sandbox.close()
     assert list(copies.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_processes_and_copies_end_with_the_last_reference_to_the_grader(tmp_path, copies, earlier) -> None:
+    path = prepared(tmp_path, "log without shm")
+    grader = ExecutionGrader({"a": path})
+    made = SynthesizedDatabases()
+    record = Record("q", "CREATE TABLE t (a)", "SELECT count(*) FROM t", "a")
+    gc.disable()
+    try:
+        assert grader.grade(record, "SELECT count(*) FROM t").verdict == "correct"
+        (child,) = query_processes() - earlier
+        assert len(list(copies.iterdir())) == 2
+        del grader, made
+        assert list(copies.iterdir()) == []
+        assert not is_running(child)
+    finally:
+        gc.enable()
 
 
 def test_a_database_is_unavailable_if_its_copy_has_no_room(sandbox, tmp_path, monkeypatch) -> None:

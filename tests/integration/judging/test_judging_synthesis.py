@@ -303,7 +303,7 @@ def test_the_budget_ends_the_search(tmp_path):
 
 
 def test_public_records(shared_data, monkeypatch):
-    """Run a sample of `benchmarks/synthesis.py`, whose complete results are in docs/made-databases.md."""
+    """Run a sample of `benchmarks/synthesis.py`, whose complete results are in docs/synthesized-databases.md."""
     script = Path(__file__).resolve().parents[3] / "benchmarks" / "synthesis.py"
     spec = importlib.util.spec_from_file_location("synthesis_benchmark", script)
     assert spec is not None

@@ -1,4 +1,4 @@
-"""Our streamed merge against PEFT's merge of the loaded model, on tiny Llamas: the same bits."""
+"""Test with tiny Llamas that the merge gives the same bits as PEFT's merge of the loaded model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 def save_base(directory: Path, **config: Any) -> Path:
-    """Two layers in bf16, in several shards; widths that every bitsandbytes kernel accepts."""
+    """Save two layers in bf16 in several shards. Every bitsandbytes kernel accepts their widths."""
     torch.manual_seed(0)
     options = {"tie_word_embeddings": False, "attention_bias": False, "num_hidden_layers": 2} | config
     model = LlamaForCausalLM(
@@ -67,7 +67,7 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(directory: Path, base: Path, dtype: torch.dtype = torch.float32, **options: Any) -> None:
-    """PEFT's own files for an adapter whose every trainable tensor got random values."""
+    """Let PEFT save an adapter with random values in every trainable tensor."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": LINEAR, "task_type": "CAUSAL_LM"} | options)
     peft = get_peft_model(model, config)
@@ -139,7 +139,7 @@ def test_dora_on_an_embedding_is_computed_over_its_whole_vocabulary(base: Path, 
     train(tmp_path / "adapter", base, target_modules=["q_proj", "embed_tokens"], use_dora=True)
     expected = peft_merge(base, tmp_path / "adapter", tmp_path / "peft")
     merged = tensors(AdapterMerger().merge(finish(tmp_path / "adapter", base), tmp_path / "ours").path)
-    for name, value in expected.items():  # the norm adds up in another order, so that a last bit may differ
+    for name, value in expected.items():  # the norm is summed in another order, so the last bit may differ
         torch.testing.assert_close(merged[name], value, rtol=2**-7, atol=1e-6)
 
 
@@ -177,11 +177,11 @@ def test_trained_token_rows_keep_the_model_tied(tied: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"init_lora_weights": "pissa"}, "PiSSA changed the base weights"),
-        ({"init_lora_weights": "olora"}, "OLoRA changed the base weights"),
-        ({"alora_invocation_tokens": [5]}, "acts only after its invocation tokens"),
-        ({"kasa_config": KasaConfig()}, "KaSA takes singular values out"),
-        ({"lora_bias": True}, "adds a bias .* where the base has none"),
+        ({"init_lora_weights": "pissa"}, "'pissa': PiSSA"),
+        ({"init_lora_weights": "olora"}, "'olora': OLoRA"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens: aLoRA"),
+        ({"kasa_config": KasaConfig()}, "kasa_config: KaSA"),
+        ({"lora_bias": True}, r"lora_bias: .*\.lora_B\.bias"),
     ],
     ids=str,
 )
@@ -205,10 +205,10 @@ OTHER_METHODS = {
 
 
 @pytest.mark.parametrize("method", OTHER_METHODS)
-def test_other_methods_are_named(base: Path, tmp_path: Path, method: str) -> None:
+def test_other_methods_are_refused_by_name(base: Path, tmp_path: Path, method: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     get_peft_model(model, OTHER_METHODS[method]).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(UnsupportedAdapterError, match=f"peft_type '{method}': only LORA can be merged"):
+    with pytest.raises(UnsupportedAdapterError, match=f"peft_type '{method}': .*LORA"):
         AdapterMerger().merge(finish(tmp_path / "adapter", base), tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
 
@@ -216,7 +216,7 @@ def test_other_methods_are_named(base: Path, tmp_path: Path, method: str) -> Non
 def test_an_adapter_of_another_architecture_is_refused(base: Path, tmp_path: Path) -> None:
     deeper = save_base(tmp_path / "deeper", num_hidden_layers=3)
     train(tmp_path / "adapter", deeper)
-    with pytest.raises(UnusedTensorsError, match=r"14 adapter tensors .*layers\.2"):
+    with pytest.raises(UnusedTensorsError, match=r"^14 .*layers\.2\."):
         AdapterMerger(base_model=base).merge(finish(tmp_path / "adapter", deeper), tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
 
@@ -254,7 +254,7 @@ def test_shards_keep_names_headers_and_untouched_bytes(base: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("tie", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("load_dtype", ["bfloat16", "float32"])
-def test_the_dequantised_base_is_what_the_adapter_was_trained_on(
+def test_the_dequantized_base_equals_the_weights_of_the_training(
     tmp_path: Path, load_dtype: str, tie: bool, base: Path, tied: Path
 ) -> None:
     directory, dtype = tied if tie else base, getattr(torch, load_dtype)
@@ -265,7 +265,7 @@ def test_the_dequantised_base_is_what_the_adapter_was_trained_on(
         )
     )
     recipe = recipe.completed(quantized)
-    # Two modules of each layer have no LoRA and must be dequantised all the same.
+    # Two modules of each layer have no LoRA, but they must be dequantized too.
     train(tmp_path / "adapter", directory, target_modules=LINEAR[:-2])
     lora = load_file(tmp_path / "adapter/adapter_model.safetensors")
     merged = AdapterMerger().merge(finish(tmp_path / "adapter", directory, recipe), tmp_path / "ours")
@@ -287,7 +287,7 @@ def _dequantized(module: Any) -> torch.Tensor:
     return bnb.dequantize_4bit(module.weight.data, module.weight.quant_state).reshape(module.out_features, -1)
 
 
-# The kernel's high-water mark, not ru_maxrss, which a child takes over from the process that started it.
+# The kernel's high-water mark is used because a child inherits ru_maxrss from the process that started it.
 _MEASURE = """
 import re, sys, torch
 from sqlquarry import AdapterCheckpoint, AdapterMerger
@@ -299,7 +299,8 @@ print(peak() - before)
 """
 
 
-def test_memory_is_that_of_a_few_tensors_not_of_the_model(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     count, shape = 64, (1024, 2048)  # 4.2 MB each in bf16, 268 MB in all
     (tmp_path / "base").mkdir()
     (tmp_path / "adapter").mkdir()
@@ -314,7 +315,6 @@ def test_memory_is_that_of_a_few_tensors_not_of_the_model(tmp_path: Path) -> Non
     finish(tmp_path / "adapter", tmp_path / "base")
     command = [sys.executable, "-c", _MEASURE, str(tmp_path / "adapter"), str(tmp_path / "out")]
     grown_mb = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    print(f"grown by {grown_mb} MB")
     assert grown_mb < 120
 
 

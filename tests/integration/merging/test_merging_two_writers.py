@@ -1,4 +1,4 @@
-"""Two merges into one place: the second is refused, or on S3 the first one is told; a killed one resumes at once."""
+"""Test two merges into one output. In a directory the second is refused, and on S3 the first one stops."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def test_a_directory_has_one_merge_at_a_time(adapter: AdapterCheckpoint, tmp_pat
         patch.setattr(Update, "apply_rows", merge_again)
         merged = AdapterMerger().merge(adapter, tmp_path / "out")
     assert refused
-    with only_writer(tmp_path / "out"):  # a finished one is read only
+    with only_writer(tmp_path / "out"):  # a finished merge is only read
         assert AdapterMerger().merge(adapter, tmp_path / "out") == merged
         with pytest.raises(OutputInUseError), only_writer(tmp_path / "out"):
             pass
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*merged.manifest.files, "manifest.json"}
 
 
-def test_of_two_that_start_at_once_on_s3_one_is_refused(storage: Storage) -> None:
-    late = MergeOutput(storage, "s3://bucket/out")  # both have seen an empty prefix
+def test_of_two_merges_that_start_together_on_s3_one_is_refused(storage: Storage) -> None:
+    late = MergeOutput(storage, "s3://bucket/out")  # both find an empty prefix
     late.finished(INPUTS)
     begun(storage)
     with pytest.raises(OutputInUseError):
         late.remaining([])
 
 
-def test_a_later_one_takes_over_at_once_and_the_earlier_one_stops(storage: Storage) -> None:
+def test_a_later_merge_takes_over_and_the_earlier_one_stops(storage: Storage) -> None:
     earlier = begun(storage)
     earlier.remaining([])
     later = begun(storage)  # as after a kill
@@ -85,8 +85,8 @@ def test_a_later_one_takes_over_at_once_and_the_earlier_one_stops(storage: Stora
     assert storage.sizes() == {}
 
 
-def test_an_answer_that_is_lost_is_not_another_writer(storage: Any) -> None:
-    """botocore sends the request again, and S3 compares with what the first one wrote."""
+def test_a_repeated_request_is_not_taken_for_another_writer(storage: Any) -> None:
+    """Send each request twice, as botocore does if the first answer is lost. S3 compares with the first request."""
     stock = storage.prefix.client.put_object
 
     def twice(**request: Any) -> Any:
@@ -106,7 +106,7 @@ def test_a_whole_bucket_is_not_an_output(adapter: AdapterCheckpoint, output: Any
 
 
 @pytest.mark.parametrize("given", [None, "s3://bucket/adapter", Path("adapter")])
-def test_an_adapter_is_opened_first(given: Any, tmp_path: Path) -> None:
+def test_a_path_instead_of_an_adapter_is_refused(given: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"AdapterCheckpoint\.load"):
         AdapterMerger().merge(given, tmp_path / "out")
 

@@ -1,4 +1,4 @@
-"""One prompt with real tokenizers: the training tokens are those that a server makes of the prompt."""
+"""Test with real tokenizers that training and serving give the same tokens for a prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LLAMA_3 = (
     "{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-# The features that chat templates on the hub use beyond plain Jinja, one each.
+# One template for each feature that chat templates on the hub use beyond plain Jinja.
 HUB_TEMPLATES = {
     "generation tags": (
         "{% for m in messages %}\n{{ '<|im_start|>' + m['role'] + '\n' }}\n{% if m['role'] == 'assistant' %}\n"
@@ -37,7 +37,7 @@ HUB_TEMPLATES = {
 
 
 def llama_3_like() -> Any:
-    """A byte-level BPE tokenizer that puts BOS in front by a post-processor and whose template renders it too."""
+    """Return a byte-level BPE tokenizer whose post-processor adds BOS and whose template renders BOS too."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -70,7 +70,7 @@ text = st.one_of(
     st.sampled_from(["<|im_end|>", "<|eot_id|>x", "<|begin_of_text|>", "<|endoftext|> SELECT", "{{ bos_token }}"]),
 ).filter(str.strip)
 special = ("<|im_end|>", "<|im_start|>", "<|pad|>", "<|eot_id|>", "<|begin_of_text|>", "<|endoftext|>")
-answers = text.filter(lambda sql: not any(token in sql for token in special))  # in an answer they are refused
+answers = text.filter(lambda sql: not any(token in sql for token in special))  # answers may not contain them
 records = st.builds(Record, text, text, answers)
 every_pair = pytest.mark.parametrize(
     ("name", "template"), [(name, template) for name in TOKENIZERS for template in ("human-assistant", "chat")]
@@ -151,7 +151,7 @@ def test_templates_of_the_hub_render_as_transformers_renders_them(feature: str):
     record = Record('What "is" <it>?', "CREATE TABLE é (a)", "SELECT a FROM é")
     bound = PromptFormatter(template=HUB_TEMPLATES[feature]).bind(tokenizer)
     messages = bound.messages(record)
-    # Through `chat_template`, as a server renders it.
+    # A server renders `chat_template`.
     prompt = tokenizer.apply_chat_template(
         messages[:2], chat_template=bound.chat_template, tokenize=False, add_generation_prompt=True
     )

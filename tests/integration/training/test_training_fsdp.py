@@ -67,7 +67,7 @@ def test_two_machines_with_one_sharded_base_each_resume_a_run_of_one_process(
         }
         path.write_text(json.dumps(job | {"config": config}))
     four = [str(Path(__file__).parents[2] / "support" / "two_machines.py"), *map(str, jobs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": launch.LOOPBACK}
     subprocess.run(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
     )

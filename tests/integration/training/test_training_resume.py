@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import pytest
 import safetensors.torch
 import torch  # noqa: TC002 - tests do not use type-checking blocks
@@ -181,11 +182,10 @@ def test_if_one_of_two_processes_is_killed_the_other_ends_and_one_process_resume
     path = job(tiny_llama, tmp_path)
     process = subprocess.Popen(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=2", "-m", "sqlquarry.training", str(path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": launch.LOOPBACK},
     )
     wait_for_step(tmp_path / "adapter", 2, process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    psutil.Process(process.pid).children()[-1].kill()
     killed = time.monotonic()
     assert process.wait(timeout=60) != 0
     assert time.monotonic() - killed < 60

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 
 from sqlquarry.aws.failures import aws_errors, bedrock_error, described, is_transient
-from sqlquarry.aws.known_errors import KNOWN_ERRORS, KnownError
+from sqlquarry.aws.known_errors import KNOWN_ERRORS, KnownError, Service
 from sqlquarry.errors import BedrockError, DataError
 
 
@@ -38,6 +39,12 @@ def refusal(code: str, message: str = "words") -> ClientError:
             "concurrent model import",
             "bedrock",
         ),
+        (
+            "ValidationException",
+            "The provided job name is currently in use.",
+            "name is currently in use",
+            "bedrock",
+        ),
         ("ServiceQuotaExceededException", "Imported models per account", "", "bedrock"),
         ("ConflictException", "in use", "", "bedrock"),
         ("AccessDeniedException", "no", "", "bedrock"),
@@ -59,7 +66,8 @@ def test_a_refusal_gets_the_advice_of_its_row(code: str, message: str, fragment:
     (row,) = (
         row
         for row in KNOWN_ERRORS
-        if code.lower() in map(str.lower, row.codes) and (row.fragment, row.service) == (fragment, service)
+        if code.lower() in map(str.lower, row.codes)
+        and (row.fragments, row.service) == ((fragment,) if fragment else (), service)
     )
     error = bedrock_error(refusal(code, message), "doing it")
     assert isinstance(error, BedrockError)
@@ -114,9 +122,44 @@ def test_temporary_errors_are_transient() -> None:
 
 @pytest.mark.parametrize("row", KNOWN_ERRORS)
 def test_no_row_is_hidden_by_an_earlier_one(row: KnownError) -> None:
-    for code in row.codes:
-        text = described(refusal(code, row.fragment or "words"), "doing it", service=row.service)
-        assert text.endswith(row.advice)
+    for code, fragment in itertools.product(row.codes, row.fragments or ["words"]):
+        assert described(refusal(code, fragment), "doing it", service=row.service).endswith(row.advice)
+
+
+@pytest.mark.parametrize(
+    ("message", "remedy"),
+    [
+        ('No S3 objects found under S3 URL "s3://bucket/image-assumed/not found/"', "s3:PutObject"),
+        ("Could not assume role arn:aws:iam::1:role/image. Please ensure that the role exists", "sts:AssumeRole"),
+        ("Cannot find the requested image: 1.dkr.ecr.us-east-1.amazonaws.com/s3:latest", "ecr:BatchGetImage"),
+        ("Requested image 1.dkr.ecr.us-east-1.amazonaws.com/train:1 not found", "ecr:BatchGetImage"),
+        ("Access denied for repository: train in registry ID: 1", "ecr:BatchGetImage"),
+        ("Requested resource not found.", "job's name"),
+    ],
+)
+def test_a_refusal_of_sagemaker_gets_the_advice_for_its_cause(message: str, remedy: str) -> None:
+    (row,) = (
+        row
+        for row in KNOWN_ERRORS
+        if row.service == "sagemaker" and row.codes == ("ValidationException",) and remedy in row.advice
+    )
+    text = described(refusal("ValidationException", message), "doing it", service="sagemaker")
+    assert text.endswith(row.advice)
+
+
+@pytest.mark.parametrize(
+    ("message", "service"),
+    [
+        ("1 validation error detected: Value 'a b' at 'jobName' failed to satisfy constraint", "bedrock"),
+        ("messages.0: field username is not supported", "bedrock"),
+        ("1 validation error detected: Value 'x' at 'outputDataConfig.s3OutputPath' is not valid", "sagemaker"),
+        ("Value 'Pipe' at 'inputMode' is not valid for s3://bucket/images, as we assume a file", "sagemaker"),
+        ("You must specify exactly one of TrainingImage and AlgorithmName", "sagemaker"),
+    ],
+)
+def test_words_in_other_messages_do_not_draw_advice(message: str, service: Service) -> None:
+    text = described(refusal("ValidationException", message), "doing it", service=service)
+    assert text.endswith(f"operation: {message}.")
 
 
 def test_advice_for_one_service_is_given_for_that_service_only() -> None:

@@ -29,7 +29,7 @@ def found(source: Any) -> dict[str, str]:
     """Return code -> message of every error."""
     started = time.process_time()
     report = preflight(source)
-    assert time.process_time() - started < 1  # the template did not run in this process
+    assert time.process_time() - started < 4  # the template did not run in this process
     return {finding.code: finding.message for finding in report.findings if finding.severity == "error"}
 
 

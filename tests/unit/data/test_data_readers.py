@@ -200,7 +200,9 @@ def test_all_bad_rows_are_counted_and_ten_are_shown(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"question": \n', r"line 1: .*Expecting value at column"),
+        ("a.jsonl", b'{"question": \n', r"line 1: .*Expecting value at column 14\b"),
+        ("a.jsonl", b'{"question": \r\n{}\n', r"line 1: .*Expecting value at column 14\b"),
+        ("a.jsonl", b'{"question": "q\n', r"line 1: .*Unterminated string .* at column 14\b"),
         ("a.jsonl", b"\n" + b"[" * 100_000, r"line 2: .*\barray\b"),
         ("a.jsonl", b"\n\xff\n", "line 2: .*UTF-8.*0xff"),
         ("a.jsonl", '{"question": "q"}'.encode("utf-16"), "line 1: .*UTF-16"),

@@ -1,9 +1,11 @@
-"""Files that describe models: whatever is in them, a reader gives a result or a typed error, in bounded time."""
+"""Test that reading a file that describes a model gives a result or a typed error in bounded time."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,8 @@ def nested(depth: int) -> bytes:
         pytest.param(b'{"a": [' + b"[]," * MAX_VALUES + b"1]}", id="too many values"),
     ],
 )
-def test_what_is_not_metadata_is_refused(content: bytes) -> None:
-    with pytest.raises(MetadataError, match="x"):
+def test_invalid_metadata_is_refused(content: bytes) -> None:
+    with pytest.raises(MetadataError, match=r"^x "):
         parse_object(content, "x")
 
 
@@ -69,21 +71,23 @@ def test_what_is_not_metadata_is_refused(content: bytes) -> None:
         (b' {"a": [1, 2.5, true, null]} ', {"a": [1, 2.5, True, None]}),
     ],
 )
-def test_what_models_have_is_read(content: bytes, value: Any) -> None:
+def test_valid_metadata_is_read(content: bytes, value: Any) -> None:
     assert value is None or parse_object(content, "x") == value
     parse_object(content, "x")
 
 
-def test_data_may_hold_what_python_writes() -> None:
-    text = json.dumps({"a": [float("nan"), float("inf")], "b": "\ud800"})
-    assert parse_json(text, "x", lenient=True)["b"] == "\ud800"
+def test_lenient_parsing_accepts_all_that_python_writes() -> None:
+    text = json.dumps({"a": [float("inf"), float("-inf")], "b": "\ud800", "c": float("nan")})
+    value = parse_json(text, "x", lenient=True)
+    assert math.isnan(value.pop("c"))
+    assert value == {"a": [float("inf"), float("-inf")], "b": "\ud800"}
     for content in (nested(101), b"[" * 10**6, b"9" * 101):
         with pytest.raises(MetadataError):
             parse_json(content, "x", lenient=True)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False), st.lists))
-def test_json_is_read_as_python_reads_it(value: Any) -> None:
+def test_json_is_parsed_like_python_parses_it(value: Any) -> None:
     text = json.dumps({"a": value}, ensure_ascii=False)
     assert parse_object(text.encode(), "x") == json.loads(text)
 
@@ -92,15 +96,15 @@ def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "anything.json"):
         path = tmp_path / name
         with path.open("wb") as file:
-            file.truncate(max_bytes(name) + 1)  # a hole: no byte of it is read
-        with pytest.raises(MetadataError, match=name):
+            file.truncate(max_bytes(name) + 1)  # a sparse file, of which no byte is read
+        with pytest.raises(MetadataError, match=rf"^{name} .* {max_bytes(name) + 1:,} .* {max_bytes(name):,}"):
             read_object(path)
         os.truncate(path, 10)
         assert len(read_bytes(path)) == 10
     assert max_bytes("models/x/config.json") == max_bytes("config.json") < max_bytes("tokenizer.json")
 
 
-def test_what_never_ends_is_not_a_file(tmp_path: Path) -> None:
+def test_pipes_devices_and_folders_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     (tmp_path / "tokenizer.json").symlink_to("/dev/zero")
     (tmp_path / "folder").mkdir()
@@ -144,12 +148,12 @@ def test_a_name_stays_inside_the_folder(tmp_path: Path, name: Any) -> None:
         lambda: file_name(name, "m"),
         lambda: path_inside(tmp_path, name, "m"),
     ):
-        with pytest.raises(MetadataError, match="m names"):
+        with pytest.raises(MetadataError, match=rf"^m .*{re.escape(repr(name)[:80])}"):
             check()
 
 
 @given(st.text(max_size=12) | st.text("./\\:ab", max_size=12))
-def test_any_name_leads_inside_or_nowhere(name: str) -> None:
+def test_any_accepted_name_leads_inside_the_folder(name: str) -> None:
     folder = Path("/folder/of/the/model")
     try:
         path = path_inside(folder, name, "m")
@@ -163,7 +167,7 @@ def test_a_plain_name_is_accepted(tmp_path: Path) -> None:
     assert file_name("model-00001-of-00002.safetensors", "m") == "model-00001-of-00002.safetensors"
     assert relative_name("logs/été 1.jsonl", "m") == "logs/été 1.jsonl"
     assert path_inside(tmp_path, "logs/a", "m") == tmp_path / "logs" / "a"
-    with pytest.raises(MetadataError):
+    with pytest.raises(MetadataError, match=r"^m .*'logs/a'"):
         file_name("logs/a", "m")
 
 
@@ -175,7 +179,7 @@ def artifact(directory: Path) -> Path:
 
 
 def name_also(directory: Path, name: str, size: int) -> None:
-    """Add a file to a manifest by hand."""
+    """Add a file to a manifest."""
     content = json.loads((directory / MANIFEST).read_text())
     content["files"][name] = {"sha256": "0" * 64, "bytes": size}
     (directory / MANIFEST).write_text(json.dumps(content))
@@ -191,7 +195,7 @@ def test_a_link_out_of_the_folder_is_not_a_file_of_an_artifact(tmp_path: Path) -
         write_manifest(directory, "adapter", {})
         assert set(AdapterCheckpoint.load(directory, verify=True).manifest.files) == {"weights"}
         name_also(directory, name, 6)
-        with pytest.raises(CorruptArtifactError, match=r"manifest\.json"):
+        with pytest.raises(CorruptArtifactError, match=rf"manifest\.json .*{re.escape(repr(name)[:80])}"):
             AdapterCheckpoint.load(directory)
 
 
@@ -234,7 +238,7 @@ def test_links_inside_the_folder_and_into_the_hub_cache_are_followed(tmp_path: P
         {"provenance": None},
     ],
 )
-def test_hashes_and_sizes_of_a_manifest_are_ones(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_invalid_fields_of_a_manifest_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     directory = artifact(tmp_path / "a")
     content = json.loads((directory / MANIFEST).read_text())
     (directory / MANIFEST).write_text(json.dumps(content | changes))
@@ -243,16 +247,16 @@ def test_hashes_and_sizes_of_a_manifest_are_ones(tmp_path: Path, changes: dict[s
 
 
 @pytest.mark.parametrize("provenance", [{}, {"base_model": "x"}, {"base_model": {"name": 3}}, {"base_model": None}])
-def test_a_manifest_that_does_not_say_where_it_is_from(tmp_path: Path, provenance: dict[str, Any]) -> None:
+def test_missing_provenance_is_an_error_when_it_is_used(tmp_path: Path, provenance: dict[str, Any]) -> None:
     (tmp_path / "weights").write_text("w")
     write_manifest(tmp_path, "adapter", provenance)
     adapter = AdapterCheckpoint.load(tmp_path)
     for get in (lambda: adapter.base_model, lambda: adapter.base_model_path, lambda: adapter.prompt_fingerprint):
-        with pytest.raises(CorruptArtifactError, match="does not hold"):
+        with pytest.raises(CorruptArtifactError, match=r"manifest\.json .*(base_model|prompt_fingerprint)"):
             get()
 
 
-def test_a_manifest_may_say_that_a_loss_was_not_finite(tmp_path: Path) -> None:
+def test_a_manifest_may_contain_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("w")
     write_manifest(tmp_path, "adapter", {"run": {"loss": float("inf")}})
     assert AdapterCheckpoint.load(tmp_path).manifest.provenance == {"run": {"loss": float("inf")}}

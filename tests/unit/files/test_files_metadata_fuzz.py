@@ -1,6 +1,6 @@
-"""Every reader of files that others made, on damaged and hostile ones: a result or a typed error, within its time.
+"""Test every reader of untrusted files with damaged and hostile files. It must return or raise a typed error in time.
 
-Longer by hand: pytest tests/unit/files/test_files_metadata_fuzz.py --hypothesis-profile=long
+For a longer run: pytest tests/unit/files/test_files_metadata_fuzz.py --hypothesis-profile=long
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
 from sqlquarry.training.base.base_model import check_base_model
 from sqlquarry.training.base.shape import ModelShape
 
-_CPU_S = 2.0
+_CPU_S = 6.0
 fuzz = settings(
     max_examples=settings.default.max_examples // 2,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-DEEP = "nested 3000 levels deep"  # becomes so in the file
+DEEP = "nested 3000 levels deep"  # `encoded` replaces this text by such a value
 names = st.sampled_from(["../x", "/etc/hostname", "a/b", "..", "", "a\0b", "\ud800", "model.safetensors", DEEP])
 numbers = st.integers(-3, 300) | st.floats() | st.sampled_from([2**31, 2**63, -(2**63), 10**40, 10**120])
 any_json = st.recursive(
@@ -58,7 +58,7 @@ any_json = st.recursive(
 
 @st.composite
 def changed(draw: st.DrawFn, value: Any) -> Any:
-    """The value with something in it replaced, removed or added."""
+    """Replace, remove or add parts of a value."""
     value = json.loads(json.dumps(value))
     for _ in range(draw(st.integers(1, 3))):
         value = _change(draw, value)
@@ -84,7 +84,7 @@ def encoded(value: Any) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """The bytes with some of them replaced, and perhaps cut off."""
+    """Replace some bytes, and perhaps cut off the end."""
     new = bytearray(content)
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(new)))
@@ -95,7 +95,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def files(draw: Callable[[st.SearchStrategy[Any]], Any], directory: Path, contents: dict[str, Any]) -> None:
-    """Write JSON files (bytes as they are), one of them changed or damaged."""
+    """Write JSON files, one of them changed or damaged. Contents that are bytes are written as such."""
     bad = draw(st.sampled_from(sorted(contents)))
     for name, content in contents.items():
         if isinstance(content, bytes):
@@ -108,7 +108,7 @@ def files(draw: Callable[[st.SearchStrategy[Any]], Any], directory: Path, conten
 
 
 def holds(call: Callable[[], object], *also: type[Exception]) -> None:
-    """A call ends soon, with a result or a typed error."""
+    """Check that a call ends soon, with a result or a typed error."""
     started, message = time.process_time(), "a result"
     try:
         call()
@@ -274,7 +274,7 @@ def test_the_manifest_of_an_adapter(tmp_path: Path, data: st.DataObject) -> None
 
 @fuzz
 @given(st.data(), st.booleans())
-def test_a_merge_that_is_there_already(tmp_path: Path, data: st.DataObject, finished: bool) -> None:
+def test_an_existing_merge(tmp_path: Path, data: st.DataObject, finished: bool) -> None:
     for path in tmp_path.iterdir():
         path.unlink()
     (tmp_path / "model.safetensors").write_bytes(b"w")
@@ -297,7 +297,7 @@ def test_a_prompt(tmp_path: Path, data: st.DataObject) -> None:
     FORMATTER.save(tmp_path)
     path = tmp_path / "prompt.json"
     files(data.draw, tmp_path, {"prompt.json": json.loads(path.read_text())})
-    try:  # a fingerprint that fits, which anybody can make
+    try:  # add a matching fingerprint, which anybody can compute
         fields = json.loads(path.read_text())
         canonical = json.dumps({key: fields[key] for key in fields if key != "fingerprint"}, sort_keys=True)
         fields["fingerprint"] = hashlib.sha256(canonical.encode()).hexdigest()[:16]

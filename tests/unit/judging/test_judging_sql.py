@@ -39,6 +39,31 @@ def test_keys_and_references_match_those_of_sqlite():
     assert [tables["sale"].columns[name].not_null for name in ("shop", "day")] == [False, False]
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        "-- it's; here\nCREATE TABLE", "/* x; */ /* CREATE */\nCREATE TABLE", "CREATE /* x */ TABLE", "#\nCREATE TABLE",
+        "CREATE TEMP TABLE", "CREATE OR REPLACE TABLE", "create global temporary table", "CREATE UNLOGGED -- x\nTABLE",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dialect", ["sqlite", "mysql"])
+def test_tables_after_comments_and_with_modifiers_are_built(start, dialect):
+    built = schema_in_sqlite(f"CREATE TABLE first (c INT); {start} a (b INT);", dialect)
+    assert {name: list(table.columns) for name, table in built.tables.items()} == {"first": ["c"], "a": ["b"]}
+
+
+def test_a_view_after_a_comment_is_built():
+    built = schema_in_sqlite("CREATE TABLE a (b INT); -- x\nCREATE TEMP VIEW v AS SELECT b FROM a", "sqlite")
+    assert len(built.views) == 1
+    assert not built.complete
+
+
+def test_statements_of_a_dump_after_comments_are_skipped():
+    dump = "/* x */ PRAGMA foreign_keys=OFF; -- y\n/* z */ INSERT INTO t VALUES (1); CREATE TABLE t (a, b AS (a + 1))"
+    assert read_schema(dump, "sqlite").tables["t"].columns["b"].generated
+    assert len(read_schema(dump, "sqlite").ddl) == 1
+
+
 def test_a_schema_whose_statement_never_ends_is_refused():
     numbers = "WITH RECURSIVE r (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT i FROM r"
     endless = f"CREATE TABLE t AS {numbers}"

@@ -1,12 +1,12 @@
-"""What AdapterMerger accepts, refuses and leaves behind, on checkpoints of five tensors."""
+"""Test what AdapterMerger accepts, refuses and writes, with checkpoints of five tensors."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +28,8 @@ from sqlquarry.errors import (
     UnsupportedModelError,
     UnusedTensorsError,
 )
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging import Thresholds
-from sqlquarry.merging.tensor_file import StoredTensor
-from sqlquarry.merging.update import Update
 from sqlquarry.quantization import QuantizationRecipe
 
 A_OF_Q = f"base_model.model.{Q}.lora_A.weight"
@@ -59,7 +58,7 @@ def test_the_merge_is_base_plus_scaled_product_rounded_once(base: Path, tmp_path
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rank=st.integers(1, 64), alpha=st.floats(-1e4, 1e4), rslora=st.booleans())
-def test_a_zero_b_gives_the_base_back_byte_for_byte(tmp_path: Path, rank: int, alpha: float, rslora: bool) -> None:
+def test_a_zero_b_gives_the_bytes_of_the_base(tmp_path: Path, rank: int, alpha: float, rslora: bool) -> None:
     for name in ("base", "adapter", "out"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
     base = write_base(tmp_path / "base")
@@ -165,20 +164,23 @@ def test_kinds_that_would_merge_wrongly_are_refused_with_the_reason(
     base: Path, tmp_path: Path, field: str, value: object
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", base, **{field: value})
-    with pytest.raises(UnsupportedAdapterError, match=field):
+    with pytest.raises(UnsupportedAdapterError, match=rf"\b{field}\b"):
         AdapterMerger().merge(adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal", "mica"])
 def test_inits_that_leave_the_base_alone_are_merged(base: Path, tmp_path: Path, init: object) -> None:
-    AdapterMerger().merge(write_adapter(tmp_path / "adapter", base, init_lora_weights=init), tmp_path / "out")
+    plain = AdapterMerger().merge(write_adapter(tmp_path / "plain", base), tmp_path / "expected")
+    adapter = write_adapter(tmp_path / "adapter", base, init_lora_weights=init)
+    merged = AdapterMerger().merge(adapter, tmp_path / "out")
+    assert (merged.path / "model.safetensors").read_bytes() == (plain.path / "model.safetensors").read_bytes()
 
 
 def test_leftover_tensors_are_counted_and_named(base: Path, tmp_path: Path) -> None:
     extra = {f"base_model.model.model.layers.{n}.q_proj.lora_A.weight": torch.ones(4, 64) for n in range(7)}
     adapter = write_adapter(tmp_path / "adapter", base, lora_tensors() | extra)
-    with pytest.raises(UnusedTensorsError, match=r"7 adapter tensors .*layers\.0.*layers\.4\.[^,]* …") as caught:
+    with pytest.raises(UnusedTensorsError, match=r"^7 .*layers\.0.*layers\.4\.[^,]* …") as caught:
         AdapterMerger().merge(adapter, tmp_path / "out")
     assert "layers.5" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -191,20 +193,20 @@ def without(name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("tensors", "config", "message"),
     [
-        (without(A_OF_Q), {}, "only one of lora_A and lora_B"),
-        (without(B_OF_Q), {}, "only one of lora_A and lora_B"),
-        (lora_tensors() | {A_OF_Q: torch.ones(4, 32)}, {}, r"lora_A.weight is \[4, 32\].*needs \[4, 64\]"),
-        (lora_tensors() | {B_OF_Q: torch.ones(64, 3)}, {}, r"lora_B.weight is \[64, 3\].*needs \[64, 4\]"),
-        (lora_tensors() | {A_OF_Q: torch.tensor(1.0)}, {}, r"lora_A.weight is \[\]"),
-        (lora_tensors() | {A_OF_Q: torch.empty(0)}, {}, "empty: saved before FSDP"),
-        (lora_tensors() | {A_OF_Q: torch.full((4, 64), torch.nan)}, {}, f"{A_OF_Q} holds NaN"),
-        (lora_tensors() | {B_OF_Q: torch.full((64, 4), torch.inf)}, {}, f"{B_OF_Q} holds NaN or inf"),
-        (lora_tensors() | {B_OF_Q: torch.full((64, 4), 3e38)}, {}, f"merging {Q}.weight gives NaN"),
-        ({"base_model.model.lm_head.weight": torch.ones(51, 64)}, {}, r"is \[51, 64\].*its vocabulary unchanged"),
+        (without(A_OF_Q), {}, rf"\blora_A and lora_B\b.* {Q}\b"),
+        (without(B_OF_Q), {}, rf"\blora_A and lora_B\b.* {Q}\b"),
+        (lora_tensors() | {A_OF_Q: torch.ones(4, 32)}, {}, rf"{A_OF_Q} .*\[4, 32\].* {Q}\.weight .*\[4, 64\]"),
+        (lora_tensors() | {B_OF_Q: torch.ones(64, 3)}, {}, rf"{B_OF_Q} .*\[64, 3\].* {Q}\.weight .*\[64, 4\]"),
+        (lora_tensors() | {A_OF_Q: torch.tensor(1.0)}, {}, rf"{A_OF_Q} .*\[\].* {Q}\.weight .*\[1, 64\]"),
+        (lora_tensors() | {A_OF_Q: torch.empty(0)}, {}, rf"^1 of 4 .* {A_OF_Q}\. .*FSDP"),
+        (lora_tensors() | {A_OF_Q: torch.full((4, 64), torch.nan)}, {}, f" {A_OF_Q} .*NaN"),
+        (lora_tensors() | {B_OF_Q: torch.full((64, 4), torch.inf)}, {}, f" {B_OF_Q} .*NaN"),
+        (lora_tensors() | {B_OF_Q: torch.full((64, 4), 3e38)}, {}, rf" {Q}\.weight .*NaN .*\bBF16\b"),
+        ({"base_model.model.lm_head.weight": torch.ones(51, 64)}, {}, r"\[51, 64\].* lm_head\.weight .*\[50, 64\]"),
         ({"base_model.model.model.norm.lora_A.weight": torch.ones(4, 64),
-          "base_model.model.model.norm.lora_B.weight": torch.ones(64, 4)}, {}, "model.norm.weight of the base needs"),
-        (lora_tensors(), {"use_dora": True}, "no lora_magnitude_vector"),
-        ({}, {}, "nothing to merge"),
+          "base_model.model.model.norm.lora_B.weight": torch.ones(64, 4)}, {}, r"\[4, 64\].* model\.norm\.weight "),
+        (lora_tensors(), {"use_dora": True}, rf"DoRA.*lora_magnitude_vector.* {UP}\b"),
+        ({}, {}, "^/.*/adapter "),
     ],
 )  # fmt: skip
 def test_adapters_that_do_not_fit_are_refused(
@@ -221,18 +223,26 @@ def damage(path: Path) -> None:
 
 
 BREAKAGES: dict[str, tuple[Callable[[Path, Path], object], type[SQLQuarryError], str]] = {
-    "no manifest": (lambda _b, a: (a / "manifest.json").unlink(), IncompleteArtifactError, "did not finish"),
-    "adapter cut off": (lambda _b, a: damage(a / "adapter_model.safetensors"), CorruptArtifactError, "another size"),
+    "no manifest": (lambda _b, a: (a / "manifest.json").unlink(), IncompleteArtifactError, "/adapter .*manifest.json"),
+    "adapter cut off": (
+        lambda _b, a: damage(a / "adapter_model.safetensors"),
+        CorruptArtifactError,
+        "/adapter/adapter_model.safetensors",
+    ),
     "adapter edited": (
         lambda _b, a: (a / "adapter_config.json").write_text((a / "adapter_config.json").read_text().replace("8", "9")),
         CorruptArtifactError,
-        "differs from its SHA-256",
+        "/adapter/adapter_config.json .*SHA-256",
     ),
-    "base gone": (lambda b, _a: shutil.rmtree(b), MergeError, "base_model="),
-    "base cut off": (lambda b, _a: damage(b / "model.safetensors"), MergeError, "where its header needs"),
-    "no weights": (lambda b, _a: (b / "model.safetensors").unlink(), UnsupportedModelError, "Save it as safetensors"),
-    "no config": (lambda b, _a: (b / "config.json").unlink(), UnsupportedModelError, "config.json cannot be read"),
-    "quantised base": (
+    "base gone": (lambda b, _a: shutil.rmtree(b), MergeError, "^some/base .*base_model="),
+    "base cut off": (lambda b, _a: damage(b / "model.safetensors"), MergeError, r"/base/model\.safetensors .* bytes"),
+    "no weights": (
+        lambda b, _a: (b / "model.safetensors").unlink(),
+        UnsupportedModelError,
+        r"/base .*\bmodel\.safetensors .*\bmodel\.safetensors\.index\.json",
+    ),
+    "no config": (lambda b, _a: (b / "config.json").unlink(), UnsupportedModelError, r"/base/config\.json "),
+    "quantized base": (
         lambda b, _a: (b / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}'),
         UnsupportedModelError,
         "gptq",
@@ -256,7 +266,8 @@ def test_another_base_of_the_same_shapes_leaves_nothing_behind(tmp_path: Path, m
     base = write_base(tmp_path / "base", {"model.norm.weight": tensors.pop("model.norm.weight")}, tensors)
     adapter = write_adapter(tmp_path / "adapter", base)
     (base / "config.json").write_text('{"tie_word_embeddings": false, "rms_norm_eps": 1}')
-    with pytest.raises(MergeError, match=r"not the one the adapter was trained on .*base_model="):
+    found, expected = base_digest(base)[:12], adapter.manifest.provenance["base_model"]["sha256"][:12]
+    with pytest.raises(MergeError, match=rf"{re.escape(str(base))} .*{found}.*{expected}.*base_model="):
         AdapterMerger(max_shard_bytes=max_shard_bytes).merge(adapter, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*")) + list((tmp_path / "out").glob(".*"))
 
@@ -267,29 +278,29 @@ def test_missing_shards_and_tensors_of_the_index_are_named(tmp_path: Path) -> No
     adapter = write_adapter(tmp_path / "adapter", base)
     index = base / "model.safetensors.index.json"
     index.write_text(index.read_text().replace('"lm_head.weight"', '"head.weight"'))
-    with pytest.raises(MergeError, match=r"lists head\.weight"):
+    with pytest.raises(MergeError, match=r"/model\.safetensors\.index\.json .*\bhead\.weight\b"):
         AdapterMerger().merge(adapter, tmp_path / "out")
     (base / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(MergeError, match=r"model-00002-of-00002\.safetensors is missing"):
+    with pytest.raises(MergeError, match=r"/model-00002-of-00002\.safetensors "):
         AdapterMerger().merge(adapter, tmp_path / "out")
 
 
 def test_a_prompt_other_than_the_trained_one_is_refused(base: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", base)
-    PromptFormatter(user="Other words: {question}").save(adapter.path)
+    other = PromptFormatter(user="Other words: {question}")
+    other.save(adapter.path)
     manifest = json.loads((adapter.path / "manifest.json").read_text())
-    from sqlquarry.manifests import write_manifest
-
     write_manifest(adapter.path, "adapter", manifest["provenance"])
-    with pytest.raises(PromptMismatchError, match="another prompt"):
+    with pytest.raises(PromptMismatchError, match=f"{PromptFormatter().fingerprint}.*{other.fingerprint}"):
         AdapterMerger().merge(adapter, tmp_path / "out")
 
 
 def test_the_base_may_have_moved(base: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", base)
+    expected = AdapterMerger().merge(adapter, tmp_path / "expected")
     base.rename(tmp_path / "moved")
     merged = AdapterMerger(base_model=tmp_path / "moved").merge(adapter, tmp_path / "out")
-    assert merged.manifest.files["model.safetensors"]["bytes"] == (tmp_path / "moved/model.safetensors").stat().st_size
+    assert contents(merged.path) == contents(expected.path)
 
 
 def test_an_unmergeable_dtype_under_an_update_is_refused(tmp_path: Path) -> None:
@@ -300,7 +311,7 @@ def test_an_unmergeable_dtype_under_an_update_is_refused(tmp_path: Path) -> None
         AdapterMerger().merge(write_adapter(tmp_path / "adapter", base), tmp_path / "out")
 
 
-def test_a_quantised_module_that_the_base_lacks_is_named(base: Path, tmp_path: Path) -> None:
+def test_a_quantized_module_that_the_base_lacks_is_named(base: Path, tmp_path: Path) -> None:
     recipe = QuantizationRecipe(modules=(Q, "model.layers.9.mlp.up_proj"))
     with pytest.raises(MergeError, match=r"model\.layers\.9\.mlp\.up_proj"):
         AdapterMerger().merge(write_adapter(tmp_path / "adapter", base, recipe=recipe), tmp_path / "out")
@@ -310,100 +321,24 @@ def test_options_that_cannot_work(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"base is 'nf4'.*dtype is 'int8'.*max_shard_bytes is 0"):
         AdapterMerger(base="nf4", dtype="int8", max_shard_bytes=0)  # type: ignore[arg-type] - the point of the test
     adapter = write_adapter(tmp_path / "adapter", base)
-    with pytest.raises(ConfigError, match="no 4-bit recipe"):
+    with pytest.raises(ConfigError, match=r"base .*'dequantized'.*'auto'"):
         AdapterMerger(base="dequantized").merge(adapter, tmp_path / "out")
-    with pytest.raises(ConfigError, match="needs records to verify with"):
+    with pytest.raises(ConfigError, match=r"thresholds=.*evaluation="):
         AdapterMerger(thresholds=Thresholds()).merge(adapter, tmp_path / "out")
-    with pytest.raises(ConfigError, match="no adapter"):
+    with pytest.raises(ConfigError, match=r"merge\(\) .*\(adapter, weight\)"):
         AdapterMerger().merge([], tmp_path / "out")
 
 
 def test_fp4_codes_of_cuda_are_refused_rather_than_approximated(base: Path, tmp_path: Path) -> None:
     recipe = QuantizationRecipe(modules=(Q,), quant_type="fp4", device="cuda")
     adapter = write_adapter(tmp_path / "adapter", base, recipe=recipe)
-    with pytest.raises(MergeError, match=r"FP4 weights made on CUDA.*'nf4'.*base='original'"):
+    with pytest.raises(MergeError, match=r"FP4.*CUDA.*'nf4'.*base='original'"):
         AdapterMerger().merge(adapter, tmp_path / "out")
-    AdapterMerger(base="original").merge(adapter, tmp_path / "out")
+    assert AdapterMerger(base="original").merge(adapter, tmp_path / "out").merge.base == "original"
 
 
 def test_a_manifest_without_its_origin_is_refused(base: Path, tmp_path: Path) -> None:
-    from sqlquarry.manifests import write_manifest
-
     adapter = write_adapter(tmp_path / "adapter", base)
     write_manifest(adapter.path, "adapter", {"prompt_fingerprint": PromptFormatter().fingerprint})
     with pytest.raises(MergeError, match="base_model"):
         AdapterMerger().merge(adapter, tmp_path / "out")
-
-
-def test_a_full_disk_is_seen_before_writing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
-    with pytest.raises(MergeError, match=r"0\.00 GB free"):
-        AdapterMerger().merge(adapter, tmp_path / "new/out")
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_finished_merge_is_returned_and_never_overwritten(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base)
-    first = AdapterMerger().merge(adapter, tmp_path / "out")
-    before = contents(first.path)
-    with monkeypatch.context() as patch:
-        patch.setattr(StoredTensor, "read_into", lambda *_: pytest.fail("merged again"))
-        assert AdapterMerger().merge(adapter, tmp_path / "out") == first
-    other = write_adapter(tmp_path / "other", base, lora_tensors(seed=5))
-    with pytest.raises(MergeError, match=r"a finished merge of other inputs .*adapter_digest"):
-        AdapterMerger().merge(other, tmp_path / "out")
-    damage(tmp_path / "out/model.safetensors")
-    with pytest.raises(MergeError, match="not an intact merged model"):
-        AdapterMerger().merge(adapter, tmp_path / "out")
-    with pytest.raises(MergeError, match="not an intact merged model"):
-        AdapterMerger().merge(adapter, adapter.path)
-    assert {k: v for k, v in contents(first.path).items() if k != "model.safetensors"} == {
-        k: v for k, v in before.items() if k != "model.safetensors"
-    }
-
-
-def test_foreign_files_are_left_alone(base: Path, tmp_path: Path) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base)
-    with pytest.raises(MergeError, match=r"not a merge \(LICENSE\.txt, config\.json.*Choose another place"):
-        AdapterMerger().merge(adapter, base)
-    with pytest.raises(MergeError, match="is a file"):
-        AdapterMerger().merge(adapter, base / "config.json")
-
-
-@pytest.mark.parametrize("calls", [0, 1])
-def test_an_interrupted_merge_goes_on_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
-) -> None:
-    tensors = base_tensors()
-    first = {name: tensors.pop(name) for name in (f"{Q}.weight", "lm_head.weight")}
-    base = write_base(tmp_path / "base", first, tensors)
-    adapter = write_adapter(tmp_path / "adapter", base)
-    whole = AdapterMerger().merge(adapter, tmp_path / "whole")
-    stock, seen = Update.apply_rows, []
-
-    def dies(self: Update, *args: Any) -> Any:
-        seen.append(self)
-        if len(seen) > calls:
-            raise KeyboardInterrupt
-        return stock(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Update, "apply_rows", dies)
-        with pytest.raises(KeyboardInterrupt):
-            AdapterMerger().merge(adapter, tmp_path / "out")
-    assert not (tmp_path / "out/manifest.json").exists()
-    assert not list((tmp_path / "out").glob(".*.tmp"))
-    assert len(list((tmp_path / "out").glob("*.safetensors"))) == calls
-
-    other = write_adapter(tmp_path / "other", base, lora_tensors(seed=5))
-    with pytest.raises(MergeError, match="an unfinished merge of other inputs"):
-        AdapterMerger().merge(other, tmp_path / "out")
-
-    seen.clear()
-    monkeypatch.setattr(Update, "apply_rows", lambda self, *args: seen.append(self) or stock(self, *args))
-    again = AdapterMerger().merge(adapter, tmp_path / "out")
-    assert len(seen) == 2 - calls
-    assert contents(again.path) == contents(whole.path)

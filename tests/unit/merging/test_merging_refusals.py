@@ -1,8 +1,9 @@
-"""Adapters that are refused, and what the refusal says."""
+"""Test which adapters are refused, and that each refusal gives its reason."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,23 @@ def plan(directory: Path, tensors: dict[str, torch.Tensor] | None = None, **conf
 
 
 REASONS: list[tuple[dict[str, Any], str]] = [
-    ({"init_lora_weights": "pissa_niter_16"}, "PiSSA changed the base weights"),
-    ({"init_lora_weights": "OLoRA"}, "OLoRA changed the base weights"),
-    ({"init_lora_weights": "corda", "corda_config": {"corda_method": "kpm"}}, "CorDA changed the base weights"),
-    ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "LoftQ changed the base weights"),
-    ({"init_lora_weights": "lora_ga"}, "LoRA-GA changed the base weights"),
-    ({"kasa_config": {"beta": 1.0}}, "kasa_config: KaSA takes singular values out of the base"),
-    ({"alora_invocation_tokens": [1]}, "aLoRA acts only after its invocation tokens"),
-    ({"arrow_config": {"top_k": 1}}, "Arrow chooses between adapters for every token"),
-    ({"use_qalora": True}, "QA-LoRA pools the input"),
-    ({"use_bdlora": {"nblocks": 2}}, "BD-LoRA's factors are block-diagonal"),
-    ({"layer_replication": [[0, 2], [1, 3]]}, "more layers than the base"),
-    ({"fan_in_fan_out": True}, "stored transposed"),
-    ({"megatron_config": {"x": 1}}, "Megatron"),
-    ({"use_tomorrows_lora": True}, "use_tomorrows_lora True: a variant of LoRA that this version does not know"),
-    ({"tomorrow_config": {"k": 3}}, "tomorrow_config .*: a variant of LoRA that this version does not know"),
-    ({"peft_type": "VERA"}, "peft_type 'VERA': only LORA can be merged"),
-    ({"peft_type": None}, "peft_type None: only LORA can be merged"),
+    ({"init_lora_weights": "pissa_niter_16"}, "init_lora_weights 'pissa_niter_16': PiSSA"),
+    ({"init_lora_weights": "OLoRA"}, "init_lora_weights 'OLoRA': OLoRA"),
+    ({"init_lora_weights": "corda", "corda_config": {"corda_method": "kpm"}}, "init_lora_weights 'corda': CorDA"),
+    ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "init_lora_weights 'loftq': LoftQ"),
+    ({"init_lora_weights": "lora_ga"}, "init_lora_weights 'lora_ga': LoRA-GA"),
+    ({"kasa_config": {"beta": 1.0}}, "kasa_config: KaSA"),
+    ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens: aLoRA"),
+    ({"arrow_config": {"top_k": 1}}, "arrow_config: Arrow"),
+    ({"use_qalora": True}, "use_qalora: QA-LoRA"),
+    ({"use_bdlora": {"nblocks": 2}}, "use_bdlora: BD-LoRA"),
+    ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication: "),
+    ({"fan_in_fan_out": True}, "fan_in_fan_out: .*Conv1D"),
+    ({"megatron_config": {"x": 1}}, "megatron_config: Megatron"),
+    ({"use_tomorrows_lora": True}, "use_tomorrows_lora True"),
+    ({"tomorrow_config": {"k": 3}}, "tomorrow_config {'k': 3}"),
+    ({"peft_type": "VERA"}, "peft_type 'VERA': .*LORA"),
+    ({"peft_type": None}, "peft_type None: .*LORA"),
 ]
 
 
@@ -63,12 +64,12 @@ def test_each_kind_is_refused_with_its_reason(tmp_path: Path, config: dict[str, 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "3", "{"])
 def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
     (write(tmp_path) / "adapter_config.json").write_text(text)
-    with pytest.raises(MergeError, match=r"adapter_config\.json cannot be read"):
+    with pytest.raises(MergeError, match=r"/adapter_config\.json "):
         LoraAdapter.open(tmp_path)
 
 
 def test_every_reason_is_given_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedAdapterError, match=r"QA-LoRA.*PiSSA.*Train with plain LoRA"):
+    with pytest.raises(UnsupportedAdapterError, match=r"use_qalora: QA-LoRA.*'pissa': PiSSA"):
         LoraAdapter.open(write(tmp_path, use_qalora=True, init_lora_weights="pissa"))
 
 
@@ -96,27 +97,28 @@ def test_the_state_of_a_training_method_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("indices", [[3, 50], [3, -1], {"lm_head": [3, 4]}, None], ids=str)
-def test_rows_that_are_not_there_are_refused(tmp_path: Path, indices: Any) -> None:
+def test_token_rows_outside_the_embedding_are_refused(tmp_path: Path, indices: Any) -> None:
     tensors = {f"{EMBEDDING}.token_adapter.trainable_tokens_delta": torch.ones(2, 64)}
-    with pytest.raises(MergeError, match=r"embed_tokens, but its trainable_token_indices are .*of 50 rows"):
+    found = None if isinstance(indices, dict) else indices
+    with pytest.raises(MergeError, match=rf"embed_tokens.*\b50\b.*trainable_token_indices .*{re.escape(repr(found))}"):
         plan(tmp_path, tensors, trainable_token_indices=indices)
 
 
-def test_rows_of_another_count_are_refused(tmp_path: Path) -> None:
+def test_a_wrong_number_of_token_rows_is_refused(tmp_path: Path) -> None:
     tensors = {f"{EMBEDDING}.token_adapter.trainable_tokens_delta": torch.ones(2, 64)}
-    with pytest.raises(MergeError, match=r"is \[2, 64\].*needs \[3, 64\]"):
+    with pytest.raises(MergeError, match=r"\[2, 64\].*\[3, 64\]"):
         plan(tmp_path, tensors, trainable_token_indices=[1, 2, 3])
 
 
 @pytest.mark.parametrize(
     ("tensors", "error", "message"),
     [
-        ({"lora_B.bias": torch.ones(64)}, UnsupportedAdapterError, "lora_bias: the adapter adds a bias"),
-        ({"lora_magnitude_vector": torch.ones(63)}, MergeError, r"is \[63\].*needs \[64\]"),
-        ({"lora_new_factor": torch.ones(4)}, UnusedTensorsError, "lora_new_factor"),
+        ({"lora_B.bias": torch.ones(64)}, UnsupportedAdapterError, rf"lora_bias: .*{Q}\.lora_B\.bias"),
+        ({"lora_magnitude_vector": torch.ones(63)}, MergeError, r"lora_magnitude_vector .*\[63\].*\[64\]"),
+        ({"lora_new_factor": torch.ones(4)}, UnusedTensorsError, rf"{Q}\.lora_new_factor"),
     ],
 )
-def test_tensors_without_a_place_are_refused(
+def test_tensors_that_do_not_fit_the_base_are_refused(
     tmp_path: Path, tensors: dict[str, torch.Tensor], error: type[MergeError], message: str
 ) -> None:
     extra = {f"base_model.model.{Q}.{name}": tensor for name, tensor in tensors.items()}
@@ -125,7 +127,7 @@ def test_tensors_without_a_place_are_refused(
 
 
 def test_a_magnitude_without_factors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MergeError, match=r"lora_magnitude_vector but no lora_A for model\.norm"):
+    with pytest.raises(MergeError, match=r"lora_magnitude_vector .*\bmodel\.norm\b.* lora_A\b"):
         plan(tmp_path, lora_tensors() | {"base_model.model.model.norm.lora_magnitude_vector": torch.ones(64)})
 
 
@@ -134,7 +136,7 @@ def test_a_magnitude_without_factors_is_refused(tmp_path: Path) -> None:
     [
         *({"lora_alpha": value} for value in ("8", None, [8], True)),
         *({"alpha_pattern": value} for value in (["q_proj"], {"q_proj": "8"}, {"(": 8}, {"a{99999999999}": 8}, "x")),
-        # Each takes longer than anybody waits on a name of 60 characters.
+        # With a name of 60 characters, each of these patterns takes far too long.
         *({"alpha_pattern": {value: 8}} for value in ("(.*)*x", "(a|a|.)+x", ".*.*.*.*.*x", "(?:.+){9}x", "q" * 501)),
         *({"target_parameters": value} for value in ("x", {"a": 1}, 3)),
         *({"trainable_token_indices": value} for value in (["1"], {"embed_tokens": 3}, [1.0], [True], 3)),

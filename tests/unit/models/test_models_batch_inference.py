@@ -212,8 +212,9 @@ def test_missing_answers_of_a_finished_job_are_an_error_with_their_location() ->
     batch(aws).generate(PROMPTS)
     aws.finish = lambda _: None  # type: ignore[method-assign] - no answers are written again
     aws.objects = {key: text for key, text in aws.objects.items() if not key.endswith(".out")}
-    with pytest.raises(BedrockError, match=r"model-invocation-job/0+ .*s3://bucket/judging/\w+/output"):
+    with pytest.raises(BedrockError, match=r"model-invocation-job/0+ .*s3://bucket/judging/\w+/output") as caught:
         batch(aws).generate(PROMPTS)
+    assert "s3_uri" in str(caught.value)
 
 
 def test_a_damaged_line_of_answers_is_an_error_with_its_file() -> None:
@@ -225,8 +226,18 @@ def test_a_damaged_line_of_answers_is_an_error_with_its_file() -> None:
     aws.finish = lambda _: None  # type: ignore[method-assign] - the answers are not written again
     assert len(batch(aws).generate(PROMPTS)) == 5
     aws.objects[key] = intact + b"{\n"
-    with pytest.raises(BedrockError, match=re.escape(f"s3://{key}")):
+    with pytest.raises(BedrockError, match=re.escape(f"s3://{key}") + ".* s3_uri"):
         batch(aws).generate(PROMPTS)
+
+
+def test_another_s3_uri_replaces_deleted_answers() -> None:
+    aws = FakeAWS()
+    answers = batch(aws).generate(PROMPTS)
+    aws.objects.clear()
+    assert batch(aws, s3_uri="s3://bucket/again").generate(PROMPTS) == answers
+    assert batch(aws, s3_uri="s3://bucket/again/").generate(PROMPTS) == answers
+    assert len(aws.created) == 2
+    assert all(key.startswith("bucket/again/") for key in aws.objects)
 
 
 def test_the_fingerprint_depends_on_the_model_and_its_options() -> None:
@@ -236,9 +247,11 @@ def test_the_fingerprint_depends_on_the_model_and_its_options() -> None:
         "max_tokens": 9,
         "temperature": 0.5,
         "formatter": PromptFormatter(user="{schema}{question}"),
+        "api": "claude",
+        "structure": "tool",
     }
     changed = [batch(FakeAWS(), **{name: value}).fingerprint for name, value in options.items()]
-    assert len({model.fingerprint, *changed}) == 5
+    assert len({model.fingerprint, *changed}) == 7
     assert batch(FakeAWS()).fingerprint == model.fingerprint
     assert repr(model) == "BatchFoundationModel('global.some.judge-v1:0')"
 

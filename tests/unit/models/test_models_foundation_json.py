@@ -226,7 +226,7 @@ def test_the_fingerprint_depends_on_the_options_and_not_on_refusals() -> None:
 
     found = [
         fingerprint(), fingerprint("n"), fingerprint(system="s"), fingerprint(max_tokens=5),
-        fingerprint(temperature=0.5), fingerprint(stop=["x"]),
+        fingerprint(temperature=0.5), fingerprint(stop=["x"]), fingerprint(api="claude"),
     ]  # fmt: skip
     assert len(set(found)) == len(found)
     model: FoundationModel = foundation(FakeSession(Service("format", "temperature")), temperature=0.5)

@@ -335,9 +335,10 @@ def test_the_fingerprint_depends_on_the_prompt_and_the_options_that_affect_answe
         "max_tokens": 9,
         "stop": [";"],
         "structured": {"regex": "a"},
+        "logprobs": True,
     }
     changed = [model.with_options(**{name: value}).fingerprint for name, value in options.items()]
-    assert len({model.fingerprint, *changed}) == 6
+    assert len({model.fingerprint, *changed}) == 7
     assert model.with_options(concurrency=2, name="other").fingerprint == model.fingerprint
 
 

@@ -1,4 +1,7 @@
-"""What transformers 4.51.3 makes of tokenizers: as it was asked (tests/tools/served_tokens.py), predicted, repaired."""
+"""Compare predicted and repaired tokenizers with the output of transformers 4.51.3.
+
+Its output was recorded by tests/tools/served_tokens.py.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ every_shape = pytest.mark.parametrize("name", shapes.SHAPES)
 
 
 def recorded(key):
-    """Ids of each prompt with the special tokens around it and without, as 4.51.3 made them; None if it refused."""
+    """Return 4.51.3's ids of each prompt, with and without special tokens around it, or None if it failed."""
     answer = RECORDED["answers"][key]
     if isinstance(answer, str):
         return None
@@ -72,11 +75,11 @@ def test_4_51_3_makes_the_trained_ids_of_the_exported_files(name: str):
 
     assert recorded(f"{name}|after") == trained
     assert ids(after, served_reading(after)) == trained
-    assert ids(after, trained_reading(after)) == trained  # local answers stay those of the server
+    assert ids(after, trained_reading(after)) == trained  # local answers equal those of the server
 
 
 def test_the_fault_was_there():
-    """Shape -> how many of the prompts 4.51.3 read otherwise than the training; None: not at all."""
+    """Count for each shape the prompts that 4.51.3 reads differently than training. None means that it fails."""
     differing = {}
     for name in shapes.SHAPES:
         files, before = files_of(name), recorded(f"{name}|before")
@@ -155,7 +158,7 @@ def test_an_older_checkpoint_that_4_51_3_cannot_load_gets_the_reading_of_transfo
         ({}, {"transformers_version": None}, False),
     ],
 )
-def test_who_saved_a_checkpoint_is_seen_from_its_keys(config, model, expected):
+def test_the_version_that_saved_a_checkpoint_is_inferred_from_its_keys(config, model, expected):
     assert saved_by_5(TokenizerFiles({}, config, model)) is expected
 
 
@@ -167,7 +170,7 @@ def test_the_sentencepiece_model_must_be_the_one_of_the_class():
 
 
 def test_bos_that_no_file_names_cannot_be_added():
-    with pytest.raises(UnsupportedModelError, match="add_bos_token"):
+    with pytest.raises(UnsupportedModelError, match=r"\badd_bos_token\b"):
         served_reading(files_of("bos null"))
 
 
@@ -180,7 +183,7 @@ def test_readings_differ_by_the_flags_of_one_token(flag: str):
     assert not same_tokens(reading, {**reading, "added_tokens": tokens})
 
 
-def test_recorded_answers_are_of_these_shapes_and_prompts():
+def test_the_recorded_answers_belong_to_these_shapes_and_prompts():
     names = {f"{name}|{time}" for name in shapes.SHAPES for time in ("before", "after")}
     assert RECORDED["answers"].keys() == names
     assert {len(rows) for rows in RECORDED["answers"].values() if isinstance(rows, list)} == {len(shapes.PROMPTS)}

@@ -1,8 +1,9 @@
-"""Chat templates of strangers end, whatever they do; ordinary ones render the same bytes as transformers."""
+"""Test that untrusted chat templates always end, and that ordinary ones render the same bytes as in transformers."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -82,20 +83,25 @@ HOSTILE = {
 }
 
 
+def named(source: str) -> str:
+    """Return a pattern for the part of a template that a refusal shows."""
+    return re.escape(repr(source[:80]))
+
+
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_template_is_stopped_and_remembered(source: str) -> None:
     started = time.process_time()
-    with pytest.raises(ConfigError, match="was stopped"):
+    with pytest.raises(ConfigError, match=named(source)):
         require_bounded(source, TOKENS)
     again = time.monotonic()
-    with pytest.raises(ConfigError, match="was stopped"):
+    with pytest.raises(ConfigError, match=named(source)):
         render_bounded(source, SAMPLES[:1], {})
-    assert time.monotonic() - again < 1
-    assert time.process_time() - started < 1  # nothing of it ran in this process
+    assert time.monotonic() - again < 4
+    assert time.process_time() - started < 4  # no part of the template ran in this process
 
 
 def test_stopping_takes_little_time_and_memory() -> None:
-    """In a process of its own, whose children are only these."""
+    """Measure in a separate process, which has no other children."""
     program = (
         "import json, resource, sys\nfrom sqlquarry.tokenizing.rendering import require_bounded\n"
         "for source in json.load(sys.stdin):\n"
@@ -120,7 +126,7 @@ def test_ordinary_templates_render_the_same_bytes_as_in_this_process_and_in_tran
     require_bounded(source, TOKENS)
     for sample, rendering in zip(SAMPLES, render_bounded(source, SAMPLES, TOKENS), strict=True):
         if rendering.failure:
-            assert source == MISTRAL  # takes no system message
+            assert source == MISTRAL  # accepts no system message
             assert "must alternate" in rendering.failure
             continue
         options = {"add_generation_prompt": sample.generation, **TOKENS}
@@ -128,20 +134,20 @@ def test_ordinary_templates_render_the_same_bytes_as_in_this_process_and_in_tran
         assert rendering.text == compile_template(source).render(messages=sample.messages, **options) == theirs
 
 
-def test_failures_are_told_and_are_not_hostile() -> None:
+def test_failures_are_reported_and_are_not_hostile() -> None:
     broken = {
         "{% if %}": "TemplateSyntaxError",
         "{{ missing.name }}": "UndefinedError",
-        "{{ raise_exception('no') }}": "refuses these messages: no",
+        "{{ raise_exception('no tools') }}": "no tools$",
         "{{ ''.__class__.__mro__ }}": "SecurityError",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError",
         "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}": "RecursionError",
         "{% for i in range(9) %}" * 40 + "{% endfor %}" * 40: "SyntaxError",
         "{{ range(10**9)|list }}": "OverflowError",
     }
-    for source, told in broken.items():
+    for source, reason in broken.items():
         (rendering,) = render_bounded(source, SAMPLES[:1], {})
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=reason):
             rendering.require()
     assert len(render_bounded("{{ raise_exception('x' * 100000) }}", SAMPLES[:1], {})[0].failure) < 600
 
@@ -159,7 +165,7 @@ def test_the_date_is_that_of_the_caller() -> None:
 
 
 class Tokenizer:
-    """What `bind` needs of a tokenizer."""
+    """The parts of a tokenizer that `bind` needs."""
 
     bos_token, eos_token, bos_token_id, eos_token_id = None, "</s>", None, 2
 
@@ -172,7 +178,7 @@ class Tokenizer:
 
 def test_binding_to_a_hostile_template_is_a_typed_error() -> None:
     for source in (HOSTILE["long string"], HOSTILE["only for long messages"]):
-        with pytest.raises(ConfigError, match="was stopped"):
+        with pytest.raises(ConfigError, match=named(source)):
             PromptFormatter(template="chat").bind(Tokenizer(source))
         PromptFormatter().bind(Tokenizer(source))  # does not use it
     assert PromptFormatter(template="chat").bind(Tokenizer(CHATML)).tokens.stop == "<|im_end|>"
@@ -180,18 +186,16 @@ def test_binding_to_a_hostile_template_is_a_typed_error() -> None:
 
 @pytest.mark.parametrize("where", ["template", "tokens", "only for its own wording"])
 def test_a_hostile_prompt_file_is_a_typed_error(tmp_path: Path, where: str) -> None:
-    source = HOSTILE["doubling"]
+    source = stopped = HOSTILE["doubling"]
     if where == "only for its own wording":
-        source = "{% if 'magic' in messages[0].content %}" + source + "{% endif %}"
+        source = stopped = "{% if 'magic' in messages[0].content %}" + source + "{% endif %}"
     tokens = BoundTokens(CHATML if where == "template" else source, "", "</s>", adds_bos=False, stop="</s>")
     system = "magic {schema}"
     PromptFormatter(system=system, template="chat", tokens=tokens).save(tmp_path)
     if where == "template":
-        path = tmp_path / "prompt.json"
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"template": HOSTILE["power, folded by the compiler"]})
-        )
-    with pytest.raises(IncompleteArtifactError, match="was stopped"):
+        path, stopped = tmp_path / "prompt.json", HOSTILE["power, folded by the compiler"]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"template": stopped}))
+    with pytest.raises(IncompleteArtifactError, match=named(stopped)):
         PromptFormatter.load(tmp_path)
 
 
@@ -204,5 +208,5 @@ def test_a_hostile_prompt_file_is_a_typed_error(tmp_path: Path, where: str) -> N
         ("{% set x = 1 %}{{ x }}{{ y | default(2) }}", {"y"}),
     ],
 )
-def test_the_variables_of_a_template_come_from_outside(template, names):
+def test_the_variables_of_a_template_are_the_undefined_names(template, names):
     assert template_variables(template) == names

@@ -91,3 +91,24 @@ def test_a_gguf_file_is_converted_without_other_files_of_its_folder(
     monkeypatch.setattr("sqlquarry.training.base.base_model._convert", convert)
     assert resolve_base_model(tmp_path / "m.gguf", cache_dir=tmp_path / "cache").parent == tmp_path / "cache"
     assert seen == ["m.gguf"]
+
+
+def test_two_conversions_of_a_gguf_file_at_once_give_one_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf, conversions = tmp_path / "m.gguf", []
+
+    def convert(_: Path, target: Path) -> None:
+        conversions.append(target)
+        if len(conversions) == 1:  # another process converts the file meanwhile
+            resolve_base_model(gguf, cache_dir=tmp_path / "cache")
+        save_base(target / "made")
+        for path in (target / "made").iterdir():
+            path.rename(target / path.name)
+
+    gguf.write_bytes(b"GGUF")
+    monkeypatch.setattr("sqlquarry.training.base.base_model.check_gguf", lambda _: None)  # the file has no model
+    monkeypatch.setattr("sqlquarry.training.base.base_model._convert", convert)  # in place of transformers, as above
+    directory = resolve_base_model(gguf, cache_dir=tmp_path / "cache")
+    assert len(conversions) == 2
+    assert list((tmp_path / "cache").iterdir()) == [directory]

@@ -25,7 +25,7 @@ def test_the_name_and_path_of_the_base_are_ignored() -> None:
 
 def listed(differences: str) -> list[tuple[str, str, str]]:
     """Return the field and both values of each difference."""
-    found = re.findall(r"([\w.]+) \((\S+) there, (\S+) now\)", differences)
+    found = re.findall(r"([\w.]+) \([a-z ]+: (\S+), [a-z ]+: (\S+)\)", differences)
     assert differences.count("(") == len(found)
     return found
 

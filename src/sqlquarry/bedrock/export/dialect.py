@@ -21,7 +21,7 @@ TRANSFORMERS_VERSION = "4.51.3"
 # Without these ids, GPT-OSS does not stop ("Use Custom model import …", as above).
 GPT_OSS_EOS = [200002, 199999, 200012]
 
-# Their configs are nested since 4.52. 4.51.3 fails at that with: 'dict' object has no attribute 'to_dict'.
+# The configs of these models are nested since 4.52. 4.51.3 fails with: 'dict' object has no attribute 'to_dict'.
 FLAT_IN_4_51 = ("qwen2_vl", "qwen2_5_vl")
 _NESTED_CONFIGS = ("text_config", "vision_config")
 # Copied from config.json into a new generation_config.json.

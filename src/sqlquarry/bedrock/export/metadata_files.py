@@ -28,7 +28,7 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
-# Besides *.safetensors and the files from `export_files`, a server may read these. Nothing else is uploaded.
+# A server may read these files, *.safetensors and the files from `export_files`. Nothing else is uploaded.
 CARRIED_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -95,7 +95,7 @@ def _repaired_index(directory: Path) -> dict[str, bytes]:
 
 
 def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
-    """Return repaired tokenizer files if 4.51.3 would read other ids from the exported ones than the training did."""
+    """Return repaired tokenizer files if 4.51.3 would read other ids from the exported files than the training did."""
     by_5 = by_5 or saved_by_5(own)
     files = replace(
         own,

@@ -48,7 +48,7 @@ class ModelExport:
         Raises:
             PromptMismatchError: the directory contains another prompt than `formatter`.
             CorruptArtifactError: weights of a directory without a manifest contain NaN or infinity.
-            OSError, ValueError, ConfigError: the directory cannot be exported. A preflight says why.
+            OSError, ValueError, ConfigError: the directory cannot be exported. `preflight` reports why.
         """
         directory = source.path if isinstance(source, MergedModel) else source
         own = PromptFormatter.load(directory) if (directory / PROMPT_FILE).is_file() else None

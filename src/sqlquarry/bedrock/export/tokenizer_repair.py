@@ -12,7 +12,7 @@ from sqlquarry.tokenizing.reading_equality import Reading, same_tokens, special_
 from sqlquarry.tokenizing.readings import BOS_BY_OPTION, converts_sentencepiece, served_reading, trained_reading
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
-# Keys with which transformers 5 records how the tokenizer was loaded.
+# Keys in which transformers 5 records how the tokenizer was loaded.
 LOADING_KEYS = ("backend", "is_local", "local_files_only")
 _OPTIONS = ("add_bos_token", "add_eos_token")
 

@@ -3,7 +3,7 @@
 A check without permission becomes a note, never an error, because preflight must not fail an import that would succeed.
 
 Sources: user guide, encryption-import-model.html, vpc-custom-model-import.html, fine-tuning-troubleshooting.html
-(the bucket's region); quotas from "Amazon Bedrock endpoints and quotas" (AWS General Reference).
+(the bucket's region). Quotas: "Amazon Bedrock endpoints and quotas" (AWS General Reference).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _check_key_and_network(request: ImportRequest, session: boto3.Session | None
 
 
 def attempt(what: str, permissions: str, check: Callable[[], Iterable[PreflightFinding]]) -> list[PreflightFinding]:
-    """Run a check and return its findings, or a note if AWS could not be asked."""
+    """Run a check and return its findings, or a note if its requests fail."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -161,7 +161,7 @@ def _model_quota(bedrock: BedrockClient, quotas: ServiceQuotasClient, name: str 
         limit = int(quota["Quota"]["Value"])
     except (BotoCoreError, ClientError) as problem:
         limit = DEFAULT_MODELS
-        message = f"the limit of imported models could not be read ({error_code(problem)}); {limit} is the default"
+        message = f"the limit of imported models could not be read ({error_code(problem)}), so {limit} is assumed"
         why = "CreateModelImportJob refuses models beyond the limit"
         yield note("unchecked", MODELS_QUOTA, message, why, "Allow servicequotas:GetServiceQuota to check it")
     # The importer returns a model with the same name and content, and refuses one with other content.
@@ -189,13 +189,13 @@ def _kms_key(key: str, kms: KMSClient) -> Iterator[PreflightFinding]:
     except ClientError as problem:
         if error_code(problem) != "NotFoundException":
             raise
-        yield error("kms-key", key, "the key does not exist", why, "Give a key of this account and region")
+        yield error("kms-key", key, "the key does not exist", why, "Use a key of this account and region")
         return
     state, spec = metadata.get("KeyState", "Enabled"), metadata.get("KeySpec", "SYMMETRIC_DEFAULT")
     if state != "Enabled":
-        yield error("kms-key", key, f"its state is {state}", why, "Enable the key, or give another one")
+        yield error("kms-key", key, f"its state is {state}", why, "Enable the key, or use another one")
     if spec != "SYMMETRIC_DEFAULT":
-        yield error("kms-key", key, f"its type is {spec}", why, "Give a symmetric encryption key")
+        yield error("kms-key", key, f"its type is {spec}", why, "Use a symmetric encryption key")
 
 
 def _network(config: VpcConfig, ec2: EC2Client, region: str | None) -> Iterator[PreflightFinding]:
@@ -209,12 +209,12 @@ def _network(config: VpcConfig, ec2: EC2Client, region: str | None) -> Iterator[
         if not error_code(problem).endswith((".NotFound", ".Malformed")):
             raise
         message = str(problem.response["Error"]["Message"]).rstrip(".")
-        yield error("vpc", "vpc_config", message, why, "Give subnets and security groups of this account and region")
+        yield error("vpc", "vpc_config", message, why, "Use subnets and security groups of this account and region")
         return
     vpcs = {item["VpcId"] for item in (*subnets, *groups)}
     if len(vpcs) > 1:
         message = f"subnets and security groups belong to several VPCs: {', '.join(sorted(vpcs))}"
-        yield error("vpc", "vpc_config", message, why, "Give subnets and security groups of one VPC")
+        yield error("vpc", "vpc_config", message, why, "Use subnets and security groups of one VPC")
         return
     filters: list[FilterTypeDef] = [
         {"Name": "vpc-id", "Values": sorted(vpcs)},

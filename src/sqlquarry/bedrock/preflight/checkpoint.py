@@ -87,7 +87,7 @@ class Checkpoint:
 
     @property
     def architecture(self) -> str | None:
-        """The first of config.json's `architectures`, which is the one that counts."""
+        """The first of config.json's `architectures`, which is the only one that counts."""
         names = self.config.get("architectures")
         return str(names[0]) if isinstance(names, list) and names else None
 
@@ -183,7 +183,7 @@ def _small(source: Source, name: str) -> bytes:
 
 def _missing(name: str, sizes: Mapping[str, int]) -> PreflightFinding:
     deeper = next((other for other in sizes if other.endswith(f"/{name}")), None)
-    fix = f"Give the subfolder {deeper.rpartition('/')[0]!r} instead" if deeper else "Copy it from the base model"
+    fix = f"Use the subfolder {deeper.rpartition('/')[0]!r} instead" if deeper else "Copy it from the base model"
     archive = next((other for other in sizes if other.endswith((".tar.gz", ".tgz", ".zip"))), None)
     if archive:
         fix = f"Unpack {archive}, because the service does not read archives"

@@ -69,7 +69,7 @@ def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check that config.json has the model's sizes where 4.51.3 looks for them."""
+    """Check that config.json has the model's sizes under the keys that 4.51.3 reads."""
     name, config = checkpoint.architecture, checkpoint.config
     missing = [key for key in _KEYS.get(str(name), ()) if not isinstance(config.get(key), int)]
     if missing:
@@ -108,8 +108,8 @@ def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
                 where,
                 f"the rope {level['rope_parameters']} has the key of transformers 5, rope_parameters",
                 f"transformers {TRANSFORMERS_VERSION} ignores it and uses rope_theta "
-                f"{level.get('rope_theta', 10000.0)} and rope_scaling {level.get('rope_scaling')}, which is another "
-                "model, without an error",
+                f"{level.get('rope_theta', 10000.0)} and rope_scaling {level.get('rope_scaling')} without an error, so "
+                "another model is served",
                 "Write rope_theta and rope_scaling instead",
                 repairable=True,
             )
@@ -141,7 +141,7 @@ def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             "config.json",
             f"max_position_embeddings is {value}, above {MAX_POSITIONS}",
             "The service documents contexts below 128K",
-            f"Set it to {MAX_POSITIONS} or to what the prompts need",
+            f"Set it to {MAX_POSITIONS}, or to the length that the prompts need",
         )
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     if not isinstance(rope, dict):
@@ -153,7 +153,7 @@ def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             "config.json",
             f"llama3 rope_scaling has {other}",
             f"The service overrides these with {LLAMA3_ROPE}",
-            "Expect answers to drift from local ones, or start from a base with these values",
+            "Expect answers that differ from local ones, or start from a base model with these values",
         )
 
 
@@ -194,8 +194,11 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         )
     size = checkpoint.text_config.get("vocab_size")
     if isinstance(size, int) and (beyond := [token for token in ids if not isinstance(token, int) or token >= size]):
-        why = "A token that does not exist is never generated"
-        yield error("eos", file, f"eos_token_id {beyond} is beyond vocab_size {size}", why, "Restore the base's file")
+        message, why = (
+            f"eos_token_id {beyond} is beyond vocab_size {size}",
+            "A token that does not exist is never generated",
+        )
+        yield error("eos", file, message, why, "Restore the base model's file")
     if checkpoint.architecture == GPT_OSS and not set(GPT_OSS_EOS) <= set(ids):
         yield error(
             "gpt-oss-eos",

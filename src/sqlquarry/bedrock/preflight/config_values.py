@@ -2,7 +2,7 @@
 
 Source: transformers 4.51.3, configuration_utils.py, modeling_utils.py (`_get_torch_dtype`), modeling_rope_utils.py
 (`ROPE_INIT_FUNCTIONS` and the functions in it), activations.py (`ACT2FN`) and the constructors in
-models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py. Tried with that version.
+models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py. Tested with that version.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def check_stored_model(
     if not source.sizes:
         with aws_errors(BedrockError, f"looking for {source.uri}"):
             reason = source.prefix.why_empty()
-        why, fix = "An import job reads the files directly below its URI", "Give the prefix that contains config.json"
+        why, fix = "An import job reads the files directly below its URI", "Use the prefix that contains config.json"
         yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
         return
     with tempfile.TemporaryDirectory() as directory:
@@ -152,7 +152,7 @@ def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[PreflightFinding])
 
 
 def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[PreflightFinding]:
-    """Check that the prompt next to the weights is the one that they were trained with."""
+    """Check that the weights were trained with the prompt next to them."""
     trained = merged.manifest.provenance.get("prompt_fingerprint")
     if trained != formatter.fingerprint:
         message = f"the weights were trained with prompt {trained!r}, but this prompt is {formatter.fingerprint!r}"
@@ -162,11 +162,11 @@ def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[P
 
 
 def _upload_finished(source: Source) -> Iterator[PreflightFinding]:
-    """Check that a prefix which this library uploaded has its manifest and all files that the manifest lists."""
-    fix = "Run import_model again; it resumes the upload"
+    """Check that a prefix that this library uploaded has a manifest and all files that the manifest lists."""
+    fix = "Run import_model again, which resumes the upload"
     if MANIFEST not in source.sizes:
         if MERGE_STATE in source.sizes:
-            again = "Run the same merge again; it resumes"
+            again = "Run the same merge again, which resumes it"
             yield error("unfinished", MANIFEST, "a merge did not finish", "A job would read a partial model", again)
         elif PROMPT_FILE in source.sizes:
             message = "an upload did not finish, because there is a prompt.json without a manifest"

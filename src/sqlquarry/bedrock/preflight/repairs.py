@@ -95,7 +95,7 @@ def repair(
         return _repair_in_place(files, max_shard_bytes)
     target = local_path(output_dir, "output_dir")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} is not empty. Give repair(…, output_dir=…) a new directory.")
+        raise ConfigError(f"{target} is not empty. Pass a new directory to repair(…, output_dir=…).")
     return _repair_copy(files, target, max_shard_bytes)
 
 

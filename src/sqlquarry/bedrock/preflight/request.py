@@ -37,7 +37,7 @@ def check_request(request: ImportRequest) -> Iterator[PreflightFinding]:
         fix = f"Use one of {', '.join(REGIONS)}, unless the service is available in this region by now"
         yield warning("region", "region", message, "A job can only be created in a region with the service", fix)
     if request.role_arn is not None and not _ROLE.fullmatch(request.role_arn):
-        fix = "Give arn:aws:iam::<account>:role/<name>"
+        fix = "Use arn:aws:iam::<account>:role/<name>"
         yield error("role-arn", "role_arn", f"{request.role_arn!r} is not the ARN of a role", _PATTERN, fix)
     yield from _key(request.kms_key_id, request.region)
     if request.vpc_config is not None:
@@ -62,25 +62,25 @@ def _place(uri: str | None) -> Iterator[PreflightFinding]:
         yield error("s3-uri", "s3_uri", f"the service does not accept {uri!r}", _PATTERN, fix)
     elif uri.endswith((".gz", ".tgz", ".tar", ".zip", ".safetensors")):
         why = "An import job looks for config.json directly below the URI"
-        yield error("s3-uri", "s3_uri", f"{uri!r} is a file, not a prefix", why, "Give a prefix with unpacked files")
+        yield error("s3-uri", "s3_uri", f"{uri!r} is a file, not a prefix", why, "Use a prefix with unpacked files")
 
 
 def _key(key: str | None, region: str | None) -> Iterator[PreflightFinding]:
     if key is None:
         return
     if not KMS_KEY.fullmatch(key):
-        fix = "Give the ARN, the id or the alias/… of a symmetric key"
+        fix = "Use the ARN, the id or the alias/… of a symmetric key"
         yield error("kms-key", "kms_key_id", f"{key!r} is not a KMS key", _PATTERN, fix)
     elif region is not None and key.startswith("arn:") and (other := key.split(":")[3]) != region:
         message = f"the key is in {other}, but the model is in {region}"
         why = "The service encrypts only with keys in its own region"
-        yield error("kms-key", "kms_key_id", message, why, f"Give a key in {region}")
+        yield error("kms-key", "kms_key_id", message, why, f"Use a key in {region}")
 
 
 def _network(config: Mapping[str, object]) -> Iterator[PreflightFinding]:
     for key, most in MAX_NETWORK_IDS.items():
         if not are_network_ids(config.get(key), most):
-            fix = f"Give a list of 1 to {most} ids"
+            fix = f"Use a list of 1 to {most} ids"
             yield error("vpc", f"vpc_config[{key!r}]", f"it is {config.get(key)!r}", _PATTERN, fix)
     if unknown := config.keys() - MAX_NETWORK_IDS.keys():
         fix = "Leave them out. Only subnetIds and securityGroupIds are allowed"

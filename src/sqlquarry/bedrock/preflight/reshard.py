@@ -80,7 +80,7 @@ def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
     if (free := shutil.disk_usage(target).free) < needed:
         raise BedrockError(
             f"resharding in {target} needs {needed / 1e9:.1f} GB in addition to the old files, but only "
-            f"{free / 1e9:.1f} GB are free. Free some space, or give repair(…, output_dir=…) another directory."
+            f"{free / 1e9:.1f} GB are free. Free some space, or pass another directory to repair(…, output_dir=…)."
         )
     for name, content in plan.shards.items():
         _write_shard(target / name, content, source)

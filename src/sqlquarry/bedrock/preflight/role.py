@@ -37,7 +37,7 @@ def check_role(role_arn: str, iam: IAMClient, sts: STSClient) -> Iterator[Prefli
     except ClientError as problem:
         if error_code(problem) != "NoSuchEntity":
             raise
-        yield error("role", role_arn, "the role does not exist", _WHY, "Create it, or give the ARN of another role")
+        yield error("role", role_arn, "the role does not exist", _WHY, "Create the role, or use the ARN of another one")
         return
     yield from _check_trust(role_arn, account, role["AssumeRolePolicyDocument"])
 
@@ -116,7 +116,7 @@ def _trusts_bedrock(statement: JsonObject) -> bool:
 
 
 def _conditions(statement: JsonObject) -> dict[str, list[str]]:
-    """Return condition key in lower case (IAM ignores case) -> values, regardless of the operator."""
+    """Return condition key -> values, for all operators. Keys are in lower case, because IAM ignores case."""
     return {
         key.lower(): _many(value)
         for operands in (statement.get("Condition") or {}).values()

@@ -51,12 +51,12 @@ def preflight(
         kms_key_id: the key that encrypts the imported model.
         vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}``.
         session: a boto3 session with the region that is to serve the model. None uses the default credentials if AWS
-            must be asked, and skips checks that depend on the region.
+            is needed, and skips checks that depend on the region.
 
     Raises:
         ConfigError: the directory does not exist, or no region is known.
         BedrockError: the prefix cannot be listed or read (network, credentials).
-        MissingExtraError: AWS must be asked, but boto3 is not installed.
+        MissingExtraError: AWS is needed, but boto3 is not installed.
     """
     if account and session is None:
         session = aws_session()
@@ -73,7 +73,7 @@ def check_import(
     formatter: PromptFormatter | None,
     session: boto3.Session | None,
 ) -> PreflightReport:
-    """Check a model and the request to import it. Arguments and errors are those of `preflight`."""
+    """Check a model and the request to import it. For arguments and errors, see `preflight`."""
     place = source_location(source)
     if isinstance(place, S3Location) and request.s3_uri is None:
         request = replace(request, s3_uri=str(place))

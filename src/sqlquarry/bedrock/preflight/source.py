@@ -67,7 +67,7 @@ class LocalSource:
     def __init__(self, directory: Path) -> None:
         if not directory.is_dir():
             kind = "is a file, not a directory" if directory.is_file() else "does not exist"
-            raise ConfigError(f"{directory} {kind}. Give a directory with config.json and *.safetensors.")
+            raise ConfigError(f"{directory} {kind}. Pass a directory with config.json and *.safetensors.")
         self.directory = directory
         paths = [path for pattern in ("*", "*/*") for path in directory.glob(pattern) if path.is_file()]
         names = {path: path.relative_to(directory).as_posix() for path in paths}
@@ -123,14 +123,14 @@ class S3Source:
         with aws_errors(BedrockError, f"listing {self.uri}", service="bedrock"):
             objects = self.prefix.objects(deep=True, limit=_MAX_OBJECTS)
         if len(objects) >= _MAX_OBJECTS:
-            raise BedrockError(f"{self.uri} contains {_MAX_OBJECTS} objects or more. Give the prefix of one model.")
+            raise BedrockError(f"{self.uri} contains {_MAX_OBJECTS} objects or more. Pass the prefix of one model.")
         self.sizes: Mapping[str, int] = {name: item.size for name, item in sorted(objects.items())}
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """As `Source.read`.
 
         Raises:
-            BedrockError: S3 cannot be asked (network, credentials), so the file may be fine.
+            BedrockError: S3 did not answer (network, credentials), so the file may be fine.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -17,7 +17,7 @@ from sqlquarry.checkpoints.foreign_model import refusals
 from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, Tensor
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
-MAX_SHARD_BYTES = 5 * 2**30  # imports are known to work up to this size; the default of transformers 4 was 5 GB
+MAX_SHARD_BYTES = 5 * 2**30  # imports are known to work up to this size. The default of transformers 4 was 5 GB
 MAX_TEXT_BYTES, MAX_MULTIMODAL_BYTES = 200 * 10**9, 100 * 10**9
 _LOOKED_AT_BYTES = 16 * 2**10
 _MOST_READS = 2_000  # for a local checkpoint, because 100,000 tensors would take minutes
@@ -31,7 +31,7 @@ _TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
 
 
 def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Check for adapters, quantized weights, and files of trainings or other formats."""
+    """Check for adapters, quantized weights, and leftover files of a training or in other formats."""
     names, weights = checkpoint.sizes, checkpoint.weights
     merge = "Merge it (AdapterMerger, or PEFT's merge_and_unload), then leave it out"
     for name in names:
@@ -43,7 +43,7 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             if weights is not None and is_full(weights):
                 message = "the file is left over, because the weights themselves are not quantized"
                 why = "A server may assume quantized weights"
-                fix = "Remove it; import_model and repair(…, output_dir=…) leave it out"
+                fix = "Remove it. import_model and repair(…, output_dir=…) leave it out"
                 yield warning("quantized", name, message, why, fix)
                 continue
             why = "Quantized weights fail as a size mismatch"

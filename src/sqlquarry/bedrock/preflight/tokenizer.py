@@ -1,6 +1,6 @@
 """Check the tokenizer's files, class, vocabulary and special tokens, and the chat template.
 
-Sources: tokenizers from "Use Custom model import …"; templates from "Handling Custom Chat Templates and Tokenizers" and
+Sources: for tokenizers "Use Custom model import …", for templates "Handling Custom Chat Templates and Tokenizers" and
 "Invoke your imported model" (userguide/custom-chat-templates-tokenizers.html, userguide/invoke-imported-model.html).
 """
 
@@ -34,6 +34,7 @@ from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, SERVED_TOK
 
 _SENTENCEPIECE = SENTENCEPIECE_FILES | {"CodeLlamaTokenizer": "tokenizer.model"}
 _CONFIG = "tokenizer_config.json"
+_RESTORE_TEMPLATE = "Restore the base model's template"
 
 
 def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
@@ -45,7 +46,7 @@ def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             "tokenizer-class",
             _CONFIG,
             f"tokenizer_class {name!r} is not one of {', '.join(SERVED_TOKENIZERS)} (or their Fast variants)",
-            "Its version of transformers supports no other class",
+            "The service's version of transformers supports no other class",
             "Save the tokenizer as PreTrainedTokenizerFast",
             repairable=name in ("TokenizersBackend", "None"),
         )
@@ -103,7 +104,7 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     named = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
     wanted = {*named.values(), *map(token_text, additional if isinstance(additional, list) else ())} - {""}
     if known and (absent := wanted - known.keys()):
-        why = "The server adds them after the vocabulary, where there is no embedding"
+        why = "The server adds them after the vocabulary, and no embedding belongs to them"
         fix = "Use tokens in the vocabulary, or add and train them"
         yield error("special-tokens", _CONFIG, f"not in tokenizer.json: {listed(absent)}", why, fix)
 
@@ -119,7 +120,7 @@ def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         same = len(set(found.values())) == 1
         message = f"{len(found)} chat templates{', all equal' if same else ''}: {', '.join(found)}"
         severity = warning if same else error
-        yield severity("chat-template", _CONFIG, message, why, "Keep the one that was trained with", repairable=True)
+        yield severity("chat-template", _CONFIG, message, why, "Keep the template of the training", repairable=True)
     elif _CONFIG not in found:
         (where,) = found
         message = "the chat template is in a separate file" if "json" in where or "jinja" in where else where
@@ -142,11 +143,11 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             return
     except ConfigError as problem:
         why = "Every request with `messages` fails"
-        yield error("template", where, str(problem).rstrip("."), why, "Restore the base model's template")
+        yield error("template", where, str(problem).rstrip("."), why, _RESTORE_TEMPLATE)
         return
     if USER["content"] not in prompt:
         message = f"the user's text is missing from the rendered prompt {prompt[:80]!r}"
-        yield error("template", where, message, "The model never sees the question", "Restore the base's template")
+        yield error("template", where, message, "The model never sees the question", _RESTORE_TEMPLATE)
         return
     try:
         whole = render(template, WHOLE, tokens)
@@ -182,12 +183,12 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     eos = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
     if stop is None:
         severity = error if formatter is not None else warning
-        message = f"answers end with {end!r}, but that does not end with a special token of tokenizer.json"
+        message = f"answers end with {end!r}, which does not end with a special token of tokenizer.json"
         fix = "Train with a template that ends the assistant's turn with {{ eos_token }}"
         yield severity("stop-token", where, message, why, fix)
     elif stop not in (eos if isinstance(eos, list) else [eos]):
         message = f"answers end with {end!r} (token {stop}), but eos_token_id is {eos}"
-        fix = "Add it to eos_token_id"
+        fix = f"Add {stop} to eos_token_id"
         yield warning("stop-token", "generation_config.json", message, why, fix, repairable=True)
 
 
@@ -221,7 +222,7 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield error("served-tokens", "tokenizer.json", str(differing), why, fix, repairable=True)
     else:
         why = "4.51.3 serves older checkpoints with its own reading, but LocalModel (transformers 5) may differ from it"
-        fix = "Nothing to do if an older transformers trained it. Otherwise pass its `formatter` to import_model"
+        fix = "Nothing to do if the training used an older transformers. Otherwise pass its formatter to import_model"
         yield warning("local-tokens", "tokenizer.json", str(differing), why, fix)
 
 

@@ -1,4 +1,4 @@
-"""Check the files of a model as Custom Model Import does, and convert them to what its transformers version reads.
+"""Check the files of a model as Custom Model Import does, and rewrite them for its version of transformers.
 
 Rules: "Use Custom model import to import a customized open-source model into Amazon Bedrock" (Bedrock user guide).
 AWS publishes no list of failure messages, so the texts are this emulator's own, except for "could not find the expected

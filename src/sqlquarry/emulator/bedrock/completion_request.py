@@ -51,7 +51,7 @@ class CompletionRequest:
         decoding: decoding options.
         context_tokens: the model's limit for prompt and answer together. None means no limit.
         add_special_tokens: let the tokenizer add its special tokens to the prompt. None means that the request does not
-            set it. Then they are added to texts but not to messages, whose template adds them itself.
+            set it. Then they are added to texts, but not to messages, because the chat template adds them.
         template: variables of the chat template, except for the messages.
     """
 

@@ -22,13 +22,8 @@ from sqlquarry.errors import ConfigError, MetadataError
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.models.local.sampling import Sampling
 
-_FORMAT_KEYS = (
-    "prompt",
-    "messages",
-    "max_gen_len",
-    "max_completion_tokens",
-    "max_tokens",
-)  # the keys that select a format
+# The keys that select a format.
+_FORMAT_KEYS = ("prompt", "messages", "max_gen_len", "max_completion_tokens", "max_tokens")
 
 
 def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]:

@@ -14,7 +14,7 @@ from sqlquarry.tokenizing.rendering import template_variables
 
 
 class ChatTokenizer(Protocol):
-    """The used part of a transformers tokenizer."""
+    """The part of a transformers tokenizer that the emulator uses."""
 
     chat_template: str | None
 
@@ -31,7 +31,7 @@ class ChatTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MeasuredPrompt:
-    """A prompt in the form in which the model gets it.
+    """A prompt as the model gets it.
 
     Args:
         text: prompt after the chat template was applied.

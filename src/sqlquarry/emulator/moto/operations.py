@@ -1,4 +1,4 @@
-"""Let the emulator's services answer requests to moto with answers, errors or broken streams.
+"""Let the emulator's services answer the requests that moto receives.
 
 moto routes requests by botocore's service model and looks up the operation's method on its Response class at each call.
 So new operations need no URLs. It is enough to set methods on the class.
@@ -48,7 +48,7 @@ QUOTA_OPERATIONS = ("get_service_quota", "list_service_quotas")
 
 
 class MotoResponse(Protocol):
-    """The used part of moto's BaseResponse, which contains one request and serializes its answer."""
+    """The part of moto's BaseResponse that the emulator uses. It contains one request and serializes its answer."""
 
     service_name: str
     boto3_service_name: str
@@ -88,13 +88,13 @@ class Services:
 
 
 def install(services: Services, *, region: str, faults: Faults, on_reset: Callable[[], None]) -> Callable[[], None]:
-    """Replace moto's own services, and return a function that undoes it.
+    """Replace moto's own services, and return a function that restores them.
 
     Args:
         services: the new services.
         region: only region that they serve, except for IAM, which is global.
         faults: checked before every operation of every service except S3 (see `s3_rules`).
-        on_reset: called after moto has reset itself. Clients request that at /moto-api/reset.
+        on_reset: called after moto has reset itself, which clients request at /moto-api/reset.
     """
     from moto.bedrock.responses import BedrockResponse
     from moto.bedrockruntime.responses import BedrockRuntimeResponse

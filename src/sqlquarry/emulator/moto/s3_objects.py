@@ -28,7 +28,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class MotoObject(Protocol):
-    """The used part of moto's FakeKey, which is an object or a part of an upload."""
+    """The part of moto's FakeKey that the emulator uses. A FakeKey is an object or a part of an upload."""
 
     lock: AbstractContextManager[object]
     etag: str
@@ -38,7 +38,7 @@ class MotoObject(Protocol):
 
 
 class MotoUpload(Protocol):
-    """The used part of moto's FakeMultipart."""
+    """The part of moto's FakeMultipart that the emulator uses."""
 
     parts: Mapping[int, MotoObject]
 
@@ -74,7 +74,7 @@ def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, re
 def install() -> Callable[[], None]:
     """Let moto accept open files as values of objects, and complete uploads as files.
 
-    Return a function that undoes it.
+    Return a function that undoes this.
     """
     from moto.s3.models import FakeKey, FakeMultipart
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 from sqlquarry.emulator.requests.signature import AccessKey
 
@@ -21,7 +24,11 @@ def reset_moto() -> None:
 
 
 def role_trusts(service: str, arn: str, *, account: str) -> bool:
-    """Return whether an emulated role exists and allows a service ("bedrock.amazonaws.com") to assume it."""
+    """Return whether an emulated role exists and allows a service ("bedrock.amazonaws.com") to assume it.
+
+    Conditions are not evaluated. A statement that allows it counts as if its condition were met, and one that denies it
+    as if its condition were not.
+    """
     from moto.iam.exceptions import NotFoundException
     from moto.iam.models import iam_backends
 
@@ -29,7 +36,21 @@ def role_trusts(service: str, arn: str, *, account: str) -> bool:
         role = iam_backends[account]["aws"].get_role_by_arn(arn)
     except NotFoundException:
         return False
-    return service in role.assume_role_policy_document
+    document = json.loads(role.assume_role_policy_document or "{}")
+    applying = [statement for statement in _listed(document.get("Statement")) if _is_about(statement, service)]
+    is_denied = any(statement["Effect"] == "Deny" and not statement.get("Condition") for statement in applying)
+    return not is_denied and any(statement["Effect"] == "Allow" for statement in applying)
+
+
+def _is_about(statement: Mapping[str, object], service: str) -> bool:
+    """Return whether a statement of a trust policy is about a service that assumes the role."""
+    principal = statement.get("Principal")
+    services = _listed(principal.get("Service") if isinstance(principal, Mapping) else principal)
+    return bool({service, "*"} & set(services)) and "sts:AssumeRole" in _listed(statement.get("Action"))
+
+
+def _listed(value: Any) -> list[Any]:  # part of a policy, in which a list of one item may be written as the item
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def made_key(name: str, account: str) -> AccessKey | None:

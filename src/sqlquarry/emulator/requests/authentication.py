@@ -1,7 +1,7 @@
 """Authenticate every request before a service sees it. Unsigned and malformed requests are refused.
 
-Anybody who may create a training job can run code on this machine. So requests of web pages in a browser and of other
-users of the machine must not reach the services. The emulator has no web pages of its own.
+Anybody who may create a training job can run code on this machine. So requests from web pages in a browser and from
+other users of the machine must not reach the services. The emulator has no web pages of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def authenticate(
         application: answers authenticated requests.
         hosts: accepted values of the Host header ("127.0.0.1:5000").
         find_key: returns the key with a given ID, or None if the key is unknown.
-        account: AWS account in which every request is answered.
+        account: AWS account that every request belongs to.
         now: returns the time.
     """
     served = frozenset(host.lower() for host in hosts)
@@ -83,7 +83,7 @@ def _content(application: WSGIApplication, answered: _CapturedAnswer, body: Chec
 
 
 class _CapturedAnswer:
-    """The answer of an application, which is held back until the request has proved to be complete."""
+    """An application's answer, which is held back until the complete request has been checked."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
@@ -114,9 +114,9 @@ def _no_write(_: bytes) -> object:
 
 
 def _check_sender(environ: WSGIEnvironment, served: frozenset[str]) -> None:
-    """Refuse requests of web pages, and requests to host names that somebody else has pointed to this machine."""
+    """Refuse requests from web pages, and requests to host names that somebody else has pointed to this machine."""
     if "HTTP_ORIGIN" in environ or any(name.startswith("HTTP_SEC_FETCH_") for name in environ):
-        raise RequestRefusedError("denied", "This emulator does not answer requests of web pages.")
+        raise RequestRefusedError("denied", "This emulator does not answer requests from web pages.")
     if environ.get("HTTP_HOST", "").lower() not in served:
         raise RequestRefusedError(
             "denied",

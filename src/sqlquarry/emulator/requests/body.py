@@ -40,7 +40,7 @@ class CheckedBody(io.RawIOBase):
         """Return the complete body.
 
         Raises:
-            RequestRefusedError: it is too long or too short, arrives too late, or differs from what was signed.
+            RequestRefusedError: it is too long or too short, arrives too late, or differs from the signed body.
         """
         try:
             return self.readall() or b""

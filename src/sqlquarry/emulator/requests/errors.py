@@ -1,4 +1,4 @@
-"""The errors with which emulated operations answer, and their codes in the protocols of AWS."""
+"""The errors that emulated operations answer with, and their codes in the protocols of AWS."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def invalid(message: str) -> ApiError:
 def unsupported(names: Iterable[str], where: str = "") -> ApiError:
     """Return an error that lists parameters that this emulator does not support, although the service may."""
     return invalid(
-        f"this emulator does not support {', '.join(names)}{where}. Leave it out, or test against the real service"
+        f"this emulator does not support {', '.join(names)}{where}. Leave that out, or test against the real service"
     )

@@ -1,4 +1,4 @@
-"""Split lists into pages, for operations that list things."""
+"""Split the answers of list operations into pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _Item = TypeVar("_Item")
 
 
 def is_between(time: datetime, after: datetime | str | None, before: datetime | str | None) -> bool:
-    """Return whether a time is after one bound and before the other. None means that there is no bound."""
+    """Return whether a time is after one bound and before the other. None means that there is no bound.
+
+    The types of boto3 allow text, but moto has already parsed the bounds and refused text that is not a time.
+    """
     return not (isinstance(after, datetime) and time <= after) and not (isinstance(before, datetime) and time >= before)
 
 

@@ -1,4 +1,4 @@
-"""Check the parameters of operations by botocore's service models, as AWS does before it runs an operation."""
+"""Check the parameters of operations against botocore's service models, as AWS does before it runs an operation."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _without_null(value: object) -> object:
 
 
 def validate(operation: str, parameters: Parameters, *, service: str = "bedrock") -> None:
-    """Check the patterns, sizes and enumerations of parameters by botocore's service model, as the service does.
+    """Check the patterns, sizes and enumerations of parameters against botocore's service model, as the service does.
 
     botocore checks only types before it sends (`check_types`).
 

@@ -143,9 +143,8 @@ def _error(
     status: int,
     headers: Iterable[tuple[str, str]] = (),
 ) -> Iterable[bytes]:
-    discard(
-        environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
-    )  # otherwise the client gets RST instead of the answer
+    # Read the complete request. Otherwise, the client gets RST instead of the answer.
+    discard(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0))
     body = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>".encode()
     fields = [("Content-Type", "application/xml"), ("Content-Length", str(len(body))), *headers]
     start_response(f"{status} {_REASONS.get(status, 'Error')}", fields)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.openmp import WAIT_POLICY
+from sqlquarry.training.launch import LOOPBACK
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import CreateTrainingJobRequestTypeDef
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 ROOT = "/opt/ml"
 ROOT_VARIABLE = "SQLQUARRY_ML_ROOT"
 PROGRAM = re.compile(r"(.*/)?python(3(\.\d+)?)?")  # there is no image, so other programs are not available
-_NETWORK = "lo"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 # PR_SET_PDEATHSIG (1): the kernel sends SIGTERM to the entry point if this process is killed and cannot do it itself.
 _DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
@@ -167,7 +167,7 @@ class Container:
                 "instance_groups": [
                     {"instance_group_name": group, "instance_type": resources["InstanceType"], "hosts": hosts}
                 ],
-                "network_interface_name": _NETWORK,
+                "network_interface_name": LOOPBACK,
             },
         }
 
@@ -188,7 +188,7 @@ class Container:
                 "SM_CURRENT_HOST": hosts[self.rank],
                 "SM_NUM_GPUS": "0",
                 "SM_NUM_CPUS": str(os.cpu_count() or 1),
-                "SM_NETWORK_INTERFACE_NAME": _NETWORK,
+                "SM_NETWORK_INTERFACE_NAME": LOOPBACK,
                 "SM_MASTER_ADDR": hosts[0] if len(hosts) > 1 else "127.0.0.1",
                 "SM_MASTER_PORT": str(self._cluster.port),
                 "SM_MODEL_DIR": str(self.root / "model"),
@@ -206,7 +206,7 @@ class Container:
                 "LANG": "C.UTF-8",
                 "PYTHONUNBUFFERED": "1",  # so that the log shows lines as soon as they are printed
                 "CUDA_VISIBLE_DEVICES": "",
-                "GLOO_SOCKET_IFNAME": _NETWORK,
+                "GLOO_SOCKET_IFNAME": LOOPBACK,
                 # Taken from the host: the number of threads per process, and how threads wait for each other.
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")
                 or str(max(1, (os.cpu_count() or 1) // len(hosts))),

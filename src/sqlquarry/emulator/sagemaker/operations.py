@@ -134,7 +134,7 @@ class TrainingJobs:
         return answer | ({"NextToken": following} if following else {})
 
     def stop_training_job(self, parameters: sagemaker.StopTrainingJobRequestTypeDef) -> ApiAnswer:
-        """Request that a job stops."""
+        """Ask a job to stop."""
         job = self._job(parameters["TrainingJobName"])
         if job.status in ENDED:
             raise invalid(f"The request was rejected because the training job is in status {job.status}")

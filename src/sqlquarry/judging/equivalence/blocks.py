@@ -82,7 +82,7 @@ class BlockBuilder:
             select: the SELECT.
             outer: the scope of the query around it.
             ctes: the names of WITH clauses that it can use.
-            as_set: whether the number of times that a row occurs does not matter.
+            as_set: whether duplicate rows do not matter.
 
         Raises:
             UndecidedError: the query has a source or join that is not modeled.

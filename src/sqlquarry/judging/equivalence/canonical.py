@@ -53,7 +53,7 @@ def canonical_form(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool,
         quoted_text: whether an unknown name in quotes is a string. In SQLite this holds for double quotes only.
 
     Raises:
-        OrderMattersError: the result may depend on that order, and `keep_plan` is False.
+        OrderMattersError: the result may depend on the order in which rows are visited, and `keep_plan` is False.
         UndecidedError: the query uses something that is not modeled.
         NoSuchNameError: the query names a table or column that the schema lacks.
     """
@@ -244,7 +244,7 @@ class _Canonicalizer(ExpressionForms):
     def _may_sort_outputs(self, form: Form, *, distinct: bool) -> bool:
         """Return whether the order of the outputs has no effect.
 
-        It may decide from which row SQLite takes a bare column, and which of several equal rows DISTINCT keeps.
+        The order may decide from which row SQLite takes a bare column, and which of several equal rows DISTINCT keeps.
         """
         several = [part for part in walk(form) if part[:2] in _EXTREMES]
         return not (self.keep_plan and (distinct or len(several) > 1))
@@ -290,7 +290,7 @@ class _Canonicalizer(ExpressionForms):
             return self.value(scope.aliases[self.fold(key.this)], scope, aliases=False)
         self.aliases_used = False
         form = self.value(key, scope)
-        if self.aliases_used and not self.keep_plan:  # judging cannot append a sort key with an alias in an expression
+        if self.aliases_used and not self.keep_plan:  # no sort key with an alias in an expression can be appended
             raise OrderMattersError
         return form
 

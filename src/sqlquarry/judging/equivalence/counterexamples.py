@@ -34,7 +34,7 @@ _UNSTEADY = re.compile(r"\b(now|current_\w+|random\w*)\b", re.IGNORECASE)  # the
 
 
 class _Choices(NamedTuple):
-    """A query and its variants that make the choices which the query leaves to SQLite."""
+    """A query, and variants of it that make the choices which the query leaves to SQLite."""
 
     sql: str
     others: tuple[str, ...]
@@ -43,7 +43,7 @@ class _Choices(NamedTuple):
 def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
     """Describe a generated database on which the queries return different rows.
 
-    None if the queries agree on a generated database, or if too few of these databases can be used.
+    Return None if the queries agree on a usable database, or if fewer than three databases can be used.
 
     Args:
         gold: a query that SQLite accepts.
@@ -79,7 +79,7 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
 
 @lru_cache(maxsize=2048)
 def _choices(sql: str) -> _Choices | None:
-    """Return the query with its variants, or None if they are unknown or the rows may change from run to run."""
+    """Return the query with its variants, or None if they cannot be written or the rows may change from run to run."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
@@ -95,7 +95,7 @@ def _choices(sql: str) -> _Choices | None:
 def _chosen(tree: Query, *, largest: bool) -> str | None:
     """Return the query with the smallest or largest of the rows that tie at a LIMIT, or of the values in bare columns.
 
-    "" if the query leaves no choice, None if the choice cannot be written in SQL.
+    Return "" if the query leaves no choice, or None if the choice cannot be written in SQL.
     """
     from sqlglot import expressions as exp
 

@@ -25,7 +25,7 @@ class _Conditions(NamedTuple):
 def certain_difference(  # noqa: PLR0911 - one per case
     gold: CanonicalQuery, predicted: CanonicalQuery, schema: Schema
 ) -> str | None:
-    """Explain why the queries return different results on some database of the schema, or None if this is uncertain."""
+    """Explain why the queries differ on some database of the schema, or return None if this is uncertain."""
     if gold.names is None or predicted.names is None:
         return None
     if len(gold.names) != len(predicted.names):

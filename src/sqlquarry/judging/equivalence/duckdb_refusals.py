@@ -22,9 +22,9 @@ _lock = Lock()
 
 
 def duckdb_refusal(sql: str, tree: Expr, schema: Schema) -> str | None:
-    """Explain why DuckDB does not accept the query.
+    """Explain why DuckDB may not accept the query.
 
-    None if it does, if it is not installed, or if it cannot build the schema.
+    Return None if DuckDB accepts it, is not installed, or cannot build the schema.
     """
     from sqlglot import expressions as exp
 

@@ -47,18 +47,18 @@ class EquivalenceGrader:
     A prediction is correct if it must return the gold's rows on every database of the schema, and wrong if it returns
     different rows on some database. Everything else is unjudged.
 
-    Both queries are converted to a canonical form. It resolves names against the record's CREATE TABLE text and merges
-    simple derived tables. It does not depend on aliases, on the order of inner joins and conditions, or on how
+    Both queries are converted to a canonical form, after resolving names by the record's CREATE TABLE text and merging
+    simple derived tables. The form does not depend on aliases, on the order of inner joins and conditions, or on how
     comparisons are written. Rows are compared as in `results_equal`, where the order and the names of columns do not
     matter. A query that the database would refuse is never equivalent.
 
-    Queries count as different only if they are known to differ on some database. This can follow from the canonical
-    forms. For SQLite, both queries also run on generated databases with plausible rows, and all of these databases must
-    show a difference.
+    Queries count as different if the canonical forms show that they differ on some database, or if the database
+    certainly refuses the prediction. SQLite queries that remain undecided run on generated databases with plausible
+    rows. They are different if every database on which the gold returns something shows it, and at least three do.
 
     Args:
-        use_schema: whether to resolve names against the record's schema. Without it, only queries on a single table are
-            compared.
+        use_schema: whether to resolve names by the record's schema. Without it, a query on several tables is compared
+            only if all its columns are qualified.
         counterexamples: whether to run SQLite queries that nothing else decides on small generated databases in memory.
             There they can only read, and they are stopped early. False runs nothing.
         name: the grader's name in reports.
@@ -156,7 +156,7 @@ def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Equiva
         planned = keep_plan or any(form[0] == "planned" for form in walk(mine.body))
         if planned and _plan_words(gold, dialect) != _plan_words(predicted, dialect):
             return EquivalenceFinding(
-                "unknown", "NOT or CROSS JOIN is used in other places, which may change the order of rows"
+                "unknown", "the queries use NOT or CROSS JOIN differently, which may change the order of rows"
             )
         return EquivalenceFinding("equivalent", "both queries have the same canonical form")
     if reason := certain_difference(mine, theirs, tables):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def aggregates_elsewhere(tree: Expr) -> str | None:
-    """Return a reason if an aggregate is in WHERE, ON, GROUP BY or another aggregate, where it is not allowed."""
+    """Return a reason if an aggregate is in WHERE, ON, GROUP BY or another aggregate, where none is allowed."""
     from sqlglot import expressions as exp
 
     for aggregate in tree.find_all(exp.AggFunc):

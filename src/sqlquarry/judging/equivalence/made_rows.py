@@ -12,6 +12,7 @@ from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Column, Schema
 
 # The children of parent rows: about one for each parent, several for each parent, or several for some parents only.
+# It is not exactly one, because equal numbers of rows would hide the difference between COUNT(*) of two tables.
 Children = Literal["one", "each", "any"]
 Hints = Mapping[str, Sequence[str]]
 

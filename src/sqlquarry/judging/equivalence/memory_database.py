@@ -91,7 +91,7 @@ class MemoryDatabase:
 
         Args:
             sql: one query.
-            reverse: whether to reverse the order of rows where the query leaves it open.
+            reverse: whether to return rows in reverse order if the query does not sort them.
         """
         with self._lock:
             self._connection.execute(f"PRAGMA reverse_unordered_selects = {int(reverse)}")

@@ -81,7 +81,7 @@ def is_certain(refused: str, schema: Schema) -> bool:
 
 @lru_cache(maxsize=4096)
 def misread(sql: str, dialect: str) -> str | None:  # noqa: PLR0911 - one per reason
-    """List what sqlglot may parse differently from the database, such as words that it replaces, or return None."""
+    """Describe a part of the query that sqlglot may parse differently from the database, or return None."""
     if not dialect:
         return None
     plain = all(_PLAIN.fullmatch(name) for name in _CALL.findall(sql)) and not _OTHER_READING.search(sql)
@@ -146,7 +146,7 @@ def _has_whole_limits(tree: Expr) -> bool:
 
 
 def _refused_elsewhere(tree: Expr, dialect: str) -> str | None:
-    """Explain why a database may refuse a query if it cannot be asked and has no list of accepted constructs here."""
+    """Explain why the database of a dialect without a check of its own may refuse a query."""
     from sqlglot import expressions as exp
 
     if dialect == "mysql" and any(join.args.get("side") == "FULL" for join in tree.find_all(exp.Join)):

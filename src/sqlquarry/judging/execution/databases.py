@@ -21,11 +21,10 @@ class DatabaseSource(Protocol):
 
     It may also have these methods:
 
-    - ``details(record)`` returns a mapping ready for JSON that is shown with each judgement.
+    - ``details(record)`` returns a JSON-ready mapping that is added to the details of each judgement.
     - ``fingerprint(record)`` returns a text that changes with the content of the databases. Verdicts are not reused
       without it.
-    - ``caveat(database)`` returns why a verdict "wrong" that was decided by this database's rows may be uncertain, or
-      None.
+    - ``caveat(database)`` returns a reason to doubt a verdict "wrong" that rests on this database's rows, or None.
     """
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path | str]:

@@ -36,7 +36,7 @@ class LimitChoice(NamedTuple):
 
 
 class GoldResult(NamedTuple):
-    """The result of a gold query on one database, with functions for facts that may need another query.
+    """The result of a gold query on one database, with functions for facts that may take another query.
 
     Args:
         result: the rows.
@@ -54,14 +54,22 @@ class GoldResult(NamedTuple):
     note: str = ""
 
 
-class GoldQueries:
-    """A runner of gold queries that caches their results. It may be used from several threads."""
+def gold_results(sandbox: Sandbox) -> Callable[[Path | str, str], GoldResult | Failure]:
+    """Return a function that runs a gold query on a database and caches the result. Several threads may use it.
+
+    The cache is outside `_GoldQueries`, which it refers to. A reference back would keep the sandbox and its processes
+    until the next garbage collection.
+    """
+    return lru_cache(maxsize=_CACHED_GOLDS)(_GoldQueries(sandbox).result)
+
+
+class _GoldQueries:
+    """A runner of gold queries."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self.result = lru_cache(maxsize=_CACHED_GOLDS)(self._result)
 
-    def _result(self, database: Path | str, sql: str) -> GoldResult | Failure:
+    def result(self, database: Path | str, sql: str) -> GoldResult | Failure:
         result = run(self._sandbox, database, sql)
         if isinstance(result, Failure):
             return result

@@ -11,7 +11,7 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.execution.details import gold_details, result_details
-from sqlquarry.judging.execution.gold import GoldQueries, GoldResult, UnavailableError, run
+from sqlquarry.judging.execution.gold import GoldResult, UnavailableError, gold_results, run
 from sqlquarry.judging.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
 from sqlquarry.judging.execution.outcome import QueryOutcome, compare_with_gold, counted
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
@@ -26,9 +26,8 @@ class ExecutionGrader:
 
     Rows are compared with `results_equal`. If both queries return the same column names, columns are matched by name.
     The order of rows counts only if the gold SQL has a top-level ORDER BY. Rows that tie in its keys may then come in
-    any order. If the database cannot tell which rows tie, a different order is unjudged. If the gold's LIMIT cuts
-    through rows that tie, any choice of them is right. Without ORDER BY, or if it is unknown which rows tie, a
-    different choice is unjudged.
+    any order, and if the gold's LIMIT cuts through such rows, any choice of them is right. If it is unknown which rows
+    tie, another order or choice is unjudged. So is another choice at a LIMIT without ORDER BY.
 
     If a record has several gold queries, the prediction must agree with the same one on all databases. Golds that fail
     on a database are ignored. A record is unjudged if it has no gold or no database, if no gold runs, if its server
@@ -38,10 +37,11 @@ class ExecutionGrader:
     not in the record's, unless the source of the databases translates it.
 
     Databases are opened read-only in separate processes, which can be killed and which end with the judge. Only a
-    single statement that reads is run. Of the environment these processes see the locale, the time zone, the folders
-    of libraries and temporary files, and the variables that a server's client reads, such as PGPASSWORD and HOME. They
-    see no cloud keys and no tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
-    private copy is read. Gold results are cached. The grader may be used from several threads.
+    single statement that reads is run. These processes get no cloud keys and no tokens. Their environment contains the
+    locale, the time zone, the folders of libraries and temporary files, and the variables that a server's client reads,
+    such as PGPASSWORD and HOME. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
+    private copy is read. Gold results are cached. The grader may be used from several threads. Processes and copies
+    end with the last reference to the grader.
 
     Args:
         databases: a mapping, a directory, a URL or a `DatabaseSource`. A mapping contains name -> SQLite or DuckDB file
@@ -81,7 +81,7 @@ class ExecutionGrader:
             allow_unchecked_servers=allow_unchecked_servers,
         )
         self._sandbox = Sandbox(limits, permissions)
-        self._golds = GoldQueries(self._sandbox)
+        self._gold_result = gold_results(self._sandbox)
         self._source: DatabaseSource = (
             NamedDatabases(databases) if isinstance(databases, Mapping | str | Path) else databases
         )
@@ -127,7 +127,7 @@ class ExecutionGrader:
         results: dict[int, list[GoldResult]] = {}  # by the gold's index in the record
         failures: list[Failure] = []
         for i, sql in enumerate(golds):
-            found = [self._golds.result(database, sql) for database in databases]
+            found = [self._gold_result(database, sql) for database in databases]
             failed = [result for result in found if isinstance(result, Failure)]
             failures += failed
             if not failed:
@@ -150,7 +150,7 @@ class ExecutionGrader:
         predicted_sql: str,
         details: dict[str, object],
     ) -> tuple[int | None, QueryOutcome]:
-        """Return the index of the first gold that agrees on every database (None if none does), and the outcome."""
+        """Return the index of the first gold that agrees on every database, if there is one, and the outcome."""
         agreeing = list(results)
         remarks = {i: [gold.note for gold in found] for i, found in results.items()}
         undecided: QueryOutcome | None = None  # a gold that cannot be compared may be the one that agrees

@@ -36,7 +36,7 @@ _GRACE_S = 0.5  # after the time limit the engine may stop by itself, then its p
 _BLOCK_BYTES = 1 << 20
 _ADDRESS_SPACE_BYTES = 3 << 30  # of a child, in addition to what its queries may use
 _COPYING_S = 600.0
-_LONGEST_MESSAGE = 1000  # characters; engines quote the query
+_LONGEST_MESSAGE = 1000  # characters, because engines quote the query
 # The environment that a child inherits: text encoding, folders of libraries and temporary files, and the time zone of
 # SQLite's "localtime".
 _ENVIRONMENT = r"LANG|LC_\w+|TZ|TMPDIR|SQLITE_TMPDIR|(DY)?LD_LIBRARY_PATH"
@@ -61,8 +61,8 @@ class Failure:
 class Sandbox:
     """A pool of child processes that run queries, one process for each query that runs at the same time.
 
-    The processes are reused for later queries. They end with this process, however it ends, and inherit none of its
-    secrets. The sandbox may be used from several threads.
+    The processes are reused for later queries. They end with the last reference to the sandbox or with this process,
+    however it ends, and do not inherit its secrets. The sandbox may be used from several threads.
     """
 
     def __init__(self, limits: ExecutionLimits, permissions: Permissions = NO_PERMISSIONS) -> None:
@@ -89,7 +89,7 @@ class Sandbox:
         if outcome is None and path is not None:
             copy = self._copy_of(path)
             outcome = copy if isinstance(copy, Failure) else self._run(engine, str(copy), sql)
-        return outcome or Failure("unavailable", "the database changes while it is read")
+        return outcome or Failure("unavailable", "the database changes while it is read. Judge on a backup.")
 
     def _run(self, engine: DatabaseEngine, database: str, sql: str) -> Rows | Failure | None:
         """Run one statement. Return None for an SQLite database that cannot be read in place without writing."""
@@ -106,7 +106,7 @@ class Sandbox:
         return outcome
 
     def _copy_of(self, path: Path) -> Path | Failure:
-        """Return a private copy of an SQLite database and its logs. It is made once per state of the files."""
+        """Return a private copy of an SQLite database and its logs. A new copy is made only if the files changed."""
         with self._copying:
             state = sandbox_child.state(os.path.realpath(path))
             known, copy = self._copies.get(path, (None, None))
@@ -115,7 +115,7 @@ class Sandbox:
             if isinstance(copy, Path):
                 copy.unlink(missing_ok=True)
             try:
-                self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sqlquarry-")
+                self._folder = self._folder or temporary_folder(self, "sqlquarry-")
             except OSError as error:
                 return Failure("unavailable", f"{path.name} can only be read in a copy: {error}. Set TMPDIR.")
             target = Path(self._folder.name) / f"{len(self._copies)}-{time.monotonic_ns()}.sqlite"
@@ -202,6 +202,13 @@ class _Child:
             case ("failure", kind, message):
                 return Failure(kind, message[:_LONGEST_MESSAGE])
         return None
+
+
+def temporary_folder(owner: object, prefix: str) -> tempfile.TemporaryDirectory[str]:
+    """Create a temporary folder that is removed together with its owner, or at exit."""
+    folder = tempfile.TemporaryDirectory(prefix=prefix)
+    weakref.finalize(owner, folder.cleanup)  # without it, the folder is removed too, but with a ResourceWarning
+    return folder
 
 
 def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_child.QuerySettings:

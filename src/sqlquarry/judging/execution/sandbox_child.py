@@ -160,7 +160,7 @@ def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
         before = state(path)
         uri = _read_only_uri(path, before)
         answer = _answer(uri, sql, guard) if uri else UNSETTLED
-        # A reader that took locks was not disturbed, unless the writer ended before it got them.
+        # A reader with locks was not disturbed, unless the writer ended before the reader got them.
         is_locked = uri is not None and "immutable" not in uri
         if state(path) == before or (is_locked and answer[1] != "unavailable"):
             return answer
@@ -191,7 +191,7 @@ def state(path: str) -> State:
 
 
 def _read_only_uri(path: str, files: State) -> str | None:
-    """Return a URI that opens the database without creating or changing a file next to it, or None if there is none.
+    """Return a URI that opens the database without creating or changing a file next to it, or None if none does.
 
     ``immutable`` takes no locks and creates no -shm file, but it ignores the content of logs. ``readonly_shm`` reads a
     write-ahead log and takes locks, but it needs a writer's -shm file. A database in rollback mode needs no such file.
@@ -271,14 +271,14 @@ class _Guard:
     def explain(self, error: Exception) -> Answer:
         message = str(error)
         if self.denied:
-            return "failure", "forbidden", f"{self.denied} is not allowed: judging only reads"
+            return "failure", "forbidden", f"{self.denied} is not allowed, because queries may only read"
         code = getattr(error, "sqlite_errorcode", None)
         if code in _NEEDS_WRITING:
             return UNSETTLED
         if code == sqlite3.SQLITE_INTERRUPT:
             return self._timeout()
         if code in _UNREADABLE:
-            hint = " (a DuckDB file is named .duckdb)" if code == sqlite3.SQLITE_NOTADB else ""
+            hint = " (the name of a DuckDB file must end in .duckdb)" if code == sqlite3.SQLITE_NOTADB else ""
             return "failure", "unavailable", f"{message}{hint}"
         if "one statement at a time" in message:
             return "failure", "forbidden", "more than one statement"

@@ -5,7 +5,7 @@ An answer is parsed with a small grammar, from the outside in:
     answer    = [thinking] turn          `markup` drops the model's thoughts and other turns
     turn      = statement ...            the answer begins with SQL
               | tags | code blocks | JSON | text      in this order of preference, and each contains a turn again
-    text      = prose statement prose    `statement` finds its start and end, and `prose` tells English from SQL
+    text      = prose statement prose    `statement` finds its ends, and `prose` distinguishes English from SQL
 
 Every step takes linear time in the length of the answer. The SQL parser does not, so the number of its calls and of the
 characters that it parses is limited (`statement.Parser`).

@@ -110,7 +110,7 @@ def unmarked(text: str) -> str:
 
 
 def json_parts(text: str) -> list[Part]:
-    """Return the SQL in JSON objects such as ``{"sql": "SELECT 1"}`` anywhere in the text, even if they are cut."""
+    """Return the SQL in JSON objects such as ``{"sql": "SELECT 1"}`` anywhere in the text, even if one is cut off."""
     decoder = json.JSONDecoder(strict=False)  # models write line breaks in strings without escaping them
     place = -1
     for _ in range(_JSON_STARTS):

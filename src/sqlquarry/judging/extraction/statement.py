@@ -55,7 +55,7 @@ _PARSED_CHARACTERS, _PARSES, _QUOTE_ENDS, _STARTS = 5_000, 12, 5, 4
 class Parser:
     """sqlglot with a budget of 12 texts and 5,000 characters in total. Beyond that, it reports no errors.
 
-    It takes 3 to 20 microseconds per character, and repetitive answers have many candidates.
+    sqlglot takes 3 to 20 microseconds per character, and a repetitive answer contains many candidates.
     """
 
     def __init__(self, dialect: str) -> None:
@@ -92,7 +92,7 @@ def reads(sql: str) -> bool:
 
 
 def begins_with_sql(text: str, parser: Parser) -> bool:
-    """Return whether the answer is SQL from its first word. "Select all rows:" before a code block is not."""
+    """Return whether the answer is SQL from its first word on. "Select all rows:" before a code block is not SQL."""
     text = without_comments(text, parser.dialect)
     if not begins(text, parser.dialect) or _PROSE_AFTER.match(text):
         return False
@@ -176,7 +176,7 @@ def _starts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _up_to(query: str, mark: str, parser: Parser) -> str:
-    """Return the query up to the mark that closes `mark`. The query may contain that mark, too."""
+    """Return the query up to the mark that closes `mark`. The query itself may contain the closing mark."""
     closing = _CLOSING.get(mark)
     if closing is None:
         return query

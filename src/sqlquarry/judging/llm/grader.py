@@ -107,12 +107,12 @@ class LLMGrader:
     def grade_all(self, records: Sequence[Record], predicted_sqls: Sequence[str]) -> list[Judgement]:
         """Judge many predictions in order. Each judge gets its questions as one batch.
 
-        If a reply is unreadable, its question is asked once more, and then the record is unjudged. If a request fails,
-        its record is unjudged.
+        An unreadable reply is asked for once more, except in batch jobs. If that reply is unreadable, too, or a request
+        fails, the vote does not count. A record without a majority of all votes is unjudged.
 
         Raises:
             JudgingError: the numbers of records and predictions differ.
-            JudgeFailedError: a judge failed several times in a row. `partial` of the error has the finished judgements.
+            JudgeFailedError: a judge failed several times in a row. The error's `partial` has the finished judgements.
             ConfigError: the generator cannot run this request, such as a batch job with too few records.
         """
         if len(records) != len(predicted_sqls):

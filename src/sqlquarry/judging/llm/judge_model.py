@@ -1,4 +1,4 @@
-"""Ask a model that judges, in batches. Count its tokens, and give up only after several failures in a row."""
+"""Ask a judge model in batches, count its tokens, and give up only after several failures in a row."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class JudgeModel:
         self.fingerprint: str | None = getattr(generator, "fingerprint", None)
         self.usage = JudgeUsage()
         self._counting, self._failed_in_a_row = threading.Lock(), 0
-        # Bedrock's batch jobs have a minimum size, and their failures also occur in a part of the batch.
+        # A Bedrock batch job has a minimum size, so a few of its prompts cannot be asked again.
         self._divisible = getattr(generator, "min_records", 1) == 1
 
     def ask(self, questions: Sequence[Question], outcomes: list[Reply | None]) -> None:
@@ -97,7 +97,7 @@ class JudgeModel:
         Questions with unreadable replies are asked once more, except in batch jobs.
 
         Raises:
-            JudgeFailedError: the model failed too often in a row. `outcomes` has the earlier outcomes.
+            JudgeFailedError: the model failed five times in a row. `outcomes` has the outcomes so far.
             ConfigError, MissingExtraError: the generator cannot work at all.
         """
         if not questions:
@@ -144,7 +144,8 @@ class JudgeModel:
             answers, failure = list(getattr(error, "partial", ())) or [None] * len(questions), error
         if len(answers) != len(questions):
             raise JudgingError(
-                f"{self.model} returned {len(answers)} answers for {len(questions)} prompts, not one for each"
+                f"{self.model} returned {len(answers)} answers for {len(questions)} prompts. "
+                "It must return one per prompt."
             )
         return answers, failure
 

@@ -72,7 +72,7 @@ class Vote:
 
 
 def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object]) -> Judgement:
-    """Return the judgement of a panel, with the verdict of the majority and the median of the scores that count.
+    """Return the verdict of the majority, with the median of the scores that count.
 
     Args:
         grader: the name of the grader.

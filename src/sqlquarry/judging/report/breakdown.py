@@ -43,7 +43,7 @@ def slices(
 
 
 def count_mistakes(report: Report, *, grader: str | None = None) -> dict[str, int]:
-    """Return error class (`judging.mistakes`) -> number of records, most frequent first. Correct answers do not count.
+    """Count the records of each error class (`judging.mistakes`), most frequent first. Correct answers have no class.
 
     Args:
         report: the system's report.
@@ -79,7 +79,7 @@ def _own_slices(record: Record) -> dict[str, str]:
 
 
 def _natural(item: tuple[str, object]) -> tuple[int, float, str]:
-    """Return a key that sorts none before 1 before 2 before 10, and easy before hard."""
+    """Return a sort key for the orders none, 1, 2, 10 and easy, medium, hard."""
     bucket = item[0]
     if bucket in _WORDS_IN_ORDER:
         return (0, _WORDS_IN_ORDER.index(bucket), "")

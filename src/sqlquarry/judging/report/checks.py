@@ -1,6 +1,6 @@
 """Checks of a report that can fail a build.
 
-Each check uses the end of a 95 % interval that leaves no doubt:
+The headline must be proven good enough, but slices and comparisons fail only if they are proven worse:
 
 - The headline passes only if the lower end of its interval reaches the minimum.
 - A slice fails only if the upper end of its interval is below the slice minimum, because small slices prove little.
@@ -45,7 +45,7 @@ def check_report(
     slice_minimum: float | None = None,
     baseline: Report | None = None,
 ) -> list[Check]:
-    """Check a report. Without a minimum, figures are listed and pass.
+    """Check a report. A figure without a minimum is listed and passes.
 
     Args:
         report: the report. The figures of its first grader are checked.

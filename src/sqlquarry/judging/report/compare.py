@@ -53,7 +53,7 @@ def compare_reports(
 def compare_slices(
     before: Report, after: Report, *, by: SliceKeys | Literal["auto"] = "auto", grader: str | None = None
 ) -> list[SliceChange]:
-    """Compare two systems slice by slice, largest loss first. Slices without a record with two verdicts are left out.
+    """Compare two systems slice by slice, largest loss first. Slices without a record that both judged are left out.
 
     Args:
         before: the report of the system to compare with.
@@ -121,7 +121,8 @@ def require_same_records(reports: Mapping[str, Report]) -> None:
             raise JudgingError(f"the reports {first_name!r} and {name!r} have different records. Judge the same ones.")
         if other.graders != first.graders:
             raise JudgingError(
-                f"the report {name!r} has the graders {other.graders}, but {first_name!r} has {first.graders}"
+                f"the report {name!r} has the graders {other.graders}, but {first_name!r} has {first.graders}. "
+                "Judge both systems with the same graders."
             )
 
 

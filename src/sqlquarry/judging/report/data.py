@@ -73,7 +73,7 @@ class Headline(NamedTuple):
     """The figure to quote for one grader.
 
     Args:
-        label: the grader's name, for an LLM with "corrected" or "uncalibrated".
+        label: the grader's name. An LLM's is followed by "(corrected)" or "(uncalibrated)".
         estimate: the accuracy to quote. For a calibrated LLM it is corrected for the LLM's errors.
         note: an explanation for the reader, or "" for graders that are not LLMs.
         calibration: the measurement behind the correction, if there is one.
@@ -113,7 +113,7 @@ class Report:
             JudgingError: the report has no such grader.
         """
         if grader is not None and grader not in self.graders:
-            raise JudgingError(f"the report has no grader {grader!r}, only {', '.join(self.graders)}")
+            raise JudgingError(f"the report has no grader {grader!r}. Use one of: {', '.join(self.graders)}.")
         place = 0 if grader is None else self.graders.index(grader)
         return [entry.judgements[place] for entry in self.entries]
 

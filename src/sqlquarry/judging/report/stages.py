@@ -93,7 +93,9 @@ def compare_stages(stages: Mapping[str, Report], *, grader: str | None = None) -
         JudgingError: there are fewer than two stages, or they have different records or graders.
     """
     if len(stages) < 2:
-        raise JudgingError(f"stages is {list(stages)}, but compare_stages needs at least two stages")
+        raise JudgingError(
+            f"stages is {list(stages)}, but compare_stages needs at least two. Pass stage name -> report."
+        )
     require_same_records(stages)
     names, reports = list(stages), list(stages.values())
     grader = grader or reports[0].graders[0]

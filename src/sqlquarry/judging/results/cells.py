@@ -41,7 +41,7 @@ class ComparisonOptions:
         decimals: two numbers that are not both integers are equal if they agree when rounded to this many decimals.
             This is for golds that round although the question does not require it. None does not round.
         ignore_case: ignore the case of text (Unicode case folding).
-        ignore_whitespace: strip outer white space of text, and replace each inner run of it by one blank.
+        ignore_whitespace: strip outer white space of text, and replace each inner run of white space by one blank.
 
     Raises:
         ConfigError: a tolerance is out of range. The message lists all such values.
@@ -101,7 +101,7 @@ class ComparisonOptions:
         return distance <= max(_quotient_step(a), _quotient_step(b))
 
     def tolerance_at(self, number: Number) -> float | Fraction:
-        """Return the largest distance of an equal number. A larger number may be up to twice as far away."""
+        """Return the distance within which smaller numbers count as equal. For larger ones it may be twice that."""
         wide = 0.0 if self.decimals is None else 0.51 * 10.0**-self.decimals
         if isinstance(number, float):
             return max(self.relative_tolerance * abs(number), self.absolute_tolerance, wide)
@@ -114,7 +114,7 @@ class ComparisonOptions:
         return all(map(self.same_cell, a, b))
 
     def normalized(self, rows: Iterable[Row]) -> list[tuple[Cell, ...]]:
-        """Return the rows with one representative for each number and for each text that counts as equal."""
+        """Return the rows with all values that are the same number or count as the same text replaced by one value."""
         plain = [tuple(map(_normalized, row)) for row in rows]
         if not (self.ignore_case or self.ignore_whitespace):
             return plain

@@ -23,7 +23,7 @@ def results_equal(
     """Return whether two results contain the same rows.
 
     They do if there are a permutation of the columns, the same for all rows, and a one-to-one pairing of the rows such
-    that all paired cells are equal. With `ordered`, row i must be paired with row i. So duplicates count.
+    that all paired cells are equal. So duplicates count. With `ordered`, row i must be paired with row i.
 
     Cells are equal if they have the same type and value:
 
@@ -65,7 +65,7 @@ def rows_match(
         places: one number per row. Only rows with the same number may be exchanged.
         comparison: differences that still count as equal.
         names: column names of the gold and of the prediction. If columns may be permuted and both have the same names,
-            in any order, columns are paired by name. So values under each other's names are not the same result.
+            in any order, columns are paired by name. So results with swapped names are different.
 
     Raises:
         JudgingError: finding the column permutation takes too long.

@@ -1,4 +1,4 @@
-"""Find out whether the order of a gold query's rows matters, and which rows tie in it.
+"""Find out whether the order of a gold query's rows matters, and which rows tie.
 
 The database itself ranks the rows, in an additional column DENSE_RANK() OVER (ORDER BY <the keys>). The keys are copied
 from the query's text. sqlglot's spelling of them is not used, because it may differ: CAST(x AS DATE) is not DATE(x).
@@ -46,7 +46,7 @@ class Limited(NamedTuple):
 
 
 def with_order_keys(sql: str, dialect: str = "sqlite") -> KeyedQuery | None:
-    """Append the rank of each row in ORDER BY to the columns of a plain SELECT, so that ties can be seen.
+    """Append the rank of each row in ORDER BY to the columns of a plain SELECT, which shows the ties.
 
     Return None for set operations, for DISTINCT if a key is not among the columns (the rank would add rows), for keys
     that are the number of a column behind a star, and for keys without a name, whose meaning depends on the database.
@@ -123,7 +123,7 @@ def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
 def tied_places(rows: Sequence[Sequence[object]], keys: int) -> list[int]:
     """Return the place of each row in the order of a keyed query. Rows that tie share a place.
 
-    The sequence of keys is always the same, even if that of tied rows is not.
+    The order of the keys is always the same, even if the order of tied rows is not.
     """
     places = [0] if rows else []
     for previous, row in pairwise(rows):
@@ -136,7 +136,7 @@ class _Term(NamedTuple):
 
     Args:
         key: the text of the key.
-        suffix: the collation, if that may follow any key, and the direction.
+        suffix: the direction, after the collation if another key can have the collation, too.
         name: the key in lower case if it is a plain name, otherwise "".
         has_name: the key is more than numbers and signs.
     """
@@ -265,7 +265,7 @@ def _term(sql: str, found: list[Token], dialect: str) -> _Term:
     if end > 1 and words[end - 1] in ("ASC", "DESC") and words[end - 2] != ".":
         end -= 1
     direction = sql[found[end].start : found[-1].end] if end < len(found) else ""
-    # A number or name stays one in brackets, and on SQLite also with a collation (resolve.c).
+    # Brackets around a number or name do not turn it into an expression. Nor does a collation in SQLite (resolve.c).
     plain, collation = _within_brackets(found[:end]), ""
     if dialect == "sqlite" and len(plain) > 2 and plain[-2].text.upper() == "COLLATE":
         collation = sql[plain[-2].start : plain[-1].end]

@@ -16,7 +16,7 @@ class _Counts(NamedTuple):
     Args:
         clauses: number of WHERE, GROUP BY, ORDER BY, LIMIT, joins, OR and LIKE.
         nested: number of set operations and of subqueries in conditions.
-        extras: how many of these occur more than once: aggregates, outputs, conditions, keys of GROUP BY.
+        extras: number of these four that occur more than once: aggregates, outputs, conditions, keys of GROUP BY.
     """
 
     clauses: int

@@ -1,4 +1,4 @@
-"""Parses SQL text into syntax trees and tokens by sqlglot, which is imported only when it is needed."""
+"""Parses SQL text into syntax trees and tokens with sqlglot, which is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Token(NamedTuple):
     Args:
         kind: "NUMBER", "STRING" or a similar kind for literals, and "word" for everything else.
         text: the text as written, except that `!=` becomes `<>` and `==` becomes `=`.
-        any_case: whether the case of letters has no meaning in SQL. True for keywords and functions, not for names.
+        any_case: whether letter case does not matter. True for keywords and functions, False for names.
         start: offset of the token, including its quotation mark.
         end: offset of the text after the token.
     """

@@ -1,4 +1,4 @@
-"""Builds the tables of DDL in any dialect in SQLite. Only statements that SQLite refuses are rewritten."""
+"""Creates the tables of any dialect's DDL in SQLite. Only statements that SQLite refuses are rewritten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.sql.identifiers import quoted
 from sqlquarry.judging.sql.schema import Schema, parents_first
-from sqlquarry.judging.sql.sqlite_ddl import declared_schema, empty_database, split_statements
+from sqlquarry.judging.sql.sqlite_ddl import GAP, declared_schema, empty_database, split_statements
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -25,9 +25,13 @@ _CONSTRAINT = re.compile(r"(PRIMARY|FOREIGN|UNIQUE|CHECK|CONSTRAINT|KEY|INDEX)\b
 _QUOTED = re.compile(r"\"((?:[^\"]|\"\")+)\"|`([^`]+)`|\[([^\]]+)\]")
 _WORD = re.compile(r"\S+")
 # Only these statements run. A schema text may also contain INSERT or ATTACH, which must not run here.
-_DECLARES = re.compile(r"\s*CREATE\s+(TABLE|VIEW|(UNIQUE\s+)?INDEX)\b", re.IGNORECASE)
+_DECLARES = re.compile(
+    rf"{GAP}*CREATE{GAP}+(?:(?:OR{GAP}+REPLACE|GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED|EXTERNAL){GAP}+)*"
+    rf"(TABLE|VIEW|(?:UNIQUE{GAP}+)?INDEX)\b",
+    re.IGNORECASE,
+)
 # SQLite's internal tables, which occur in the dump of a schema with AUTOINCREMENT or ANALYZE.
-_INTERNAL = re.compile(r"\s*CREATE\s+TABLE\s+(IF\s+NOT\s+EXISTS\s+)?[\"'`\[]?sqlite_", re.IGNORECASE)
+_INTERNAL = re.compile(r"CREATE\s+TABLE\s+(IF\s+NOT\s+EXISTS\s+)?[\"'`\[]?sqlite_", re.IGNORECASE)
 # In these dialects 'rome' = 'Rome' unless a column has another collation.
 CASELESS_DIALECTS = ("mysql", "tsql", "doris", "starrocks")
 _OTHER_DIALECTS = ("mysql", "postgres", "tsql")
@@ -38,7 +42,7 @@ def schema_in_sqlite(text: str, dialect: str) -> Schema:
     """Return the schema as SQLite builds it, with each table after the tables that it refers to if possible.
 
     The tables contain only stored columns, not generated ones. SQLite itself reads the text, so the constraints are
-    those that SQLite enforces.
+    those that SQLite enforces. Temporary tables are built as ordinary ones.
 
     Raises:
         JudgingError: SQLite cannot build a statement, or the text declares no table.
@@ -46,15 +50,21 @@ def schema_in_sqlite(text: str, dialect: str) -> Schema:
     with empty_database() as connection:
         ddl = [
             line
-            for statement in split_statements(text)
-            if _DECLARES.match(statement) and not _INTERNAL.match(statement)
+            for statement in map(_plain, split_statements(text))
+            if statement and not _INTERNAL.match(statement)
             for line in _declare(connection, statement, dialect)
         ]
         built = declared_schema(connection, ";\n".join(ddl), tuple(ddl))
     if not built.tables:
-        raise JudgingError(f"the schema declares no table: {text[:80]!r}")
+        raise JudgingError(f"the schema declares no table, so add its CREATE TABLE statements: {text[:80]!r}")
     stored = {name: replace(table, columns=table.stored) for name, table in built.tables.items()}
     return replace(built, tables=parents_first(stored))
+
+
+def _plain(statement: str) -> str:
+    """Return a statement that declares something without comments and modifiers at its start, or "" for any other."""
+    found = _DECLARES.match(statement)
+    return f"CREATE {found[1]}{statement[found.end() :]}" if found else ""
 
 
 def _declare(connection: sqlite3.Connection, statement: str, dialect: str) -> list[str]:

@@ -49,9 +49,9 @@ class ColumnResolver:
         self._scopes: dict[int, tuple[Select, Scope]] = {}
 
     def place(self, column: Column) -> Place | None:
-        """Return the stored column that a name refers to, also through derived tables, or None if it is unknown."""
+        """Return the stored column that a name refers to, even through derived tables, or None if it is unknown."""
         if id(column) not in self._places:
-            self._places[id(column)] = column, None  # found by a cycle of common table expressions
+            self._places[id(column)] = column, None  # the answer if a cycle of WITH clauses leads back here
             self._places[id(column)] = column, self._find(column)
         return self._places[id(column)][1]
 

@@ -56,7 +56,7 @@ class Column:
 
     @property
     def kind(self) -> ValueKind:
-        """Kind of values for which the declared type is meant."""
+        """Kind of values that the declared type is for."""
         return value_kind(self.declared)
 
     @property
@@ -106,7 +106,7 @@ class Schema:
         tables: the tables by folded name. Empty if the text cannot be read.
         text: the DDL.
         complete: whether queries can use nothing else in the database, such as a view.
-        ddl: the statements that SQLite accepted. Empty if SQLite was not asked or cannot run the text.
+        ddl: the statements that SQLite accepted. Empty if SQLite did not run the text or refused it.
     """
 
     tables: Mapping[str, Table]
@@ -142,7 +142,7 @@ def affinity(declared: str) -> str:
 
 @lru_cache(maxsize=1024)
 def value_kind(declared: str) -> ValueKind:
-    """Return the kind of values for which a declared type is meant, such as dates and booleans."""
+    """Return the kind of values that a declared type is for, such as dates or booleans."""
     return next((kind for pattern, kind in _KINDS if re.search(pattern, declared, re.IGNORECASE)), "text")
 
 

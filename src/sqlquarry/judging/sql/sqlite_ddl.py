@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,9 @@ _CREATING = {
     sqlite3.SQLITE_REINDEX,
 }
 _CHECK_STEPS = 100_000  # maximum number of SQLite instructions for one statement of the schema
+# White space or a comment, which MySQL also starts with "#". Each text matches in one way only, so matching is fast.
+GAP = r"(?:\s|(?:--|#)[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)"
+_GAPS = re.compile(f"{GAP}*")
 # Statements in a dump that do not change the columns of any table.
 _SKIPPED = ("PRAGMA", "INSERT", "BEGIN", "COMMIT", "DROP", "ANALYZE", "SET", "USE")
 
@@ -66,10 +70,7 @@ def read_by_sqlite(text: str) -> Schema | None:
 
 
 def _is_skipped(statement: str) -> bool:
-    start = statement.lstrip()
-    while start.startswith("--"):
-        start = start.partition("\n")[2].lstrip()
-    upper = start.upper()
+    upper = _GAPS.sub("", statement, count=1).upper()
     # A dump may contain sqlite_sequence, although AUTOINCREMENT creates it automatically.
     return upper.startswith((*_SKIPPED, "CREATE TABLE SQLITE_", 'CREATE TABLE "SQLITE_'))
 

@@ -35,7 +35,7 @@ class CandidateRows:
         schema: the tables.
         hints: the hints of all queries that the rows must distinguish.
         seed: a different seed gives different rows.
-        gold_hints: the hints of the golds only, which tell what people expect of the data. None uses `hints`.
+        gold_hints: the hints of the golds only, which show what people expect of the data. None uses `hints`.
     """
 
     def __init__(self, schema: Schema, hints: Hints, seed: str, *, gold_hints: Hints | None = None) -> None:

@@ -92,7 +92,7 @@ def moments(number: int, count: int) -> list[datetime]:
 def close_moments(
     conditions: Iterable[tuple[str, Value]], parts: Iterable[PartCondition], number: int
 ) -> Iterator[datetime]:
-    """Yield moments that meet conditions or just miss them. The caller must tell which ones do."""
+    """Yield moments that meet conditions or just miss them. The caller must check which ones meet them."""
     base = moments(number, 1)[0]
     for sign, value in conditions:
         if found := read_date(value):

@@ -1,4 +1,4 @@
-"""Finds the choices that a query leaves to the database system, so that it has more than one right answer."""
+"""Finds the choices that a query leaves to the database system, which may give it several right answers."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class _HintReader:
             self._note_repeated(select)
 
     def _read_use(self, node: Expr) -> None:
-        """Note what a function or operator tells about its columns."""
+        """Note the hints that a function or operator gives about its columns."""
         from sqlglot import expressions as exp
 
         if isinstance(node, exp.Sum | exp.Avg | exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod):
@@ -125,7 +125,7 @@ class _HintReader:
         for place in places:
             of_date = self.schema.column(place).kind in DATE_KINDS and not isinstance(left, exp.Column)
             if of_date and not isinstance(value, str):
-                continue  # a number that is computed from a date tells nothing about the date
+                continue  # a number that is computed from a date says nothing about the date itself
             self.hints.conditions.setdefault(place, {})[sign, value] = None
             if not isinstance(value, str):
                 self.hints.numeric.add(place)

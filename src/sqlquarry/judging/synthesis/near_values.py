@@ -21,7 +21,7 @@ def as_text_and_number(value: Value) -> tuple[str, float]:
 
 
 def as_number(value: Value) -> int | float | None:
-    """Return a value as a number, or None for other text, NaN and numbers that are too large."""
+    """Return a value as a number, or None if it is other text, NaN or too large."""
     if not isinstance(value, str):
         return value
     for number_of in (int, float):
@@ -82,7 +82,7 @@ def values_missing(sign: str, value: Value, kind: ValueKind, numeric: bool) -> l
 
 
 def _in_kind(value: Value, kind: ValueKind) -> list[Value]:
-    """Return a date in the year, if a date column is compared with a year."""
+    """Return a date in the year if a date column is compared with a year."""
     text = str(value)
     if kind in ("date", "datetime") and text.isdigit() and len(text) == 4:
         return [f"{text}-06-15" + (" 10:20:30" if kind == "datetime" else "")]

@@ -14,7 +14,7 @@ from sqlquarry.judging.synthesis.suites import Suite
 
 _MANIFEST = "suite.json"
 _PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"
-VERSION = 2  # Increase it when the same inputs give different rows, or when the storage format changes.
+VERSION = 3  # Increase it when the same inputs give different rows, or when the storage format changes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _stored(folder: Path, count: int, plausible: int, killed: int, survivors: tu
 
 
 def file_name(stem: str, *, plausible: bool) -> str:
-    """Return the file name of a database, which tells whether its rows are plausible."""
+    """Return the file name of a database, which shows whether its rows are plausible."""
     return f"{stem}{_PLAUSIBLE if plausible else _LEGAL}"
 
 

@@ -30,9 +30,9 @@ _MOST_PLAUSIBLE = 16  # candidates with plausible rows
 _MOST_LEGAL = 30  # other candidates that the schema allows
 _MOST_RIVALS = 4, 8  # databases of each kind on which the golds have one right answer
 _PATIENCE = 6, 12  # successive candidates of each kind that may kill nothing
-# A suite that kills fewer of the mutants proves too little. docs/made-databases.md explains how this number was chosen.
+# A suite that kills a smaller share of the mutants proves too little (measured in docs/synthesized-databases.md).
 _LEAST_KILLED = 0.5
-_TELLING = "-- the gold returns something"  # stands for a mutant that returns nothing
+_TELLING = "-- the gold returns something"  # represents a mutant that returns nothing
 
 Variant = tuple[int, str]
 
@@ -96,8 +96,8 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
             )
         if silent := [golds[i] for i, text in alive if text is _TELLING]:
             raise JudgingError(
-                "the gold query returns only NULL, 0 or empty text on every generated database, "
-                f"so a prediction that finds nothing would pass: {silent[0][:80]!r}"
+                "the gold query returns only NULL, 0 or empty text on every generated database, so a prediction that "
+                f"finds nothing would pass: {silent[0][:80]!r}"
             )
         kills = _all_kills(database, chosen, wanted, [goal for goal in goals if goal not in alive])
         kept = _fewest(kills, [choice.plausible for choice in chosen], most)
@@ -105,7 +105,7 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
         if len(killed) < _LEAST_KILLED * len(variants):
             raise JudgingError(
                 f"the generated databases expose only {len(killed)} of {len(variants)} wrong variants of the gold "
-                f"query, which is less than {_LEAST_KILLED:.0%}, so many wrong predictions would pass"
+                f"query, which is less than {_LEAST_KILLED:.0%}. Many wrong predictions would pass"
             )
         files = []
         for i in kept:

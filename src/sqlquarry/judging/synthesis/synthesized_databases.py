@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
 from sqlquarry.judging.execution.limits import ExecutionLimits
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox, temporary_folder
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
 from sqlquarry.judging.sql.schema import Schema
@@ -32,14 +31,14 @@ from sqlquarry.judging.synthesis.suite_files import (
     save,
 )
 from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
-from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
+from sqlquarry.judging.synthesis.translation import in_sqlite, untranslatable
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
 
 _SHOWN_SURVIVORS = 5
 # A prediction that exceeds these limits on databases with a few dozen rows is left to the limits of the grader.
 _RIVAL_LIMITS = ExecutionLimits(time_s=0.5, rows=10_000, result_bytes=10_000_000)
-IMPLAUSIBLE = "told apart only by rows that the schema allows but people would not expect"
+IMPLAUSIBLE = "only rows that the schema allows but people would not expect show this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,13 @@ class SynthesizedDatabases:
     the gold. The data satisfy the schema's types and its PRIMARY KEY, UNIQUE, NOT NULL, FOREIGN KEY and CHECK
     constraints. Every gold query has one right answer on them, in whatever order the rows are stored.
 
-    A prediction that passes is right on every generated database. This is evidence, not a proof, and `kill_rate` tells
-    how strong it is. A record is quarantined, and therefore unjudged, if a verdict would mean little: its gold returns
-    nothing on any database, or its suite kills less than half of the mutants.
+    A prediction that passes is right on every generated database. This is evidence, not a proof, and `kill_rate`
+    measures how strong it is. A record is quarantined, and therefore unjudged, if a verdict would mean little. This is
+    so if its gold returns only NULL, 0 or empty text on every database, or if its suite kills less than half of the
+    mutants.
 
     Plausible databases come first. Some predictions differ from the gold only on unusual rows, such as two customers
-    with the same name or NULL in a key. They are wrong, because SQL is strict, but `caveat` reports this and it is part
-    of the judgement's details.
+    with the same name or NULL in a key. They are wrong, because SQL is strict, but the judgement has a caveat.
 
     Files are generated once per schema, gold queries and settings. They are the same on every machine unless the time
     budget ends the search. Several threads may share an instance.
@@ -109,8 +108,7 @@ class SynthesizedDatabases:
         if not 0 < time_budget_s < math.inf:
             raise ConfigError(f"time_budget_s is {time_budget_s!r}, but it must be above 0 and finite")
         self.databases_per_record, self.time_budget_s, self.seed = databases_per_record, time_budget_s, seed
-        self._temporary = tempfile.TemporaryDirectory(prefix="sqlquarry-databases-")
-        self._scratch = Path(self._temporary.name)
+        self._scratch = Path(temporary_folder(self, "sqlquarry-databases-").name)
         self.directory = local_path(directory, "directory") if directory is not None else self._scratch / "suites"
         self._suites: dict[str, StoredSuite] = {}
         self._making = threading.Lock()
@@ -131,7 +129,7 @@ class SynthesizedDatabases:
         return sorted((*suite.paths, *([rival] if rival else ())), key=lambda path: not is_plausible(path))
 
     def caveat(self, database: Path | str) -> str | None:
-        """Return the caveat of a verdict that depends on a synthesized database, or None if its rows are plausible."""
+        """Return the caveat of a verdict that rests on this database, or None if its rows are plausible."""
         return None if is_plausible(Path(database)) else IMPLAUSIBLE
 
     def translate(self, sql: str, record: Record) -> str:
@@ -147,9 +145,9 @@ class SynthesizedDatabases:
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
         if parse(sql, record.dialect) is None:
             if isinstance(outcome, Rows):
-                raise cannot_be_said(sql, record.dialect, f"sqlglot cannot parse it as {record.dialect}")
+                raise untranslatable(sql, record.dialect, f"sqlglot cannot parse it as {record.dialect}")
         elif isinstance(outcome, Failure) and (outcome.kind == "syntax" or "no such function" in outcome.message):
-            raise cannot_be_said(sql, record.dialect, outcome.message)
+            raise untranslatable(sql, record.dialect, outcome.message)
         return text
 
     def kill_rate(self, record: Record) -> KillRate:

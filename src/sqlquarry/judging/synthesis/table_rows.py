@@ -301,7 +301,7 @@ class TableRowMaker:
         return random.choice(random.choice(choices)) if choices else None
 
     def _refer(self, row: list[Cell], rows: Sequence[list[Cell]], *, hit: bool) -> None:
-        """Set foreign keys to existing rows, preferring the first ones so that some parents have many children."""
+        """Set foreign keys to existing rows. The first rows are preferred, so that some parents have many children."""
         for key in self.table.foreign_keys:
             parent = self.schema.tables.get(key.table)
             parents = [*rows, row] if key.table == self.name else self.made.get(key.table)

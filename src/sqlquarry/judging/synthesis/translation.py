@@ -45,15 +45,15 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
     if parsed is None:
         return sql
     if construct := foreign_construct(sql, parsed, dialect, schema, golds):
-        raise cannot_be_said(sql, dialect, construct)
+        raise untranslatable(sql, dialect, construct)
     tree = _rewritten(parsed.copy(), dialect, ColumnResolver(schema))
     try:
         return tree.sql(dialect=_with_backticks(), unsupported_level=ErrorLevel.RAISE)
     except (UnsupportedError, RecursionError) as error:
-        raise cannot_be_said(sql, dialect, str(error).partition("\n")[0] or type(error).__name__) from error
+        raise untranslatable(sql, dialect, str(error).partition("\n")[0] or type(error).__name__) from error
 
 
-def cannot_be_said(sql: str, dialect: str, reason: str) -> JudgingError:
+def untranslatable(sql: str, dialect: str, reason: str) -> JudgingError:
     """Return the error for a query that may be right in its own dialect but cannot be judged in SQLite."""
     return JudgingError(
         f"the {dialect} query {sql[:80]!r} cannot be judged on synthesized databases, which run SQLite: {reason}"

@@ -266,7 +266,7 @@ def _fits_length(value: str, column: Column) -> bool:
 
 
 def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> ValuePool:
-    """Return a pool of texts like 41,402, which are text in any SQLite column and sort the same as numbers."""
+    """Return a pool of texts like 41,402 that sort the same as their numbers. SQLite stores them as text."""
     literals = [value for _, value in conditions]
     known = [(text, float(text.replace(",", ""))) for text in literals]
     low, high = int(min(number for _, number in known)), int(max(number for _, number in known))

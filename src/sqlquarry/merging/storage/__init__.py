@@ -1,1 +1,1 @@
-"""Where checkpoints are read and merged models are written: a directory or an S3 prefix."""
+"""Storage that a merge reads checkpoints from and writes models to: a directory or an S3 prefix."""

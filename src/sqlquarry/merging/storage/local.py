@@ -1,4 +1,4 @@
-"""A directory on this machine as storage of a merge."""
+"""Use a local directory as the storage of a merge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file on this machine."""
+    """A local file."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class LocalDirectory:
-    """A directory on this machine; created by the first write."""
+    """A local directory. The first write creates it."""
 
     path: Path
 
@@ -59,7 +59,7 @@ class LocalDirectory:
         if not self.path.exists():
             return {}
         if not self.path.is_dir():
-            raise MergeError(f"{self.path} is a file. Give a directory.")
+            raise MergeError(f"{self.path} is a file, not a directory. Pass a directory.")
         return {entry.name: entry.stat().st_size for entry in self.path.iterdir() if entry.is_file()}
 
     def file(self, name: str) -> LocalFile:
@@ -114,7 +114,7 @@ class LocalDirectory:
 
     def why_empty(self) -> str:
         """See `Storage`."""
-        return "there is no such directory."
+        return "the directory does not exist."
 
     def require_room(self, nbytes: int) -> None:
         """See `Storage`."""
@@ -122,7 +122,7 @@ class LocalDirectory:
         if (free := shutil.disk_usage(existing).free) < nbytes:
             raise MergeError(
                 f"the merged weights need {nbytes / 1e9:.2f} GB, but {self.path} has only {free / 1e9:.2f} GB free. "
-                "Free some, or choose another disk."
+                "Free some space or choose another disk."
             )
 
     def _temporary(self, name: str) -> Path:
@@ -138,7 +138,7 @@ class LocalDirectory:
 
     def _failed(self, name: str, error: OSError) -> MergeError:
         return MergeError(
-            f"writing {self.path / name} failed: {error.strerror or error}. Free some space, or mend the disk. {AGAIN}"
+            f"writing {self.path / name} failed: {error.strerror or error}. Free some space or repair the disk. {AGAIN}"
         )
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ class LocalDirectory:
 
 @dataclass(frozen=True, slots=True)
 class _WholeWrites:
-    """An unbuffered file whose writes are complete: the kernel writes at most 2 GiB at once."""
+    """An unbuffered file that repeats short writes. The kernel writes at most 2 GiB at once."""
 
     file: FileIO
 

@@ -1,4 +1,4 @@
-"""Open the storage at a location: a directory, or an S3 prefix that needs no local disk."""
+"""Open the storage at a location: a directory, or an S3 prefix without a copy on the local disk."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def open_storage(location: str | Path, session: boto3.Session | None = None) -> Storage:
-    """Return the directory or ``s3://bucket/prefix`` at `location`.
+    """Return the storage at `location`.
 
     Args:
-        location: the place.
-        session: a boto3 session; None uses the default credentials.
+        location: a directory or ``s3://bucket/prefix``.
+        session: a boto3 session. None uses the default credentials.
 
     Raises:
-        MissingExtraError: an S3 location, but boto3 is not installed.
-        ConfigError: it is not a location.
+        MissingExtraError: the location is on S3, but boto3 is not installed.
+        ConfigError: `location` is neither.
     """
     place = located(location)
     if not isinstance(place, S3Location):

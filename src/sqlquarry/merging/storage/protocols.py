@@ -1,19 +1,19 @@
-"""What a merge needs of the place where checkpoints are read and merged models are written."""
+"""Protocols of the storage that a merge reads checkpoints from and writes models to."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-AGAIN = "Run the same merge again: it resumes where it stopped."
+AGAIN = "Run the same merge again to resume where it stopped."
 
 
 class StoredFile(Protocol):
-    """A file that is read in ranges."""
+    """A file that can be read in ranges."""
 
     @property
     def name(self) -> str:
-        """The name below its directory or prefix."""
+        """The name of the file in its directory or below its prefix."""
         ...
 
     @property
@@ -22,7 +22,7 @@ class StoredFile(Protocol):
         ...
 
     def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill `view` with the bytes from `offset` on; return how many bytes there were."""
+        """Fill `view` with the bytes from `offset` on, and return the number of bytes that were there."""
         ...
 
 
@@ -30,7 +30,7 @@ class Sink(Protocol):
     """A file that is being written in order."""
 
     def write(self, data: memoryview) -> object:
-        """Append bytes, which may change once this returns."""
+        """Append bytes. The caller may change `data` after this returns."""
         ...
 
 
@@ -38,14 +38,14 @@ class Storage(Protocol):
     """A flat folder of files."""
 
     def sizes(self) -> dict[str, int]:
-        """Return name -> size in bytes of every file directly in it; empty if there is no such folder."""
+        """Return name -> size in bytes of every file directly in the folder, or {} if there is no such folder."""
         ...
 
     def file(self, name: str) -> StoredFile:
-        """Return the file of this name, to be read in ranges.
+        """Return the file of this name, which can be read in ranges.
 
         Raises:
-            MergeError: it is missing.
+            MergeError: the file is missing.
         """
         ...
 
@@ -53,50 +53,50 @@ class Storage(Protocol):
         """Read a small file.
 
         Raises:
-            MetadataError: it is larger than any such file.
+            MetadataError: the file is larger than the limit for its name (`sqlquarry.files.metadata.max_bytes`).
         """
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, whole or not at all."""
+        """Write a small file atomically."""
         ...
 
     def reserve(self) -> AbstractContextManager[None]:
-        """Be the only writer until the context ends, if the storage has locks.
+        """Lock the folder until the context ends, if the storage has locks.
 
         Raises:
-            OutputInUseError: another process writes here.
+            OutputInUseError: another process is writing here.
         """
         ...
 
     def version(self, name: str) -> str | None:
-        """Return what `replace` compares; None if there is no such file, or if the storage has locks."""
+        """Return the version of a file for `replace`, or None if there is no such file or the storage has locks."""
         ...
 
     def replace(self, name: str, content: bytes, version: str | None) -> str | None:
-        """Write a small file and return its new version, unless it is no longer of the version given.
+        """Write a small file if its current version is still `version`, and return the new version.
 
         Raises:
-            OutputInUseError: another process has written it.
+            OutputInUseError: another process has written the file since.
         """
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a file, or what is left of an unfinished one, if there is any."""
+        """Remove a file and what an unfinished write has left of it. Do nothing if neither exists."""
         ...
 
     def create(self, name: str, nbytes: int) -> AbstractContextManager[Sink]:
-        """Write a large file of `nbytes`, which exists once the context ends without an error."""
+        """Write a large file of `nbytes`. It appears only if the context ends without an error."""
         ...
 
     def why_empty(self) -> str:
-        """Say why there may be no files here, and what to do."""
+        """Explain why there may be no files here, and what to do about it."""
         ...
 
     def require_room(self, nbytes: int) -> None:
-        """Check before any writing that there is room.
+        """Check that there is enough room, before anything is written.
 
         Raises:
-            MergeError: there is less room than `nbytes`.
+            MergeError: fewer than `nbytes` bytes are free.
         """
         ...

@@ -1,6 +1,6 @@
-"""An S3 prefix as storage of a merge: reads and uploads resume where a connection broke.
+"""Use an S3 prefix as the storage of a merge. Reads and uploads resume where a connection broke.
 
-A part that an earlier run left is kept if its checksum is that of the bytes to be written.
+A part that an earlier run uploaded is reused if its checksum equals that of the bytes to write.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PARTS_IN_FLIGHT = 4
 
 @dataclass(frozen=True, slots=True)
 class S3File:
-    """An object on S3."""
+    """An object in S3."""
 
     prefix: S3Prefix
     name: str
@@ -51,7 +51,7 @@ class S3Storage:
 
     Args:
         prefix: the prefix.
-        part_bytes: size of the parts in which large files are uploaded.
+        part_bytes: size of the parts of a multipart upload.
     """
 
     prefix: S3Prefix
@@ -59,7 +59,7 @@ class S3Storage:
 
     @classmethod
     def open(cls, location: S3Location, session: boto3.Session | None) -> S3Storage:
-        """Return the storage at a prefix, with a client of the session."""
+        """Return the storage at a prefix, accessed with a client of the session."""
         return cls(S3Prefix.open(location, session), PART_BYTES)
 
     def sizes(self) -> dict[str, int]:
@@ -89,17 +89,17 @@ class S3Storage:
             self.prefix.write(name, content)
 
     def reserve(self) -> AbstractContextManager[None]:
-        """See `Storage`; S3 has no locks, and `replace` notices another writer."""
+        """See `Storage`. S3 has no locks, but `replace` notices another writer."""
         return nullcontext()
 
     def version(self, name: str) -> str | None:
-        """See `Storage`: the object's ETag."""
+        """See `Storage`. The version is the object's ETag."""
         with _s3_errors(f"looking for {self}/{name}"):
             head = self.prefix.head(name)
         return None if head is None else head["ETag"]
 
     def replace(self, name: str, content: bytes, version: str | None) -> str:
-        """See `Storage`; S3 compares and writes in one step."""
+        """See `Storage`. S3 compares and writes in one step."""
         from botocore.exceptions import ClientError
 
         with _s3_errors(f"writing {self}/{name}"):
@@ -108,12 +108,12 @@ class S3Storage:
             except ClientError as error:
                 if error_code(error) not in CHANGED:
                     raise
-                # Or botocore sent the request again after the answer to its first one was lost.
+                # The content is the same if botocore repeated the request because the first answer was lost.
                 if (now := self.version(name)) is not None and self.read(name) == content:
                     return now
                 raise OutputInUseError(
-                    f"another process has begun to write {self}, and this one stops. If both are the same merge, the "
-                    "other one uses what this one has finished."
+                    f"another process has begun to write to {self}, so this one stops. If both run the same merge, the "
+                    "other process reuses the shards that this one has finished."
                 ) from error
 
     def delete(self, name: str) -> None:
@@ -138,10 +138,10 @@ class S3Storage:
             return self.prefix.why_empty()
 
     def require_room(self, nbytes: int) -> None:
-        """See `Storage`; S3 has room for anything."""
+        """See `Storage`. S3 always has room."""
 
     def _upload(self, name: str) -> MultipartUpload:
-        """Resume the upload that an earlier run left, or begin one."""
+        """Resume the upload that an earlier run left unfinished, or begin a new one."""
         client, bucket, key = self.prefix.client, self.prefix.location.bucket, self._key(name)
         if left := self._unfinished(name):
             return MultipartUpload.resume(client, bucket, key, left[-1])
@@ -162,7 +162,7 @@ class S3Storage:
 
 @dataclass(slots=True)
 class _PartWriter:
-    """An object that grows by parts; at most `_PARTS_IN_FLIGHT` + 1 of them are in memory."""
+    """An object that is uploaded in parts, with at most `_PARTS_IN_FLIGHT` + 1 parts in memory."""
 
     upload: MultipartUpload
     part_bytes: int

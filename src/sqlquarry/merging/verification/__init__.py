@@ -1,1 +1,1 @@
-"""Measure how close a merged model is to the adapter on the weights that it was trained on."""
+"""Measure how close a merged model is to the adapter on the weights that the adapter was trained on."""

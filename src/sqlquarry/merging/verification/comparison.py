@@ -1,4 +1,4 @@
-"""Compare merged models with the adapter on the weights that it was trained on, token by token of the answers."""
+"""Compare merged models with the adapter on its training base, token by token of the answers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 def compare(
     config: JsonObject, reference: MergedTensors, candidates: Sequence[MergedTensors], examples: Examples
 ) -> list[AdapterAgreement]:
-    """Run the adapter unmerged on its training base, and each candidate, over the same tokens.
+    """Run the unmerged adapter on its training base and each candidate over the same tokens, and compare the results.
 
     Args:
         config: the model's config.json.
         reference: the training base with the adapter's updates, in fp32.
-        candidates: models to compare with it.
-        examples: what to run.
+        candidates: the models to compare with `reference`.
+        examples: the tokens to run over.
 
     Raises:
-        UnsupportedModelError: the architecture is not known here.
-        MergeError: the weights hold NaN or infinity.
+        UnsupportedModelError: verification is not available for this architecture.
+        MergeError: the weights contain NaN or infinity.
     """
     import torch
 
@@ -48,7 +48,7 @@ def compare(
 def _compared(
     heads: Sequence[_Projection], states: Sequence[torch.Tensor], examples: Examples
 ) -> list[AdapterAgreement]:
-    """Compute KL by blocks of the vocabulary, so that no logits of a whole vocabulary are ever in memory."""
+    """Compute the agreement by blocks of the vocabulary, so that the full logits are never in memory."""
     import torch
 
     gold = torch.tensor(examples.gold)
@@ -65,7 +65,7 @@ def _compared(
     for total, one in list(zip(totals, cross, strict=True))[1:]:
         kl = one / first.sum - (first.log_sum() - total.log_sum())
         if not bool(kl.isfinite().all()):
-            raise MergeError("the model's logits hold NaN or infinity: check base and adapter")
+            raise MergeError("the model's logits contain NaN or infinity. Check the base and the adapter.")
         found.append(
             AdapterAgreement(
                 kl=max(0.0, kl.mean().item()),
@@ -80,7 +80,7 @@ def _compared(
 
 
 class _Softmax:
-    """Σ exp(logit), the largest logit and the gold one of each token, block by block of the vocabulary."""
+    """Σ exp(logit), the largest logit and the gold logit of each token, computed by blocks of the vocabulary."""
 
     def __init__(self, gold: torch.Tensor) -> None:
         import torch
@@ -92,7 +92,11 @@ class _Softmax:
         self._gold = gold
 
     def add(self, logits: torch.Tensor, start: int) -> torch.Tensor:
-        """Add (tokens, block) logits of the vocabulary from `start` on; return the factors of earlier sums."""
+        """Add a block of logits, (tokens, block), that begins at token `start` of the vocabulary.
+
+        Returns:
+            for each token the factor by which sums over earlier blocks must be scaled.
+        """
         import torch
 
         largest, best = logits.max(dim=1)
@@ -109,7 +113,7 @@ class _Softmax:
 
 
 class _Projection:
-    """x Wᵀ by rows of W; unmerged, the adapter's factors are multiplied with x instead of being added to W."""
+    """x Wᵀ by rows of W. If unmerged, the adapter's factors are multiplied with x instead of being added to W."""
 
     def __init__(self, rows: MergedTensors, name: str, *, unmerged: bool) -> None:
         self.tensor = rows.open(name)
@@ -126,7 +130,7 @@ class _Projection:
         factors, magnitude = self._low_rank
         for a, b, scale in factors:
             y += (x @ a.T) @ b[rows].T * scale
-        if magnitude is not None:  # DoRA: the sum's rows have length `magnitude`
+        if magnitude is not None:  # DoRA scales each row of the sum to the length `magnitude`
             for a, b, scale in factors:
                 weight += b[rows] @ a * scale
             y *= magnitude[rows] / torch.linalg.norm(weight, dim=1)
@@ -134,7 +138,7 @@ class _Projection:
 
 
 class _Model:
-    """The weights of a merged model for `final_states`, written or not."""
+    """The weights of a merged model for `final_states`. The model need not be written yet."""
 
     def __init__(self, rows: MergedTensors, *, unmerged: bool) -> None:
         self._rows = rows

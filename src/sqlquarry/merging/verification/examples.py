@@ -1,4 +1,4 @@
-"""The records that a merge is measured on, as tokens of the base's own tokenizer."""
+"""Encode the records that a merge is measured on with the base's own tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.readings import trained_reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
-_MAX_TOKENS = 4096  # an 8B model's widest activations then take 0.5 GB
+_MAX_TOKENS = 4096  # with this many tokens, the widest activations of an 8B model take 0.5 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Examples:
     """Prompts with their answers as tokens.
 
     Args:
-        sequences: token ids of each.
-        states: places in the concatenated sequences whose next token is part of an answer.
-        gold: these next tokens.
+        sequences: the token ids of each prompt with its answer.
+        states: positions in the concatenated sequences whose next token is part of an answer.
+        gold: the next token of each of these positions.
     """
 
     sequences: Sequence[Sequence[int]]
@@ -35,7 +35,7 @@ class Examples:
         """Encode the first records, as many as fit into 4,096 tokens.
 
         Raises:
-            ConfigError: there is no record, or the first is longer than that.
+            ConfigError: there is no record, or the first record has more than 4,096 tokens.
             RecordError: a record has no SQL.
         """
         sequences: list[list[int]] = []
@@ -51,12 +51,15 @@ class Examples:
             sequences.append(encoded.input_ids)
             tokens += len(encoded.input_ids)
         if not sequences:
-            raise ConfigError(f"none of the {len(records)} evaluation records has at most {_MAX_TOKENS} tokens.")
+            raise ConfigError(
+                f"none of the {len(records)} evaluation records can be used, because the first must fit into "
+                f"{_MAX_TOKENS} tokens. Give shorter records."
+            )
         return cls(sequences, states, gold)
 
 
 def base_tokenizer(storage: Storage) -> FileTokenizer:
-    """Read the tokenizer that training used.
+    """Return the base's tokenizer as used in training.
 
     Raises:
         MissingExtraError: the package `tokenizers` is not installed.
@@ -72,7 +75,9 @@ def base_tokenizer(storage: Storage) -> FileTokenizer:
         reading, separate = trained_reading(files), content("chat_template.jinja")
         template = None if separate is None else separate.decode()
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(f"{storage}: {error}. Save the base's tokenizer again.") from error
+        raise UnsupportedModelError(
+            f"the tokenizer in {storage} cannot be read ({error}). Save the base's tokenizer again."
+        ) from error
     if not files.tokenizer:
-        raise UnsupportedModelError(f"{storage} holds no tokenizer.json. Save the base with a fast tokenizer.")
+        raise UnsupportedModelError(f"{storage} has no tokenizer.json. Save the base with a fast tokenizer.")
     return FileTokenizer(reading, files.config, template)

@@ -1,6 +1,6 @@
-"""A layer of experts in the forward pass: the router picks a few experts for each token and mixes their outputs.
+"""Run a layer of experts. The router picks a few experts for each token and mixes their outputs.
 
-Written after transformers' modeling_mixtral and modeling_qwen3_moe.
+The code follows transformers' modeling_mixtral and modeling_qwen3_moe.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class ExpertLayer:
     """The experts of a model.
 
     Args:
-        module: what a layer calls the router and the experts together.
-        projections: what an expert calls its gate, its input and its output matrix.
-        count: experts of a layer.
-        per_token: experts that each token goes through.
-        normalized: whether the shares of these experts are scaled to a sum of 1.
+        module: name of the module that contains the router and the experts of a layer.
+        projections: names of an expert's gate, up and down projections.
+        count: number of experts in a layer.
+        per_token: number of experts that each token goes through.
+        normalized: whether the weights of the chosen experts are scaled to a sum of 1.
         dense_layers: numbers of the layers without experts.
     """
 
@@ -43,7 +43,7 @@ class ExpertLayer:
 
     @classmethod
     def of(cls, config: JsonObject) -> ExpertLayer | None:
-        """Read config.json; None if the model has no experts."""
+        """Return the experts that config.json describes, or None if the model has no experts."""
         if config["model_type"] not in _PLACES:
             return None
         module, counted, projections = _PLACES[config["model_type"]]
@@ -54,7 +54,7 @@ class ExpertLayer:
         return cls(
             module=module,
             projections=projections,
-            # transformers 5 gives Qwen's experts Mixtral's name.
+            # transformers 5 uses Mixtral's key for the number of Qwen's experts.
             count=int(config.get(counted) or config["num_local_experts"]),
             per_token=int(config["num_experts_per_tok"]),
             normalized=mixtral or bool(config.get("norm_topk_prob", False)),
@@ -62,12 +62,12 @@ class ExpertLayer:
         )
 
     def mixed(self, linear: Linear, layer: str, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, hidden) -> (tokens, hidden): the shares of the router times the outputs of its experts.
+        """Return the outputs of the chosen experts, weighted by the router: (tokens, hidden) -> (tokens, hidden).
 
         Args:
-            linear: applies a linear layer of the checkpoint, by name.
+            linear: applies the linear layer of this name.
             layer: the layer's name, such as ``model.layers.3``.
-            x: the normed states.
+            x: the normalized states.
         """
         import torch
 

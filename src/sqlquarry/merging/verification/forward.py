@@ -1,8 +1,8 @@
 """Run the forward pass of the Llama family in fp32, with one projection in memory at a time.
 
 All sequences go through a layer before the next layer's weights are read, so memory does not grow with depth.
-Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and modeling_qwen3; for experts see
-`experts`.
+The code follows transformers' modeling_llama, modeling_mistral, modeling_qwen2 and modeling_qwen3. The experts of
+mixture models are in `experts`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 
 
 class ModelWeights(Protocol):
-    """A model's parameters, by the checkpoint's names."""
+    """A model's parameters, by their names in the checkpoint."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """(tokens,) -> (tokens, hidden), fp32."""
+        """Return the embeddings of tokens in fp32, (tokens,) -> (tokens, hidden)."""
         ...
 
     def vector(self, name: str) -> torch.Tensor | None:
-        """Return a norm's weight in fp32; None if the model has none of this name."""
+        """Return a norm's weight in fp32, or None if the model has no tensor of this name."""
         ...
 
     def linear(self, module: str, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, in) -> (tokens, out) of a linear layer, its bias included."""
+        """Apply a linear layer with its bias, (tokens, in) -> (tokens, out)."""
         ...
 
 
@@ -43,15 +43,15 @@ class Architecture:
     """The hyperparameters of a model of the Llama family.
 
     Args:
-        layers: decoder layers.
-        heads: query heads.
-        kv_heads: key and value heads.
+        layers: number of decoder layers.
+        heads: number of query heads.
+        kv_heads: number of key and value heads.
         head_dim: width of a head.
-        epsilon: of the RMS norms.
+        epsilon: epsilon of the RMS norms.
         theta: base of the rotary frequencies.
         rope: the rotary scaling, as in config.json.
-        window: positions that a token sees with sliding-window attention; None if it sees all.
-        experts: None if the model has none.
+        window: number of positions that a token sees with sliding-window attention. None means all positions.
+        experts: the layers of experts, or None if the model has no experts.
     """
 
     layers: int
@@ -66,10 +66,10 @@ class Architecture:
 
     @classmethod
     def of(cls, config: JsonObject) -> Architecture:
-        """Read config.json.
+        """Return the architecture that config.json describes.
 
         Raises:
-            UnsupportedModelError: another architecture, or a variant of it that is not implemented here.
+            UnsupportedModelError: this architecture, or this variant of it, is not implemented here.
         """
         rope = {**(config.get("rope_parameters") or config.get("rope_scaling") or {})}
         kind = rope.get("rope_type") or rope.get("type") or "default"
@@ -85,7 +85,7 @@ class Architecture:
         ]
         if missing:
             raise UnsupportedModelError(
-                f"verification is not available for this model ({', '.join(missing)}); it runs "
+                f"verification is not available for this model ({', '.join(missing)}). It supports "
                 f"{', '.join(_MODEL_TYPES)}. Merge without evaluation records and thresholds, and judge the answers."
             )
         heads = int(config["num_attention_heads"])
@@ -110,12 +110,12 @@ class Architecture:
         """
         if self.window is not None and longest > self.window:
             raise UnsupportedModelError(
-                f"verification is not available for {longest} tokens under sliding-window attention of {self.window}. "
-                "Give shorter records."
+                f"verification is not available for sequences of {longest} tokens, because the model's sliding-window "
+                f"attention covers only {self.window}. Give shorter records."
             )
 
     def frequencies(self) -> torch.Tensor:
-        """Rotary frequencies, (head_dim / 2,): transformers.modeling_rope_utils."""
+        """Return the rotary frequencies, (head_dim / 2,), as in transformers.modeling_rope_utils."""
         import torch
 
         powers = torch.arange(0, self.head_dim, 2, dtype=torch.int64).float() / self.head_dim
@@ -128,7 +128,10 @@ class Architecture:
 
 
 def _llama3(inverse: torch.Tensor, rope: JsonObject) -> torch.Tensor:
-    """Llama 3.1's scaling: long waves slower by `factor`, short ones as they are, smooth in between."""
+    """Apply Llama 3.1's scaling: divide the frequencies of long waves by `factor`, keep those of short waves.
+
+    The frequencies in between are interpolated.
+    """
     import torch
 
     factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
@@ -141,7 +144,7 @@ def _llama3(inverse: torch.Tensor, rope: JsonObject) -> torch.Tensor:
 
 
 def final_states(architecture: Architecture, weights: ModelWeights, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return the normed states that the output head reads, (tokens of all sequences, hidden), fp32.
+    """Return the normalized states that enter the output head, (tokens of all sequences, hidden), in fp32.
 
     Raises:
         UnsupportedModelError: a sequence is longer than the model's attention window.
@@ -170,7 +173,10 @@ def final_states(architecture: Architecture, weights: ModelWeights, sequences: S
 
 
 def _normed(x: torch.Tensor, weights: ModelWeights, name: str, epsilon: float) -> torch.Tensor:
-    """RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467); `x` if there is no such norm."""
+    """Apply an RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467).
+
+    Return `x` unchanged if the model has no norm of this name.
+    """
     import torch
 
     weight = weights.vector(name)
@@ -181,14 +187,14 @@ def _normed(x: torch.Tensor, weights: ModelWeights, name: str, epsilon: float) -
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the concatenated sequences are, and the rotation of each position, (tokens, 1, head_dim)."""
+    """The lengths of the concatenated sequences, and the rotation of each position, (tokens, 1, head_dim)."""
 
     lengths: Sequence[int]
     cos: torch.Tensor
     sin: torch.Tensor
 
     def rotated(self, x: torch.Tensor) -> torch.Tensor:
-        """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), by halves as in transformers."""
+        """Apply rotary position embedding (Su et al. 2021, arXiv:2104.09864) to halves of a head, as transformers."""
         import torch
 
         first, second = x.chunk(2, dim=-1)
@@ -203,7 +209,7 @@ def _attention(
     def heads(name: str) -> torch.Tensor:
         return weights.linear(f"{module}.{name}", x).view(len(x), -1, architecture.head_dim)
 
-    # Qwen3 norms each head's queries and keys; the others have no such weights.
+    # Qwen3 normalizes each head's queries and keys. The other models have no such weights.
     q = layout.rotated(_normed(heads("q_proj"), weights, f"{module}.q_norm.weight", architecture.epsilon))
     k = layout.rotated(_normed(heads("k_proj"), weights, f"{module}.k_norm.weight", architecture.epsilon))
     parts = []

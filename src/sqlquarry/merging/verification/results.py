@@ -1,4 +1,4 @@
-"""Say what a merged model must reach, and refuse one that does not."""
+"""Define the limits that a merged model must meet, and refuse a model that misses them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sqlquarry.provenance import Verification
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """The least that a merged model must reach.
+    """Limits that a merged model must meet.
 
-    The defaults tell a correct merge from a wrong one. Measured on SmolLM2-135M, a merge into the dequantized weights
-    rounded to bf16 has a KL of 2e-4 and the same greedy answers; a merge into the original weights has a KL of 4e-2.
+    The defaults distinguish a correct merge from a wrong one. On SmolLM2-135M, a merge into the dequantized weights,
+    rounded to bf16, has a KL of 2e-4 and the same greedy answers. A merge into the original weights has a KL of 4e-2.
 
     Args:
-        max_kl: mean KL(adapter ‖ merged) on answer tokens, nats.
-        min_greedy_agreement: share of answer tokens with the same most likely token. It is missed if the measured
-            share is lower by more than two standard errors of the number of tokens: 3 of 122 tokens do not disprove
-            98 %.
-        max_relative_update: largest ‖ΔW‖/‖W‖ of a tensor; beyond it the adapter has overwritten the base.
+        max_kl: largest mean KL(adapter ‖ merged) on answer tokens, in nats.
+        min_greedy_agreement: smallest share of answer tokens for which both models have the same most likely token. The
+            measured share may be lower by two standard errors for the number of tokens. For example, 3 different
+            tokens out of 122 do not disprove 98 %.
+        max_relative_update: largest ‖ΔW‖/‖W‖ of a tensor. Beyond it, the adapter has overwritten the base.
     """
 
     max_kl: float = 5e-3
@@ -35,7 +35,7 @@ def require_thresholds(verification: Verification, thresholds: Thresholds) -> No
     """Check that a merged model is close enough to the adapter on its training base.
 
     Raises:
-        MergeError: with each number that misses its threshold.
+        MergeError: the model misses a threshold. The message gives each value that does.
     """
     found, least = verification.agreement, thresholds.min_greedy_agreement
     chance = 2 * math.sqrt(least * (1 - least) / max(1, found.answer_tokens))
@@ -57,6 +57,7 @@ def require_thresholds(verification: Verification, thresholds: Thresholds) -> No
     ]
     if bad:
         raise MergeError(
-            f"the merged model is not the model that was trained: {'; '.join(bad)}, over {found.answer_tokens} "
-            f"answer tokens of {found.records} records. Merge with base='auto', or dtype='float32'."
+            f"the merged model differs too much from the trained one: {', '.join(bad)}, measured on "
+            f"{found.answer_tokens} answer tokens of {found.records} records. Merge with base='auto', or with "
+            "dtype='float32'."
         )

@@ -50,8 +50,8 @@ _OVER = ("Failed", "Stopped", "Expired")
 class BatchFoundationModel:
     """A foundation model that answers through batch inference jobs, for many prompts that are not urgent.
 
-    It is a `TextGenerator`. If a call is interrupted, repeat it: the same prompts find the job that was created for
-    them, wait for it if it is still running, and read its answers.
+    It is a `TextGenerator`. If a call is interrupted, repeat it: the same prompts with the same `s3_uri` find the job
+    that was created for them, wait for it if it is still running, and read its answers.
 
     Args:
         model_id: a model id, an inference profile id or an ARN.
@@ -119,9 +119,8 @@ class BatchFoundationModel:
     def fingerprint(self) -> str:
         """A text that changes if the model id or an option that affects the answers changes."""
         options = self._style
-        return json.dumps(
-            [self.model_id, self._system, self.formatter.fingerprint, options.max_tokens, options.temperature]
-        )
+        parts = (self.model_id, self._api, self._system, self.formatter.fingerprint)
+        return json.dumps([*parts, options.max_tokens, options.temperature, options.structure])
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
         """Answer all inputs with one job and return the answers in order.
@@ -166,9 +165,9 @@ class BatchFoundationModel:
         return self._joined(outputs, requests)
 
     def _job(self, content: bytes) -> str:
-        """Return the ARN of the job for exactly this content. Create the job unless a usable one exists."""
-        content_of = f"{self.model_id}\0{self._api}\0".encode() + content
-        digest = hashlib.sha256(content_of).hexdigest()[:40]
+        """Return the ARN of the job for this content and location. Create the job unless a usable one exists."""
+        described = f"{self.model_id}\0{self._api}\0{self._location}\0".encode() + content
+        digest = hashlib.sha256(described).hexdigest()[:40]
         name = f"sqlquarry-{digest}"
         found = self._jobs_named(name)
         for job in found:
@@ -255,7 +254,7 @@ class BatchFoundationModel:
         if not keys:
             raise BedrockError(
                 f"batch job {arn} is done, but its answers are not in {location}. Check that the role may write there. "
-                "If the answers were deleted, change a prompt or an option such as max_tokens to start a new job."
+                "If the answers were deleted, use another s3_uri, for which the same prompts start a new job."
             )
         outputs: dict[str, Mapping[str, object]] = {}
         for key in keys:
@@ -265,7 +264,7 @@ class BatchFoundationModel:
                         output = parse_object(line, f"a line of s3://{location.bucket}/{key}", lenient=True)
                     except MetadataError as error:
                         raise BedrockError(
-                            f"{error}. Change a prompt or an option such as max_tokens to start a new job."
+                            f"{error}. Use another s3_uri, for which the same prompts start a new job."
                         ) from error
                     outputs[str(output.get("recordId"))] = output
         return outputs
@@ -290,7 +289,8 @@ class BatchFoundationModel:
             shown = ", ".join(f"{count} × {code}" for code, count in problems.most_common(5))
             error = BedrockError(
                 f"{sum(problems.values())} of {len(answers)} records of the batch job have no answer ({shown}). The "
-                "answers to the others are in the attribute `partial` of this error."
+                "other answers are in `partial` of this error. To request the rest, pass it as resume= to the same "
+                "method of a FoundationModel."
             )
             error.partial = tuple(answers)
             raise error

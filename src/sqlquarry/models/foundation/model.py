@@ -51,8 +51,8 @@ class FoundationModel:
         stop: texts that end an answer.
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
         concurrency: maximum number of requests in flight. It is lower while the service throttles.
-        retry: how often a request is sent again if it is throttled or its connection breaks. The cold start options
-            have no effect, because foundation models are never cold.
+        retry: how often a request is sent again (see `RetryPolicy`). The cold start options have no effect, because
+            foundation models are never cold.
         show_progress: show a progress bar (see `sqlquarry.progress.bar`).
 
     Raises:
@@ -102,8 +102,8 @@ class FoundationModel:
 
         Args:
             inputs: records or texts.
-            resume: the attribute ``partial`` of the error with which the same call ended before. The answers in it are
-                kept and only the missing ones are requested.
+            resume: the attribute ``partial`` of the error that the same call raised before. Its answers are kept, and
+                only the missing ones are requested.
 
         Raises:
             ConfigError: `inputs` is a single record or text instead of a list.
@@ -151,7 +151,7 @@ class FoundationModel:
     def fingerprint(self) -> str:
         """A text that changes if the model id or an option that affects the answers changes."""
         options = self._first_style
-        parts = (self.model_id, self._system, self.formatter.fingerprint)
+        parts = (self.model_id, self._api, self._system, self.formatter.fingerprint)
         return json.dumps([*parts, options.max_tokens, options.temperature, options.stop])
 
     def _ask(self, requests: Sequence[PromptRequest], resume: Sequence[Generation | None]) -> list[Generation]:

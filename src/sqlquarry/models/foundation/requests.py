@@ -125,7 +125,7 @@ class ConverseRequest(TypedDict, total=False):
 
 
 def request_body(api: API, request: PromptRequest, style: RequestStyle) -> Mapping[str, object]:
-    """Return the request as one line of a batch job sends it."""
+    """Return the request as the `modelInput` of a line of a batch job."""
     return converse_request(request, style) if api == "converse" else claude_request(request, style)
 
 

@@ -154,13 +154,13 @@ class ImportedModel:
     ) -> list[Generation]:
         """Answer each input, in order. Records are rendered with the formatter and texts are sent unchanged.
 
-        It waits for a cold model and slows down while the service throttles. Answers that were cut at `max_tokens` have
-        the stop reason "length" and cause one warning per call.
+        The call waits for a cold model and slows down while the service throttles. Answers that were cut at
+        `max_tokens` have the stop reason "length" and cause one warning per call.
 
         Args:
             inputs: records or texts.
-            resume: the attribute ``partial`` of the error with which the same call ended before. The answers in it are
-                kept and only the missing ones are requested.
+            resume: the attribute ``partial`` of the error that the same call raised before. Its answers are kept, and
+                only the missing ones are requested.
 
         Raises:
             ConfigError: `inputs` is a single record or text instead of a list, or contains records although there is no
@@ -207,7 +207,9 @@ class ImportedModel:
                 f"{self.arn} streamed an answer without any text. Try again, and report the problem if it persists."
             )
         if seen.stop_reason is None:
-            warnings.warn("the stream ended without a stop reason, so the answer may be incomplete", stacklevel=2)
+            warnings.warn(
+                "the stream ended without a stop reason. Ask again if the answer is incomplete.", stacklevel=2
+            )
         warn_of_truncation([seen.stop_reason], self._format.max_tokens)
 
     def warm_up(self) -> float:
@@ -228,7 +230,8 @@ class ImportedModel:
         """A text that changes if the model or an option that affects the answers changes."""
         asked = self._format
         prompt = self.formatter.fingerprint if self.formatter else None
-        return json.dumps([self.arn, prompt, asked.schema, asked.max_tokens, list(asked.stop), asked.structured])
+        options = (asked.max_tokens, list(asked.stop), asked.logprobs, asked.structured)
+        return json.dumps([self.arn, prompt, asked.schema, *options])
 
     @property
     def usage(self) -> Usage:

@@ -60,11 +60,11 @@ class RequestFormat:
     def problems(self) -> Iterator[str]:
         """Yield one message for each field that the service does not support or that is out of range."""
         if self.formatter is not None and self.formatter.tokens is None and self.schema not in _CHAT:
-            yield "formatter is not bound to a base model, use PromptFormatter.load(merged.path)"
+            yield "formatter is not bound to a base model (use PromptFormatter.load(merged.path))"
         yield from option_problems({"max_tokens": self.max_tokens}, {})
         yield from stop_problems(self.stop)
         if self.logprobs and self.schema == "converse":
-            yield "logprobs is not supported with request_schema='converse', use 'messages'"
+            yield "logprobs is not supported with request_schema='converse' (use 'messages')"
         if self.structured is not None:
             yield from _structured_problems(self.structured, self.schema)
 
@@ -129,9 +129,9 @@ def _structured_problems(structured: Mapping[str, object], schema: str) -> Itera
     elif kind == "json" and not _is_json(value):
         yield f"structured['json'] is {value!r:.80}, but must be a schema that can be written as JSON"
     if schema == "converse":
-        yield "structured is not supported with request_schema='converse', use 'messages'"
+        yield "structured is not supported with request_schema='converse' (use 'messages')"
     if kind != "json" and schema == "max_gen_len":
-        yield f"structured={{{kind!r}: …}} is not supported with request_schema='max_gen_len', use 'max_tokens'"
+        yield f"structured={{{kind!r}: …}} is not supported with request_schema='max_gen_len' (use 'max_tokens')"
 
 
 def _is_json(value: object) -> bool:

@@ -1,9 +1,9 @@
 """Constrain answers to a JSON schema, a regular expression, one of several texts, or a grammar.
 
 Before each token, the decoding loop asks a `Matcher` which tokens may come next. Tokens that end an answer are allowed
-only if the answer may end there. llguidance does the work (docs/emulator.md explains why). Its docs/json_schema.md
-describes which JSON schemas it supports. Regular expressions follow Rust's regex crate and must match the whole answer.
-Grammars are written in Lark (the first rule is `start`) or in GBNF (`root`), because vLLM accepts both.
+only if the answer may end there. docs/emulator-requests.md explains the choice of llguidance, whose docs/json_schema.md
+describes the JSON schemas that it supports. Regular expressions follow Rust's regex crate and must match the whole
+answer. Grammars are written in Lark (the first rule is `start`) or in GBNF (`root`), because vLLM accepts both.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Vocabulary:
         from llguidance.hf import from_tokenizer
 
         if not self._ending_ids:
-            raise ConfigError("a constrained answer needs a token that ends it, but the model has no eos_token")
+            raise ConfigError(
+                "a constrained answer needs a token that ends it, but the model has no eos_token. Set it in "
+                "tokenizer_config.json."
+            )
         try:
             return from_tokenizer(self._tokenizer, eos_token=self._ending_ids)
         except ValueError as error:

@@ -74,10 +74,10 @@ class DecodingOptions:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def check_token_ids(self, size: int) -> None:
-        """Raise an error if an option uses a token id that a model with `size` tokens does not have.
+        """Check that a model with `size` tokens has every token id in these options.
 
         Raises:
-            ConfigError: an option uses such an id.
+            ConfigError: the model lacks a token id.
         """
         if any(token >= size for token in self.stop_token_ids):
             raise ConfigError(

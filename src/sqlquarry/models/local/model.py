@@ -205,7 +205,7 @@ class LocalModel:
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
         for index, tokens in enumerate(encoded):
             if not tokens:
-                raise ConfigError(f"prompt {index} is {prompts[index]!r:.60}, which has no tokens to continue from")
+                raise ConfigError(f"prompt {index} is {prompts[index]!r:.60}, which has no tokens. Leave it out.")
             if self._context_tokens is not None and len(tokens) >= self._context_tokens:
                 raise ConfigError(
                     f"prompt {index} has {len(tokens):,} tokens, but the model's context of {self._context_tokens:,} "
@@ -218,12 +218,12 @@ class LocalModel:
         return Vocabulary(self.tokenizer, self._eos_ids)
 
     def _require_rows(self, encoded: list[list[int]]) -> None:
-        """Raise an error for tokens without an embedding.
+        """Check that each token has an embedding.
 
-        A CPU would fail on them with an unclear error, and CUDA would become unusable for the process.
+        Otherwise a CPU would fail with an unclear error, and CUDA would become unusable for the process.
 
         Raises:
-            ConfigError: a prompt contains such a token.
+            ConfigError: a prompt contains a token without an embedding.
         """
         rows = self._rows
         if unknown := sorted({token for tokens in encoded for token in tokens if token >= rows}):

@@ -74,7 +74,7 @@ class Sampling:
                 yield f"{name} is {getattr(self, name)!r}, but must be a number from -2 to 2"
         for token, bias in self.logit_bias.items():
             if token < 0 or not -100 <= bias <= 100:
-                yield f"logit_bias of token {token} is {bias!r}, but must be a number from -100 to 100 of a token id"
+                yield f"logit_bias is {{{token}: {bias!r}}}, but must map token ids to numbers from -100 to 100"
 
     @property
     def greedy(self) -> bool:

@@ -64,10 +64,10 @@ class LocalModelSource:
         return cls(_local_copy(model, session), formatter=formatter)
 
     def check(self) -> None:
-        """Raise an error if the files are not a model, are malformed, or would run code of their own.
+        """Check the files without loading weights.
 
         Raises:
-            UnsupportedModelError: one of these is true.
+            UnsupportedModelError: the files are not a model, are malformed, or would run code of their own.
         """
         if not (self.directory / "config.json").is_file():
             is_adapter = (self.directory / "adapter_config.json").is_file()

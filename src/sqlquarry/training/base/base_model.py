@@ -91,7 +91,7 @@ def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, obje
     try:
         config = read_object(directory / "config.json")
     except (OSError, MetadataError) as error:
-        raise UnsupportedModelError(f"base model {directory}: {error}. Download the base again.") from error
+        raise UnsupportedModelError(f"base model {directory}: {error}. Download it again.") from error
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "(none)"
     if architecture not in ARCHITECTURES:
@@ -161,7 +161,11 @@ def _converted(gguf: Path, cache: Path) -> Path:
                 f"{gguf} cannot be converted ({type(error).__name__}: {error}). Use the model's safetensors instead."
             ) from error
         else:
-            os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
+            try:
+                os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
+            except OSError:
+                if not target.is_dir():  # Otherwise another process has converted the same file.
+                    raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return target
@@ -177,7 +181,7 @@ def _convert(gguf: Path, target: Path) -> None:
     source = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
     )
-    # A model that was loaded from GGUF still has its quantizer and cannot be saved (transformers 5). A fresh one can.
+    # A model that was loaded from GGUF still has its quantizer and cannot be saved (transformers 5), but a copy can.
     config = type(source.config)(
         **{
             key: value

@@ -19,13 +19,13 @@ _VERSIONS = (2, 3)  # versions that transformers supports
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
-_MAX_NAME_BYTES = 65_535  # maximum length of a key in the format; names of tensors are shorter
+_MAX_NAME_BYTES = 65_535  # maximum length of a key in the format. Names of tensors are shorter
 _DEFAULT_ALIGNMENT = 32
-_ELEMENTS_PER_BYTE = 8  # more than any quantization has; the densest takes 1.56 bits per weight
+_ELEMENTS_PER_BYTE = 8  # more than any quantization has. The densest takes 1.56 bits per weight
 
 
 def check_gguf(path: Path) -> None:
-    """Read a GGUF file without its tensors' bytes, in bounded time and memory.
+    """Check a GGUF file in bounded time and memory, without reading the bytes of its tensors.
 
     Raises:
         UnsupportedModelError: the file is not GGUF, is cut off, or describes more data than it contains.
@@ -49,27 +49,27 @@ class _Reader:
             raise ValueError("it does not begin with GGUF")
         if (version := self._number("I")) not in _VERSIONS:
             raise ValueError(f"its version is {version}, but only {_VERSIONS} are supported")
-        tensors, pairs = self._number("Q"), self._number("Q")
+        count, pairs = self._number("Q"), self._number("Q")
         fields: dict[str, int | str | None] = {}
         for _ in range(self._counted(pairs)):
             key = self._text(_MAX_NAME_BYTES)
             if key in fields:
                 raise ValueError(f"the key {key[:80]!r} occurs twice")
             fields[key] = self._value(self._number("I"))
-        places = dict(self._tensor() for _ in range(self._counted(tensors)))
-        if len(places) < tensors:
+        tensors = dict(self._tensor() for _ in range(self._counted(count)))
+        if len(tensors) < count:
             raise ValueError("the name of a tensor occurs twice")
-        self._check_places(places, fields)
-        _check_sizes(fields, sum(math.prod(shape) for shape, _ in places.values()))
+        self._check_offsets(tensors, fields)
+        _check_sizes(fields, sum(math.prod(shape) for shape, _ in tensors.values()))
 
-    def _check_places(
-        self, places: dict[str, tuple[tuple[int, ...], int]], fields: dict[str, int | str | None]
+    def _check_offsets(
+        self, tensors: dict[str, tuple[tuple[int, ...], int]], fields: dict[str, int | str | None]
     ) -> None:
         alignment = fields.get("general.alignment", _DEFAULT_ALIGNMENT)
         if type(alignment) is not int or not 1 <= alignment <= 2**16 or alignment & (alignment - 1):
             raise ValueError(f"general.alignment is {alignment!r:.80}, but must be a power of two")
         room = self._size - -(-self._file.tell() // alignment) * alignment
-        for name, (shape, offset) in places.items():
+        for name, (shape, offset) in tensors.items():
             if math.prod(shape) > (room - offset) * _ELEMENTS_PER_BYTE:
                 raise ValueError(f"the tensor {name[:80]!r} of shape {list(shape)} is too large for the file")
 

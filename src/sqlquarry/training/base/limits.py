@@ -1,4 +1,4 @@
-"""Find records that a base cannot learn from: they have more tokens than its positions, or tokens without a row."""
+"""Find records that a base cannot learn from: they are longer than its context, or use tokens without an embedding."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlquarry.text import first_of
 from sqlquarry.training.base.shape import ModelShape
 
 _REMEDY = (
-    "add rows for them (model.resize_token_embeddings(len(tokenizer)), then save the base), or remove them from its "
-    "tokenizer"
+    "add rows for them (model.resize_token_embeddings(len(tokenizer)), then save the base model), or remove them from "
+    "its tokenizer"
 )
 
 
@@ -30,13 +30,13 @@ def base_problems(
     """
     limit = shape.positions
     lengths = [len(example.input_ids) for example in examples]
-    if limit is not None and (longer := [place for place, tokens in enumerate(lengths) if tokens > limit]):
-        longest = max(longer, key=lambda place: lengths[place])
+    if limit is not None and (longer := [index for index, tokens in enumerate(lengths) if tokens > limit]):
+        longest = max(longer, key=lambda index: lengths[index])
         yield (
-            f"{len(longer):,} of {len(records):,} records have more tokens than the {limit:,} positions of the base "
+            f"{len(longer):,} of {len(records):,} records have more tokens than the base model's {limit:,} positions "
             f"(max_position_embeddings). The longest is {records[longest].id or f'record {longest}'} with "
-            f"{lengths[longest]:,} tokens. The base was never trained on such positions. Shorten the schemas, leave "
-            "these records out, or use a base with a longer context."
+            f"{lengths[longest]:,} tokens. The base model was never trained on such positions. Shorten the schemas, "
+            "leave these records out, or use a base model with a longer context."
         )
     if not hasattr(tokenizer, "convert_ids_to_tokens"):  # a `TokenEstimator` has no tokens of the base
         return
@@ -44,7 +44,7 @@ def base_problems(
     if unknown := sorted(token for token in used if token >= shape.vocabulary):
         texts = [f"{tokenizer.convert_ids_to_tokens(token)!r} ({token})" for token in unknown]
         yield (
-            f"the prompt or the records use {_named(texts)}, but the base's embeddings have only "
+            f"the prompt or the records use {_named(texts)}, but the embeddings of the base model have only "
             f"{shape.vocabulary:,} rows. To use these tokens, {_REMEDY}."
         )
 
@@ -57,8 +57,8 @@ def tokens_without_rows(tokenizer: object, rows: int) -> str:
         return ""
     texts = [f"{text!r} ({token})" for token, text in unknown]
     return (
-        f"the tokenizer has {_named(texts)}, but the base's embeddings have only {rows:,} rows. Text with these tokens "
-        f"will be refused. To use them, {_REMEDY}."
+        f"the tokenizer has {_named(texts)}, but the embeddings of the base model have only {rows:,} rows. Text with "
+        f"these tokens will be refused. To use them, {_REMEDY}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Read a base model without its weights, wherever it is: its configuration, tokenizer and headers."""
+"""Read a base model's configuration, tokenizer and headers, wherever they are stored, but not its weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BaseOutline:
     Args:
         shape: the base's sizes.
         tokenizer: the base's tokenizer, or a `TokenEstimator`.
-        estimated: why the tokenizer is a `TokenEstimator`; "" if it is the base's own.
+        estimated: why the tokenizer is a `TokenEstimator`, or "" if it is the base's own.
         directory: the directory with the weights, if they are on this machine.
     """
 
@@ -63,8 +63,8 @@ def read_outline(base_model: str | Path, *, s3: Callable[[], S3Client], exact: b
         GatedModelError: the hub requires an accepted license or a token.
     """
     name = str(base_model)
-    if isinstance(place := located(base_model), S3Location):
-        return _on_s3(place, s3)
+    if isinstance(location := located(base_model), S3Location):
+        return _on_s3(location, s3)
     if not is_hub_id(name):
         return _in(resolve_base_model(base_model))
     try:
@@ -113,7 +113,7 @@ def _on_s3(location: S3Location, s3: Callable[[], S3Client]) -> BaseOutline:
             try:
                 return _fetched(prefix, Path(here), sizes)
             except MetadataError as error:
-                raise UnsupportedModelError(f"base model {location}: {error}. Copy the base again.") from error
+                raise UnsupportedModelError(f"base model {location}: {error}. Copy it to S3 again.") from error
             except UnsupportedModelError as error:  # the temporary directory is gone when a user reads the message
                 raise UnsupportedModelError(str(error).replace(here, str(location))) from error
 
@@ -127,7 +127,7 @@ def _fetched(prefix: S3Prefix, directory: Path, sizes: Mapping[str, int]) -> Bas
     check_config(directory)
     weights = [path.name for path in weight_files(directory)]
     if lost := [name for name in weights if name not in sizes]:
-        raise UnsupportedModelError(f"{prefix.location} lacks {first_of(lost, 1)}. Copy the base again.")
+        raise UnsupportedModelError(f"{prefix.location} lacks {first_of(lost, 1)}. Copy the base model to S3 again.")
     headers = [parse_header(name, sizes[name], partial(prefix.read_range, name)) for name in weights]
     tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
     return BaseOutline(ModelShape.of(config, tensors), load_tokenizer(directory))

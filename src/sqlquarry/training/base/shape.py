@@ -198,7 +198,7 @@ def _count_weights(tensors: Mapping[str, TensorHeader], *, tied: bool) -> _Weigh
         module = name.removesuffix(".weight")
         if not _are_sizes(sizes):
             raise UnsupportedModelError(
-                f"tensor {name:.200} has the invalid shape {sizes!r:.200}. Download the base again."
+                f"tensor {name:.200} has the invalid shape {sizes!r:.200}. Download the base model again."
             )
         parameters = math.prod(sizes)
         if ".experts." in name:

@@ -43,7 +43,7 @@ class UntrainedRow(NamedTuple):
 
     Args:
         like: what the row is close to: "the mean of all rows", "a row of zeros" or "the row of '<token>'".
-        distance: distance from that, as a share of the median distance between a row and the mean.
+        distance: distance from `like`, as a share of the median distance between a row and the mean.
     """
 
     like: str
@@ -54,8 +54,8 @@ class StopCheck(NamedTuple):
     """The result of checking the token that ends an answer.
 
     Args:
-        problem: why the model could not learn to write it, and what to do; "" if it can.
-        note: a remark, for example on what could not be checked; "" if there is none.
+        problem: why the model could not learn to write it, and what to do, or "" if it can.
+        note: a remark, for example on what could not be checked, or "" if there is none.
         trained_rows: ids of the tokens whose rows of embeddings and head the run trains.
     """
 
@@ -96,13 +96,12 @@ def check_stop(
             return StopCheck("", f"{text!r} ends each answer, but its row is zero. Answers may never end.", rows)
         other = eos != stop and untrained_row(base, eos, tokenizer) is None
     except (OSError, ValueError) as error:
-        return StopCheck(
-            "", f"training will check whether the base can write {text!r} when its weights are here ({error}).", rows
-        )
+        note = f"training will check whether the base model can write {text!r}, once its weights are here ({error})."
+        return StopCheck("", note, rows)
     return StopCheck(
         f"the base model cannot write {text!r}, which ends each answer. Its row of the head is within "
-        f"{untrained.distance:.3f} of {untrained.like} (1 is usual), so it was never trained, and LoRA does not change "
-        "the head. Answers would not end before their token limit. Set "
+        f"{untrained.distance:.3f} of {untrained.like} (about 1 is usual), so it was never trained, and LoRA does not "
+        "change the head. Answers would not end before their token limit. Set "
         'TrainingConfig(trainable_tokens="auto") to train that row'
         + (f", or use template='human-assistant', which ends answers with {tokenizer.eos_token!r}." if other else "."),
         "",
@@ -120,7 +119,7 @@ def named_rows(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> tu
     vocabulary = tokenizer.get_vocab()
     if unknown := [name for name in names if name not in vocabulary]:
         raise ConfigError(
-            f"trainable_tokens contains {unknown[0]!r}, which is not a token of the base's tokenizer. Leave it out."
+            f"trainable_tokens contains {unknown[0]!r}, which is not a token of the base model. Leave it out."
         )
     return tuple(sorted({vocabulary[name] for name in names}))
 
@@ -147,20 +146,20 @@ def untrained_row(
     rows = _read_rows(base, token, tokenizer)
     if rows is None:
         return None  # `base_problems` reports a token without a row
-    row, sample, others, places = rows
+    row, sample, others, ids = rows
     mean = sample.mean(dim=0, keepdim=True)
     spread = (sample - mean).norm(dim=1).median().item()
     if not spread > 0:  # all weights are equal, or some are NaN
         return None
     distances = (others - row).norm(dim=1) / spread
-    if any(distances[places == stop].min() <= NEAR for stop in stops - {token} if (places == stop).any()):
+    if any(distances[ids == stop].min() <= NEAR for stop in stops - {token} if (ids == stop).any()):
         return None
-    distances[places == token] = torch.inf
+    distances[ids == token] = torch.inf
     nearest = int(distances.argmin())
     found = [
         ("the mean of all rows", ((row - mean).norm() / spread).item()),
         (_ZERO, (row.norm() / spread).item()),
-        (f"the row of {_text(tokenizer, int(places[nearest]))}", distances[nearest].item()),
+        (f"the row of {_text(tokenizer, int(ids[nearest]))}", distances[nearest].item()),
     ]
     like, distance = min(found, key=lambda one: one[1])
     return UntrainedRow(like, distance) if distance <= NEAR else None
@@ -173,13 +172,13 @@ class _HeadRows(NamedTuple):
         row: the token's row, (1, width).
         sample: a sample of all rows, (sampled, width).
         others: the sample and the rows of added and unused tokens, (others, width).
-        places: token ids of `others`, (others,).
+        ids: token ids of `others`, (others,).
     """
 
     row: torch.Tensor
     sample: torch.Tensor
     others: torch.Tensor
-    places: torch.Tensor
+    ids: torch.Tensor
 
 
 def _read_rows(base: Path, token: int, tokenizer: PreTrainedTokenizerBase) -> _HeadRows | None:
@@ -200,8 +199,8 @@ def _read_rows(base: Path, token: int, tokenizer: PreTrainedTokenizerBase) -> _H
             special = [rows[part.start : part.stop].float() for part in reserved]
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
-    places = torch.tensor([place for part in (*sampled, *reserved) for place in part])
-    return _HeadRows(row, sample, torch.cat([sample, *special]), places)
+    ids = torch.tensor([index for part in (*sampled, *reserved) for index in part])
+    return _HeadRows(row, sample, torch.cat([sample, *special]), ids)
 
 
 def _head(base: Path) -> tuple[Path, str]:
@@ -237,14 +236,14 @@ def _sample(count: int) -> Iterator[range]:
 
 def _reserved(tokenizer: PreTrainedTokenizerBase, count: int, token: int) -> list[range]:
     """Return ranges of the rows of added and unused tokens. If there are many, return those nearest to `token`."""
-    places = {place for place in tokenizer.added_tokens_decoder if place < count} | {*range(len(tokenizer), count)}
-    chosen = sorted(sorted(places, key=lambda place: abs(place - token))[:_RESERVED_ROWS])
+    ids = {index for index in tokenizer.added_tokens_decoder if index < count} | {*range(len(tokenizer), count)}
+    chosen = sorted(sorted(ids, key=lambda index: abs(index - token))[:_RESERVED_ROWS])
     parts: list[range] = []
-    for place in chosen:
-        if parts and parts[-1].stop == place:
-            parts[-1] = range(parts[-1].start, place + 1)
+    for index in chosen:
+        if parts and parts[-1].stop == index:
+            parts[-1] = range(parts[-1].start, index + 1)
         else:
-            parts.append(range(place, place + 1))
+            parts.append(range(index, index + 1))
     return parts
 
 

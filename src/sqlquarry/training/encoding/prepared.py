@@ -32,7 +32,7 @@ class PreparedRecords:
         unlearnable: names of records without any answer token. `check_run` refuses them.
         tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
         base_problems: reasons why the base cannot learn from the records. `check_run` refuses them.
-        note: a note on special tokens in questions and schemas; "" if there are none.
+        note: a note on special tokens in questions and schemas, or "" if there are none.
     """
 
     examples: Sequence[Encoded]
@@ -71,7 +71,7 @@ def prepare(
         tokenizer: the base's tokenizer.
         config: `max_length`, `share_prefixes` and `seed` are used.
         shape: the base's sizes.
-        kind: purpose of the records ("evaluation") for messages; "" for training.
+        kind: purpose of the records ("evaluation") for messages, or "" for training.
 
     Raises:
         RecordError: there are no records, or some have no SQL.

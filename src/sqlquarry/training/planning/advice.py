@@ -11,7 +11,7 @@ from sqlquarry.training.planning.offers import cheaper_offer
 from sqlquarry.training.planning.plan import TrainingPlan
 
 FEW_STEPS = 20  # our choice: warm-up and cosine need about this many steps to have their shape
-MIN_STEPS_PER_EPOCH = 4  # with fewer, larger steps cost more learning than idle processes cost time
+MIN_STEPS_PER_EPOCH = 4  # fewer steps hurt learning more than idle processes waste time
 
 
 def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
@@ -37,7 +37,7 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
 
 
 def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
-    """Advise fewer records per step, and more epochs if that is not enough. Count steps as `forecast.schedule_of`."""
+    """Advise fewer records per step, and also more epochs if needed. Count steps as in `forecast.schedule_of`."""
     rows_per_step = max(1, math.floor(config.num_train_epochs * plan.rows / FEW_STEPS))
     while rows_per_step > 1 and math.ceil(config.num_train_epochs * math.ceil(plan.rows / rows_per_step)) < FEW_STEPS:
         rows_per_step -= 1

@@ -30,7 +30,7 @@ def fitted(
         shape: the base model.
         config: options that are not "auto" are kept.
         rows: tokens and answer tokens of each packed row.
-        gpu: the GPU of each process; its `memory_bytes` is the limit.
+        gpu: the GPU of each process. Its `memory_bytes` is the limit.
         processes: number of processes on all machines.
         machines: number of machines.
     """

@@ -43,7 +43,7 @@ def plan_run(
     s3: Callable[[], S3Client],
     check: bool = True,
 ) -> TrainingPlan:
-    """Forecast and check a run. The base model may be anywhere; only its small files are read.
+    """Forecast and check a run. Only the small files of the base model are read, wherever it is stored.
 
     Args:
         records: records with SQL.
@@ -161,10 +161,11 @@ def _forecast(
 
 
 def _nothing_to_learn(prepared: PreparedRecords, config: TrainingConfig) -> str:
-    reasons = [f"{len(prepared.unlearnable)} have no answer tokens"] if prepared.unlearnable else []
-    if prepared.over_length:
+    empty, long = len(prepared.unlearnable), len(prepared.over_length)
+    reasons = [f"{empty} {'has' if empty == 1 else 'have'} no answer tokens"] if empty else []
+    if long:
         reasons.append(
-            f"{len(prepared.over_length)} are longer than max_length={config.max_length} (the longest has "
+            f"{long} {'is' if long == 1 else 'are'} longer than max_length={config.max_length} (the longest has "
             f"{max(tokens for _, tokens in prepared.over_length):,} tokens). Increase max_length"
         )
     return f"none of the {len(prepared.examples)} records can be learned from: {', and '.join(reasons)}."
@@ -176,8 +177,8 @@ def with_stop_check(
     """Add the result of `check_stop` to a plan. If the weights are not on this machine, add only the named rows."""
     if outline.directory is None:
         note = (
-            "the base's weights are not on this machine, so training will check whether the model can learn to end its "
-            "answers."
+            "the weights of the base model are not on this machine, so training will check whether the model can learn "
+            "to end its answers."
         )
         # A `TokenEstimator` has no named tokens.
         named = named_rows(config, outline.tokenizer) if not plan.estimated else ()

@@ -1,4 +1,4 @@
-"""Find all problems that would make a run fail or waste it, before anything is downloaded or loaded."""
+"""Find all problems that would make a run fail or waste its time, before anything is downloaded or loaded."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def check_run(
     Args:
         plan: the run's forecast. It needs only the base's config.json, tokenizer and headers.
         config: the run's configuration.
-        tokenizer: the base's tokenizer, for a note if it pads with its end of text.
-        gpus_here: number of GPUs on this machine; None if the run is on another machine.
+        tokenizer: the base's tokenizer, for a note if it pads with its end-of-text token.
+        gpus_here: number of GPUs on this machine, or None if the run is on another machine.
         started: the processes are already running, so a process without work is not a problem.
 
     Raises:
-        DeviceError: only the devices are wrong.
+        DeviceError: only the GPUs are wrong: their memory, number or lack of bfloat16.
         RecordError: only the records are wrong.
         ConfigError: anything else is wrong. The message lists every problem and what to do about it.
     """
@@ -57,7 +57,7 @@ def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int |
 def _problems(
     plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
 ) -> dict[type[SQLQuarryError], list[str]]:
-    """Return the problems, grouped by the error to raise if there are no others."""
+    """Return the problems by the class of the error to raise if all problems are of one class."""
     choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
     return {
         ConfigError: choices if started else [*choices, *_process_problems(plan)],
@@ -73,7 +73,7 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
     for target in config.target_modules:
         if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
             tied = (
-                ". In this base, head and embeddings are one matrix, so a merge cannot change only one of them"
+                ". In this base model, head and embeddings are one matrix, so a merge cannot change only one of them"
                 if plan.shape.tied
                 else ""
             )
@@ -93,7 +93,7 @@ def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
     if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
         yield (
             "trainable_tokens trains rows of embeddings and head, but no process holds these matrices completely if "
-            'several share the base. Set sharding="none", or processes=1.'
+            'several share the base model. Set sharding="none", or processes=1.'
         )
 
 
@@ -137,16 +137,16 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
     if gpus_here is not None and plan.gpu is not None and plan.processes > gpus_here:
         yield f"{plan.processes} processes cannot run on {gpus_here} GPUs. Start one process per GPU."
     if plan.gpu is not None and not plan.gpu.has_bf16:
-        place = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
+        subject = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
         yield (
-            f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training on CUDA requires. Use "
+            f"{subject or f'the {plan.gpu.name} does'} not compute in bfloat16, which training on CUDA requires. Use "
             f"{_instance_that_fits(plan, config) or 'a newer GPU'}."
         )
     if config.cpu_offload and plan.config.shard_group_size(plan.processes, plan.instances) == 1:
         remedy = ', or set sharding="full"' if plan.processes > 1 else ""
         yield (
             "cpu_offload keeps sharded weights in CPU memory, but in this run each process has its own copy of the "
-            f"base. Leave it off{remedy}."
+            f"base model. Leave it off{remedy}."
         )
     if plan.gpu is not None and not plan.fits:
         room = plan.gpu.memory_bytes / _GIB
@@ -223,16 +223,16 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Ite
     padding = getattr(tokenizer, "pad_token_id", None)
     if padding is not None and padding == getattr(tokenizer, "eos_token_id", None):
         yield (
-            "the tokenizer pads with its end of text. That is harmless here: labels are explicit, so the end of an "
-            "answer is still learned."
+            "the tokenizer pads with its end-of-text token. This is harmless: labels are explicit, so the model still "
+            "learns to end an answer."
         )
     if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
         yield without
     floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
     if len(floats) > 1:
-        yield f"the base contains {' and '.join(sorted(floats))} weights. All of them are loaded in one dtype."
+        yield f"the base model contains {' and '.join(sorted(floats))} weights. All of them are loaded in one dtype."
     if floats == {"F16"} and plan.gpu is not None:
-        yield "the base is in float16 and is loaded in bfloat16, which has 3 bits less precision."
+        yield "the base model is in float16 and is loaded in bfloat16, which has 3 bits less precision."
     if config.quantization and plan.shape.expert_parameters:
         yield "the experts' weights stay in 16 bits, because bitsandbytes quantizes only linear layers."
     yield from plan.notes

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from sqlquarry.errors import ConfigError
 
 PRICE_NOTE = "on demand, us-east-1, public price lists of 2026-07-02, not verified with AWS"
-# Between machines, the 40 Gb/s of ml.g5.12xlarge. Larger instances have more, smaller ones less.
+# Rate between machines: 40 Gb/s, as ml.g5.12xlarge has. Larger instances have more, smaller ones less.
 NETWORK_BYTES_PER_SECOND = 5e9
 HOST_BYTES_PER_SECOND = 20e9  # from a machine's memory to one of its GPUs over PCIe 4, rounded and not measured
 _GIB = 2**30
@@ -34,7 +34,7 @@ class GPU:
         bytes_per_second: memory bandwidth.
         memory_bytes: memory that torch can use.
         link_bytes_per_second: rate at which one GPU receives data from the others of its machine.
-        has_bf16: whether it computes in bfloat16.
+        has_bf16: whether the GPU computes in bfloat16.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Forecast how much memory one training process needs at its peak.
 
-The terms follow from the code of `loop`, `loss`, transformers' Llama, PEFT and bitsandbytes 0.50. The sum was within
-5 % of the measurements on an H200 (tests/unit/training/test_training_plan.py).
+The terms follow from the code of `loop`, `loss`, transformers' Llama, PEFT and bitsandbytes 0.50. For 8B and 70B
+shapes, the sum was within 5 % of the measurements on an H200 (tests/unit/training/test_training_plan.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
 
 _BLOCK = 64  # weights that share one scale: QuantizationRecipe.block_size
-_CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator; measured on an H100
-_NCCL_BYTES = 500_000_000  # buffers between GPUs, also outside the allocator; not measured
-_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside the allocator; measured
+_CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator (measured on an H100)
+_NCCL_BYTES = 500_000_000  # buffers between GPUs, also outside the allocator (not measured)
+_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside the allocator (measured)
 _CPU_PROCESS_BYTES = 700_000_000  # Python with torch, transformers and PEFT loaded
 # The C library keeps much of the memory that torch frees. Roughly measured as the resident set of SmolLM2-135M with 256
 # to 1,024 tokens.
@@ -41,11 +41,11 @@ class MemoryForecast:
         adapter: adapter, gradient and Adam's two moments in float32. That is 16 bytes per parameter, on every process.
         activations: activations of the fullest row that the backward pass needs.
         logits: logits, probabilities and their gradients for that row's answer tokens.
-        mask: dense attention mask of the row; 0 with flex attention.
+        mask: dense attention mask of the row, or 0 with flex attention.
         workspace: cuBLAS's workspace, inside torch's allocator.
         process: the CUDA context, outside torch's allocator. On a CPU, Python with its libraries.
-        loading: the base while it is loaded, before anything else is allocated. It is complete, or, if processes share
-            it, this process's part and the weights that are loaded next.
+        loading: the base while it is loaded, before anything else is allocated. If processes share it, this is only
+            this process's part and the weights that are loaded next.
         evaluation: weights that an evaluation gathers again if rows run as CUDA graphs, whose memory nothing else can
             use.
     """
@@ -71,7 +71,7 @@ class MemoryForecast:
 
     @property
     def peak(self) -> int:
-        """Memory that training needs, or loading if it needs more."""
+        """The larger of what training needs and what loading needs."""
         return max(self.training, self.loading + self.process)
 
     @property
@@ -119,7 +119,7 @@ def forecast_memory(
         adapter=16 * shape.adapter_parameters(config.target_modules, config.lora_r),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
         logits=logits,
-        # The bool mask, and the additive mask that attention makes from it.
+        # The bool mask, and the additive mask that attention computes from it.
         mask=0 if config.uses_flex_attention(cuda=cuda) else tokens * tokens * (1 + wide),
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
         process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
@@ -156,7 +156,7 @@ def _base_bytes(shape: ModelShape, config: TrainingConfig, group_size: int, wide
 
 
 def computed_tokens(config: TrainingConfig, tokens: int, *, cuda: bool) -> int:
-    """Return the length to which a row is padded. Compiled code is for one length, so it pads all rows to that."""
+    """Return the length to which a row is padded. Compiled code supports one length, so all rows are padded to it."""
     fixed = config.uses_flex_attention(cuda=cuda) or config.compiles_layers(cuda=cuda)
     return config.max_length if fixed else tokens
 

@@ -13,11 +13,11 @@ from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.planning.speed import run_seconds
 
-# Not measured. The first is the time to start a machine with its image and packages. The others are for the base, which
-# is downloaded, loaded, merged and uploaded.
+# Estimates, not measured: the seconds to start a machine with its image and packages, how often a job goes through the
+# base's weights (download, load, merge, upload), and the rate at which it does so.
 _START_S = 400
 _HANDLED_TIMES, _HANDLED_BYTES_PER_SECOND = 4, 200e6
-# A merge on the machine needs memory in addition to the 16-bit weights; not measured.
+# A merge on the machine needs more memory than the 16-bit weights. Estimated, not measured.
 _MEMORY_TIMES_WEIGHTS = 1.5
 # An offer takes at most twice as long and is at least a fifth cheaper. Less is not worth the time to change the job.
 _SLOWER, _CHEAPER = 2.0, 0.8

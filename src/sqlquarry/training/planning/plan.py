@@ -30,21 +30,21 @@ class TrainingPlan:
         adapter_parameters: number of trained parameters.
         memory: memory of one process at its peak.
         seconds: seconds of training, without loading the base.
-        gpu: the GPU of each process; None for this machine's CPU.
+        gpu: the GPU of each process, or None for a CPU.
         processes: number of processes that share the rows.
         instance_type: the SageMaker instance type, if one was given.
         instances: number of instances of that type.
-        cost_usd: US dollars for `seconds` on these instances; None if no price is known.
+        cost_usd: US dollars for `seconds` on these instances, or None if no price is known.
         shape: the base model's sizes.
         config: the run's configuration. On a GPU, all options that depend on its memory are chosen.
         records: number of records.
         tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
         over_length: (name, tokens) of records longer than a row, longest first. `train` refuses them.
         unlearnable: names of records without any answer token. `train` refuses them.
-        stop_problem: why the model could not learn to end its answers; "" if it can.
+        stop_problem: why the model could not learn to end its answers, or "" if it can.
         trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
         base_problems: reasons why the base cannot learn from the records (see `limits`). `train` refuses them.
-        estimated: why tokens are estimated from the length of the text; "" if the base's tokenizer counted them.
+        estimated: why tokens are estimated from the length of the text, or "" if the base's tokenizer counted them.
         notes: other remarks, such as a cheaper instance type (see `guards` and `advice`).
         problems: why `train` refuses this run. Empty unless the forecast was made with ``check=False``.
     """
@@ -112,7 +112,7 @@ class TrainingPlan:
 
     @property
     def idle_share(self) -> float:
-        """Share of the processes' time that is spent waiting because other processes still have a row of the step."""
+        """Share of the processes' time that is spent waiting for processes that still have a row of the step."""
         rounds = math.ceil(self.rows_per_step / self.processes)
         return 1 - self.rows_per_step / (rounds * self.processes)
 
@@ -125,24 +125,25 @@ class TrainingPlan:
         return html_table(self._lines(), caption="training plan", numbers=[1])
 
     def _lines(self) -> list[tuple[str, str, str]]:
-        place = self.gpu.name if self.gpu else "CPU"
+        gpu = self.gpu.name if self.gpu else "CPU"
         room = f" of {_gib(self.gpu.memory_bytes)}" if self.gpu else ""
-        idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
-        where = f"{self.processes} on {place}"
+        idle = f", {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
+        processes = f"for the process on {gpu}"
         if self.processes > 1:
             group_size = self.config.shard_group_size(self.processes, self.instances)
-            where += f", one base per {group_size}" if group_size > 1 else ", each with its own base"
+            base = f"{group_size} share a base model" if group_size > 1 else "each has its own base model"
+            processes = f"for each of {self.processes} processes on {gpu}, {base}"
         lines = [
             ("records", f"{self.records:,}", ""),
             ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learned"),
             ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each{idle}"),
             ("trained", f"{self.adapter_parameters:,}", "parameters: rank · (inputs + outputs), arXiv:2106.09685"),
-            ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/planning/memory.py"),
-            ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/planning/speed.py"),
+            ("memory", f"{_gib(self.memory.needed)}{room}", f"{processes} (training/planning/memory.py)"),
+            ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s (training/planning/speed.py)"),
         ]
         if self.cost_usd is not None:
             lines.append(
-                ("price", f"${self.cost_usd:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
+                ("price", f"${self.cost_usd:,.2f}", f"{self.instances} × {self.instance_type or gpu}, training only")
             )
             lines.append(("", "", PRICE_NOTE if self.instance_type else "from usd_per_hour"))
         if self.over_length:

@@ -1,12 +1,12 @@
 """Forecast how long training takes.
 
-Three things overlap, and the slowest of them determines the time of a row: the GPU's arithmetic and memory traffic, the
-launching of its kernels, and the gathering of shared weights from other GPUs or from CPU memory.
+Three kinds of work overlap, and the slowest determines the time of a row: the GPU's arithmetic and memory traffic,
+launching its kernels, and gathering shared weights from other GPUs or from CPU memory.
 
 The shares below were measured with this package's training loop on one H200 (2026-11-28, torch 2.11, transformers 5.17,
 bitsandbytes 0.50.2, 135M and 8B shapes, benchmarks/forecast.py). The share of dense attention was measured on an H100,
-those of a shared base on two H200 (2026-11-29, benchmarks/scaling.py). Other GPUs are assumed to reach the same shares
-of their own peaks.
+and the figures for a shared base on two H200 (2026-11-29, benchmarks/scaling.py). Other GPUs are assumed to reach the
+same shares of their own peaks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MATMUL_SHARE = 0.70  # share of the peak that the base's matrix products reach
 TRAVERSALS = {True: 17, False: 25}
 GATHERED_TRAVERSALS = 4  # how often each gathered byte moves: FSDP2 copies it before sending and after receiving
 GATHERING_SHARE = 0.25  # NCCL's kernels take this share of the GPU: other kernels ran 1.25 times as long meanwhile
-RECOMPUTED = 1.33  # recomputation multiplies the traversals by this
+RECOMPUTED = 1.33  # factor by which recomputation raises the traversals
 UNPACKED_SHARE = 0.41  # share of the memory bandwidth that the unpacking of 4-bit weights reaches
 # Share of the peak by head width. Attention by sdpa with a dense mask computes every pair of tokens.
 DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}
@@ -34,8 +34,8 @@ FLEX_REACH = 384  # tokens that a token attends to under flex attention (a schem
 GRAPH_LAYER_S = 0.0006  # a layer's kernels forward and backward, one after the other, however small they are
 HOST_LAYER_S = {True: 0.0117, False: 0.0062}  # launching a compiled layer's kernels one by one. Key: weights are 4-bit
 HOST_SHARED_LAYER_S = {True: 0.0108, False: 0.0080}  # the same under FSDP2, where this package's code runs 4-bit layers
-HOST_NOT_COMPILED = 1.5  # layers that are not compiled multiply these times by this
-HOST_RECOMPUTED = 1.3  # recomputation multiplies all launching times by this
+HOST_NOT_COMPILED = 1.5  # factor by which these times rise if layers are not compiled
+HOST_RECOMPUTED = 1.3  # factor by which recomputation raises all launch times
 CPU_FLOPS_PER_CORE = 50e9  # float32, SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
 
 

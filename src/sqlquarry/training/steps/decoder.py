@@ -1,6 +1,6 @@
-"""Choose how the decoder's layers run: the adapter's update as two products, layers compiled and recomputed.
+"""Change how the decoder's layers run: compute LoRA updates directly, compile layers and recompute activations.
 
-The result is that of PEFT and transformers. All changes are made before the model is sharded.
+Results stay the same as with PEFT and transformers. All changes are made before the model is sharded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run_lora_directly(model: PeftModel) -> None:
-    """Make each LoRA layer of a PEFT model compute y = W x + (s · A x) B instead of running PEFT's general code.
+    """Make each LoRA layer of a PEFT model compute y = W x + B (s · A x) instead of running PEFT's general code.
 
     PEFT casts the inputs to the adapter's float32, and scales, copies and adds complete outputs. This code scales only
     the `rank` columns between A and B, and a compiled layer adds the outputs in its next kernel. Adapter weights are
@@ -36,7 +36,7 @@ def run_gathered_weights(model: PeftModel) -> None:
     """Make 4-bit layers, whose weights FSDP2 will gather, do nothing but multiply.
 
     FSDP2 gathers a plain parameter. In each call, bitsandbytes' forward pass would convert it to a 4-bit parameter
-    again. torch.compile cannot follow that, and would break each layer into pieces.
+    again. torch.compile cannot trace that conversion, so it would compile each layer in several pieces.
     """
     from bitsandbytes.nn import Linear4bit
 

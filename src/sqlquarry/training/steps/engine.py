@@ -116,7 +116,7 @@ class CudaGraphEngine(StepEngine):
         import torch
 
         super().__init__(model, rows, config, rate, device)
-        # All recorded tensors exist before and are changed only in place, also by a resumed run.
+        # Recorded tensors are created before the recording and changed only in place, even when a run resumes.
         self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
         self._prepared: tuple[PackedRow, tuple[torch.Tensor, ...]] | None = None
         self._weight = torch.zeros((), device=self.device)

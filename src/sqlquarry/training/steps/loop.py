@@ -171,7 +171,7 @@ class Loop:
         return entry, stops > 0
 
     def _require_finite(self, figures: Mapping[str, float], step: int, rate: float) -> None:
-        """Check the figures of a step before the optimizer uses them. Otherwise save the adapter from before the step.
+        """Check a step's figures before the optimizer uses them. If one is bad, save the adapter from before the step.
 
         Raises:
             TrainingError: a figure is not a finite number.
@@ -182,8 +182,9 @@ class Loop:
             self._save()
             self._finish_writing()
             raise TrainingError(
-                f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Lower "
-                "TrainingConfig.learning_rate. The last checkpoint contains the adapter from before that step."
+                f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Train again with a lower "
+                "TrainingConfig.learning_rate and another output_dir. The last checkpoint contains the adapter from "
+                "before that step."
             )
 
     def _evaluate(self) -> float:
@@ -210,7 +211,7 @@ class Loop:
         self.checkpoints.save(Snapshot(self.done, copies, facts))
 
     def _finish_writing(self) -> None:
-        """Wait on every process until the last checkpoint is written. If one process ends early, so do the others."""
+        """Make all processes wait until the last checkpoint is written, because the end of one would end the others."""
         if self.checkpoints is not None:
             self.checkpoints.wait()
         self.world.any(False)

@@ -34,7 +34,7 @@ def row_tensors(row: PackedRow, shape: RowShape | None = None) -> tuple[torch.Te
     import torch
 
     # A token is predicted from the token before it. An answer never begins a suffix, so both are in the same example.
-    learned = [(place - 1, label) for place, label in enumerate(row.labels) if label != IGNORED_LABEL]
+    learned = [(index - 1, label) for index, label in enumerate(row.labels) if label != IGNORED_LABEL]
     if shape is not None:
         row = row.padded(shape.tokens)
         learned += [(0, IGNORED_LABEL)] * (shape.answers - len(learned))

@@ -1,4 +1,4 @@
-"""Load a base model part by part, so that no process ever needs memory for all weights that several processes share."""
+"""Load a base model part by part, so that processes that share it never need memory for all of its weights."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class MetaLoadedBase:
         if value.shape != expected:
             raise UnsupportedModelError(
                 f"{self._files[name]} contains {name} with the shape {tuple(value.shape)}, but config.json requires "
-                f"{tuple(expected)}. The files are not from the same model. Download the base again."
+                f"{tuple(expected)}. The files are not from the same model. Download the base model again."
             )
         linear = name.removesuffix(".weight")
         if self._recipe and linear in self._offsets:

@@ -45,8 +45,8 @@ class Schedule:
 
     def rows_of(self, step: int) -> list[int]:
         """Return the numbers of the rows of a step (from 0). Each epoch has its own order."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return list(_order(self.rows, self.seed, epoch)[place * self.rows_per_step :][: self.rows_per_step])
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+        return list(_order(self.rows, self.seed, epoch)[step_of_epoch * self.rows_per_step :][: self.rows_per_step])
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step (from 0): a linear rise to the peak, then half a cosine that ends above 0.

@@ -83,8 +83,8 @@ def _require_movable(model: PeftModel) -> None:
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "quant_state") and parameter.dtype != torch.float32:
             raise TrainingError(
-                f"{name} stores 4-bit weights as {parameter.dtype}, some of which FSDP2 changes on the way. Load it "
-                'with QuantizationRecipe(storage_dtype="float32").'
+                f"{name} stores 4-bit weights as {parameter.dtype}, and FSDP2 changes some values of that dtype. Load "
+                'the base model with QuantizationRecipe(storage_dtype="float32").'
             )
 
 
@@ -98,7 +98,7 @@ def _require_sharded(model: PeftModel) -> None:
     ]
     if whole:
         raise TrainingError(
-            f"{len(whole)} base parameters are not sharded, for example {whole[0]}, so each process would need the "
+            f"{len(whole)} base model parameters are not sharded, such as {whole[0]}, so each process would need the "
             'memory of all of them. Set sharding="none".'
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Result = TypeVar("Result")
-_TIMEOUT_S = 600  # how long a process waits for another; loading a large model takes minutes
+_TIMEOUT_S = 600  # how long a process waits for another. Loading a large model takes minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class World:
 
     @classmethod
     def join(cls, device: str) -> World:
-        """Connect the processes that torchrun started (RANK, WORLD_SIZE, …). Without torchrun, there is only this one.
+        """Connect the processes that torchrun started (RANK, WORLD_SIZE, …). Without torchrun, this is the only one.
 
         Args:
             device: "cpu" or "cuda". Each process uses the GPU of its local rank.
@@ -51,21 +51,21 @@ class World:
             int(os.environ.get(name, default))
             for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
         )
-        place = torch.device(device)
+        torch_device = torch.device(device)
         if device == "cuda":
             if local_rank >= torch.cuda.device_count():
                 raise DeviceError(
                     f"{local_size} processes cannot run on {torch.cuda.device_count()} GPUs. Start one process per GPU."
                 )
-            place = torch.device("cuda", local_rank)
-            torch.cuda.set_device(place)
+            torch_device = torch.device("cuda", local_rank)
+            torch.cuda.set_device(torch_device)
         if size > 1 and not dist.is_initialized():
             dist.init_process_group(
                 "nccl" if device == "cuda" else "gloo",
                 timeout=timedelta(seconds=_TIMEOUT_S),
-                device_id=place if device == "cuda" else None,
+                device_id=torch_device if device == "cuda" else None,
             )
-        return cls(rank, size, local_size, place)
+        return cls(rank, size, local_size, torch_device)
 
     @property
     def machines(self) -> int:
@@ -78,7 +78,7 @@ class World:
         return self.rank == 0
 
     def share(self, items: Sequence[int]) -> list[tuple[int, bool]]:
-        """Return this process's items of a step, each with whether it counts.
+        """Return this process's items of a step, each with a flag that is True if the item counts.
 
         Items that do not count are padding. All processes gather sharded weights together, so each of them must run the
         same number of times.

@@ -32,14 +32,14 @@ _LLAMA = (
     "Acceptable Use Policy applies."
 )
 _APACHE = (
-    "The base is under the Apache License 2.0. Copies must include the text of the license and the base's NOTICE file, "
-    "if it has one."
+    "The base model is under the Apache License 2.0. Copies must include the text of the license and the base model's "
+    "NOTICE file, if it has one."
 )
 _LICENSES = (
     (r"llama\s*(3\.[123])\s*community\s*license", "llama{}", _LLAMA),
     (r"(?:meta\s*)?llama\s*(3)\s*community\s*license", "llama{}", _LLAMA),
     (r"apache\s*license\W+version\s*2\.0", "apache-2.0", _APACHE),
-    (r"\bmit\s*license", "mit", "The base is under the MIT License. Copies must include its copyright line."),
+    (r"\bmit\s*license", "mit", "The base model is under the MIT License. Copies must include its copyright line."),
 )
 
 
@@ -74,7 +74,7 @@ def write_card(
     base: Path,
     scores: Mapping[str, str] | None = None,
 ) -> None:
-    """Write README.md into an adapter's directory. Call this before the manifest is written, because that hashes it.
+    """Write README.md into an adapter's directory. Call this before the manifest, which contains its hash, is written.
 
     Args:
         directory: the adapter's directory.
@@ -109,8 +109,9 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
     recipe = provenance.get("quantization")
     held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantized weights"
     about = (
-        f"This is a LoRA adapter of rank {config['lora_r']}, trained with SQLQuarry on {held} of the base. It works "
-        "only with the prompt in `prompt.json`. Load both together (`sqlquarry.LocalModel(adapter)`), or merge them."
+        f"This is a LoRA adapter of rank {config['lora_r']}, trained with SQLQuarry on {held} of the base model. It "
+        "works only with the prompt in `prompt.json`. Load both together (`sqlquarry.LocalModel(adapter)`), or merge "
+        "them."
     )
     sections = [
         f"# Text-to-SQL adapter for {hub_id or as_markdown(Path(name).name)}",
@@ -139,7 +140,7 @@ def _data_rows(run: TrainingRun, provenance: Mapping[str, Any]) -> dict[str, str
         "tokens": f"{run.tokens_per_epoch:,} per epoch, in {run.rows:,} packed rows",
         "SHA-256 of the encoded records": f"`{provenance['data_sha256']}`",
         "prompt fingerprint": f"`{provenance['prompt_fingerprint']}`",
-        "SHA-256 of the base": f"`{provenance['base_model']['sha256']}`",
+        "SHA-256 of the base model": f"`{provenance['base_model']['sha256']}`",
     }
 
 

@@ -13,9 +13,9 @@ from sqlquarry.files.metadata import parse_json
 from sqlquarry.files.writing import write_atomically
 from sqlquarry.training.tracking.log_entry import LogEntry
 
-_POINTS = 400  # maximum number of points; more steps are averaged, because a screen cannot show them
+_POINTS = 400  # maximum number of points. More steps are averaged, because a screen cannot show them
 _SMOOTHED_SHARE = 0.05  # share of all steps over which the smoothed line averages
-_DECADES = 1e4  # maximum ratio on a logarithmic axis; smaller values are drawn at the bottom
+_DECADES = 1e4  # maximum ratio on a logarithmic axis. Smaller values are drawn at the bottom
 Points = list[tuple[float, float]]
 
 _SVG = """\
@@ -72,7 +72,7 @@ class _Axis:
     end: int
     logarithmic: bool = False
 
-    def place(self, value: float) -> float:
+    def pixel(self, value: float) -> float:
         low, high, value = self.low, self.high, min(max(value, self.low), self.high)
         if self.logarithmic:
             low, high, value = math.log(low), math.log(high), math.log(value)
@@ -98,7 +98,7 @@ def loss_plot(entries: Sequence[LogEntry]) -> str:
     rates = _Axis(0, max(value for _, value in rate) or 1.0, 384, 332)
 
     def placed(points: Points, axis: _Axis) -> Points:
-        return [(across.place(x), axis.place(y)) for x, y in points]
+        return [(across.pixel(x), axis.pixel(y)) for x, y in points]
 
     words = f"loss, smoothed ({smooth[-1][1]:.3g} at the end)"
     legend = [("loss", 62, words)]
@@ -112,11 +112,11 @@ def loss_plot(entries: Sequence[LogEntry]) -> str:
             last=f"{loss[-1][0]:.0f}",
             end=f"{smooth[-1][1]:.3g}",
             legend=legend,
-            values=[(up.place(tick), f"{tick:g}") for tick in ticks],
+            values=[(up.pixel(tick), f"{tick:g}") for tick in ticks],
             top_rate=f"{rates.high:.1e}",
             lines=[*(line for line in lines if line[1]), ("rate", placed(_thinned(rate), rates))],
             dots=[("loss", placed(smooth[-1:], up)), ("eval", placed(judged, up))],
-            steps=[(across.place(step), f"{step:,.0f}") for step in _whole_steps(across)],
+            steps=[(across.pixel(step), f"{step:,.0f}") for step in _whole_steps(across)],
         )
     )
 

@@ -18,7 +18,7 @@ class StepLog:
     """Progress bar and log file of a run. Use it as a context manager and call it once per step.
 
     Args:
-        path: the JSON Lines file. If a killed run has already logged the first step or later ones, those lines are
+        path: the JSON Lines file. If a killed run has already logged steps that this run repeats, their lines are
             removed.
         steps: optimizer steps of the run.
         pace: computes speed, GPU utilization and memory from the entries.

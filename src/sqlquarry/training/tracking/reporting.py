@@ -84,7 +84,7 @@ class Reporter:
         model = _Described(self._config)
         self._state, self._control = TrainerState(max_steps=self._steps), TrainerControl()
         self._state.is_world_process_zero = self._state.is_local_process_zero = True
-        # The arguments are only reported. use_cpu keeps them from looking for a device.
+        # The arguments are only reported. With use_cpu, TrainingArguments does not look for a device.
         self._arguments = TrainingArguments(
             output_dir=str(self._directory), report_to=list(self._names), use_cpu=True, max_steps=self._steps
         )
@@ -98,7 +98,7 @@ class Reporter:
             self._started = True
             self._callbacks.on_train_begin(self._arguments, self._state, self._control)
         except Exception as error:
-            raise TrainingError(
+            raise TrainingError(  # `sagemaker.failures` recognizes the beginning of this text
                 f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Fix this or remove "
                 "the service from report_to, and run again."
             ) from error
@@ -139,7 +139,7 @@ def check_report_to(report_to: Sequence[str], environment: Mapping[str, str] = o
     names = (report_to,) if isinstance(report_to, str) else tuple(report_to)
     unknown = [name for name in names if name not in _PACKAGES]
     if unknown:
-        raise ConfigError(f"report_to is {list(names)!r}, but can only contain {', '.join(map(repr, _PACKAGES))}")
+        raise ConfigError(f"report_to is {list(names)!r}, but can only contain {', '.join(map(repr, _PACKAGES))}.")
     for name in names:
         packages = _PACKAGES[name]
         if not any(find_spec(package) for package in packages):

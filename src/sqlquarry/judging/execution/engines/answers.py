@@ -42,13 +42,13 @@ def timeout(settings: QuerySettings) -> Answer:
 
 def forbidden(what: str) -> Answer:
     """Report that the query does more than read."""
-    return "failure", "forbidden", f"{what} is not allowed: judging only reads"
+    return "failure", "forbidden", f"{what} is not allowed, because queries may only read"
 
 
 def unknown_functions(names: Sequence[str]) -> Answer:
     """Report functions that are not known to only read, which is not the fault of the query."""
     names = list(names)
-    message = f"{', '.join(names)} is not known to only read, so the query is not run. If it does, pass "
+    message = f"the query is not run, because it calls {', '.join(names)}. If these functions only read, pass "
     return "failure", "unknown_function", f"{message}allow_functions={names!r}."
 
 

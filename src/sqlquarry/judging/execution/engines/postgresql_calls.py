@@ -206,7 +206,7 @@ class CallCheck:
             found = {number for tree in trees for number in _oids(tree)} - seen
             seen |= found
             if refused := self._refused.keys() & found:
-                return forbidden(f"function {self._refused[min(refused)]}, which may do more than read,")
+                return forbidden(f"function {self._refused[min(refused)]}")
             asked = {oid for oid in found if oid >= _FIRST_USER_OID} - self._harmless
             oids = ",".join(map(str, asked))
             rows = self._ask(f"EXECUTE calls('{{{oids}}}')") if asked else []

@@ -114,7 +114,7 @@ def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | No
         return forbidden("a comment that some servers obey")
     trees = _parsed(sql, dialect)
     if not trees:
-        return "failure", "syntax", "sqlglot finds no statement in the query, so it is not run"
+        return "failure", "syntax", "the query is not run, because sqlglot finds no statement in it"
     if len(trees) > 1 or not isinstance(trees[0], exp.Query | exp.Values):
         return forbidden("more than one statement" if len(trees) > 1 else "a statement that does more than read")
     if unwanted := next(filter(None, map(_unwanted, trees[0].walk())), None):
@@ -129,7 +129,7 @@ def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | No
 
 
 def _unwanted(node: Expr) -> str | None:
-    """Return the action of a part of a query that does more than read tables. Functions are checked separately."""
+    """Describe a part of a query if it does more than read tables. Functions are checked separately."""
     from sqlglot import expressions as exp
 
     changes = exp.DML | exp.Into | exp.Lock | exp.Command | exp.DDL | exp.Hint | exp.QueryTransform

@@ -1,4 +1,4 @@
-"""Convert the values that drivers return to five plain types, so that equal values become the same."""
+"""Convert the values that drivers return to plain types, so that equal values become the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from sqlquarry.judging.execution.sandbox_child import EXACT, SentCell
 
-_MOST_INTEGER_DIGITS = 140_000  # digits, because PostgreSQL has at most 131,072
+_MOST_INTEGER_DIGITS = 140_000  # PostgreSQL's numbers have at most 131,072
 
 
 def plain_value(value: object) -> SentCell:

@@ -1,4 +1,4 @@
-"""Our layer-by-layer forward pass against transformers and PEFT in fp32, for every family it knows."""
+"""Compare the layer-by-layer forward pass with transformers and PEFT in fp32, for every supported family."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.merging.storage.local import LocalDirectory
-from sqlquarry.merging.verification.comparison import _Model
+from sqlquarry.merging.verification.comparison import _Model  # private, but the only weights that this can run on
 from sqlquarry.merging.verification.forward import Architecture, final_states
 
 LLAMA3 = {
@@ -137,8 +137,8 @@ def test_logits_with_an_adapter_equal_peft_merged_or_not(tmp_path: Path, name: s
         ({"model_type": "qwen2", "rope_scaling": {"type": "yarn"}}, "rope_type 'yarn'"),
     ],
 )
-def test_what_it_cannot_run_is_refused(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"verification is not available .*{message}"):
+def test_unsupported_models_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"\({message}\)"):
         Architecture.of(config)
 
 
@@ -146,6 +146,6 @@ def test_a_sequence_longer_than_the_attention_window_is_refused() -> None:
     sizes = {"num_attention_heads": 2, "hidden_size": 8, "num_hidden_layers": 1}
     mistral = Architecture.of({"model_type": "mistral", "sliding_window": 16, **sizes})
     mistral.require_within_window(16)
-    with pytest.raises(UnsupportedModelError, match="17 tokens under sliding-window attention of 16"):
+    with pytest.raises(UnsupportedModelError, match=r"\b17 tokens.*\b16\b"):
         mistral.require_within_window(17)
     Architecture.of({"model_type": "qwen2", "sliding_window": 16, **sizes}).require_within_window(17)

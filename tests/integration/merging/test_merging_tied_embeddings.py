@@ -1,6 +1,6 @@
-"""Tied embeddings: where PEFT's merge changes the shared tensor twice or for both, ours unties it.
+"""Test tied embeddings. If PEFT's merge would change the shared tensor twice or for both uses, this merge unties it.
 
-The reference is then PEFT's unmerged model, which the user trained.
+In these cases the reference is PEFT's unmerged model, which is the one that was trained.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_the_untied_merge_answers_as_the_trained_model(tied: Base, tmp_path: Pat
     assert "lm_head.weight" in merged
     size = float(expected.abs().max())
     assert float((logits(tied, merged, tied=False) - expected).abs().max()) < 1e-5 * size
-    # The reason for not doing as PEFT does:
+    # PEFT's merge is different, which is why this library does not follow it here.
     peft, _ = peft_merge(tied, tmp_path)
     assert float((logits(tied, peft, tied=True) - expected).abs().max()) > 1e-2 * size
 
@@ -56,7 +56,7 @@ SHARED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_what_changes_both_keeps_them_tied(tied: Base, tmp_path: Path, name: str) -> None:
+def test_changes_to_both_keep_them_tied(tied: Base, tmp_path: Path, name: str) -> None:
     with torch.no_grad():
         expected = train(tied, tmp_path, **SHARED[name])(input_ids=INPUT).logits
     merged, still_tied = our_merge(tied, (tmp_path, 1.0))
@@ -67,10 +67,10 @@ def test_what_changes_both_keeps_them_tied(tied: Base, tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("options", [{"trainable_token_indices": [3, 7]}, {"modules_to_save": ["embed_tokens"]}, {}])
-def test_a_head_stored_beside_its_tied_embedding_is_kept_right(
+def test_a_stored_head_of_a_tied_model_gets_the_values_of_the_embedding(
     tied: Base, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    # Some checkpoints hold the unused head as well; what was never read must not come to life with old values.
+    # Some checkpoints also contain the unused head. Its old values must not be used after the merge.
     stored = load_file(tied.directory / "model.safetensors")
     (tmp_path / "base").mkdir()
     stale = {**stored, "lm_head.weight": torch.ones_like(stored["model.embed_tokens.weight"])}

@@ -1,4 +1,4 @@
-"""The trained reading of a tokenizer is what the installed transformers 5 makes of its files."""
+"""Test that the trained reading of a tokenizer equals the one of the installed transformers 5."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlquarry.tokenizing.reading_equality import same_tokens
 from sqlquarry.tokenizing.readings import trained_reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
-LOADABLE = [name for name in shapes.SHAPES if name != "bos as plain object"]  # which version 5 refuses too
+LOADABLE = [name for name in shapes.SHAPES if name != "bos as plain object"]  # version 5 cannot load that one either
 
 
 @pytest.fixture(params=[False, True], ids=["original", "exported"])
@@ -36,7 +36,7 @@ def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", LOADABLE)
-def test_transformers_5_reads_what_is_predicted(directory: Any, name: str) -> None:
+def test_the_trained_reading_equals_that_of_transformers_5(directory: Any, name: str) -> None:
     from transformers import AutoTokenizer
 
     place = directory(name)
@@ -70,6 +70,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name=st.sampled_from(["tinyllama", "legacy", "chatml", "qwen 3", "llama 3", "smollm", "distilled qwen"]),
     text=st.one_of(st.text(), st.lists(st.sampled_from(["</s>", "<|im_end|>", " ", "\n", "a b", "é"])).map("".join)),
 )
-def test_any_text_becomes_the_ids_of_transformers_5(place: Path, name: str, text: str) -> None:
+def test_any_text_gets_the_ids_of_transformers_5(place: Path, name: str, text: str) -> None:
     theirs, ours = pair(name, place)
     assert ours(text)["input_ids"] == theirs(text)["input_ids"]

@@ -1,8 +1,9 @@
-"""Measuring a merge: base="auto" with records, thresholds, and the numbers against full logits of the real models."""
+"""Test base="auto" with records, thresholds, and the measured numbers against full logits of transformers and PEFT."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ LOOSE = Thresholds(max_kl=10, min_greedy_agreement=0, max_relative_update=10)
 
 
 def with_bos(directory: Path) -> Path:
-    """Make the tokenizer put BOS in front, as Llama 3's does."""
+    """Make the tokenizer add BOS, as Llama 3's does."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<|endoftext|> $A", pair="<|endoftext|> $A $B", special_tokens=[("<|endoftext|>", 0)]
@@ -77,7 +78,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["nf4", "fp4"])
 def adapter(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
-    # Loaded in fp32 PEFT's model computes in fp32 throughout, so that it can be compared to the last digits.
+    # With weights in fp32, PEFT's model computes everything in fp32, so the numbers can be compared exactly.
     recipe = QuantizationRecipe(quant_type=request.param, load_dtype="float32", storage_dtype="uint8")
     return write_adapter(tmp_path_factory.mktemp("adapter"), base, recipe)
 
@@ -85,7 +86,7 @@ def adapter(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest
 def expected_agreement(
     base: Path, adapter: AdapterCheckpoint, merged: Path, records: Sequence[Record]
 ) -> tuple[float, float, float, float]:
-    """KL, greedy agreement and both log-likelihoods from transformers' and PEFT's whole logits."""
+    """Return KL, greedy agreement and both log-likelihoods, computed from the full logits of transformers and PEFT."""
     fields = adapter.manifest.provenance["quantization"]
     recipe = QuantizationRecipe(**fields) if fields else None
     models = [PeftModel.from_pretrained(load(base, recipe), adapter.path).eval(), load(merged, None).eval()]
@@ -105,7 +106,7 @@ def expected_agreement(
     return kl, (p.argmax(1) == q.argmax(1)).double().mean().item(), *likelihoods
 
 
-def test_auto_measures_both_bases_and_keeps_the_nearer(
+def test_auto_measures_both_bases_and_takes_the_closer_one(
     base: Path, adapter: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged = AdapterMerger().merge(adapter, tmp_path / "auto", evaluation=RECORDS)
@@ -138,17 +139,14 @@ def test_auto_without_records_or_without_4_bits_measures_nothing(base: Path, tmp
 
 def test_the_original_base_fails_the_thresholds_with_its_numbers(adapter: AdapterCheckpoint, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with pytest.raises(
-        MergeError, match=r"not the model that was trained: KL \d.*answer tokens of 6 records"
-    ) as caught:
+    with pytest.raises(MergeError, match=r" KL \d\.\d\de-\d\d > 0\.005, .*% < 98\.00%, .*\b6 records"):
         AdapterMerger(base="original", thresholds=Thresholds()).merge(adapter, output, evaluation=RECORDS)
-    assert "greedy agreement" in str(caught.value)
     assert not (output / "manifest.json").exists()
     again = AdapterMerger(base="original", thresholds=LOOSE).merge(adapter, output, evaluation=RECORDS)
     assert again.merge.verification.agreement.kl > Thresholds().max_kl
 
 
-def test_a_right_merge_passes_and_keeps_its_numbers(base: Path, adapter: AdapterCheckpoint, tmp_path: Path) -> None:
+def test_a_correct_merge_passes_and_records_its_numbers(base: Path, adapter: AdapterCheckpoint, tmp_path: Path) -> None:
     merger = AdapterMerger(dtype="float32", thresholds=Thresholds(max_kl=1e-6, min_greedy_agreement=1.0))
     merged = merger.merge(adapter, tmp_path / "out", evaluation=RECORDS)
     numbers = merged.merge.verification
@@ -176,18 +174,18 @@ def test_a_damaged_weight_is_found_by_verification(adapter: AdapterCheckpoint, t
     assert bad.agreement.kl > 20 * good.agreement.kl
     del tensors["model.norm.weight"]
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(MergeError, match="not an intact merged model"):
+    with pytest.raises(MergeError, match=re.escape(str(merged.path))):
         AdapterMerger().verify(RECORDS, adapter, merged)
 
 
-def test_records_that_cannot_be_measured_with(
+def test_records_that_cannot_be_used_for_measuring_are_refused(
     adapter: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unanswered = [Record(question="How many?", schema="CREATE TABLE t (a)")]
-    with pytest.raises(RecordError, match="no sql"):
+    with pytest.raises(RecordError, match=r"\bsql\b"):
         AdapterMerger().merge(adapter, tmp_path / "out", evaluation=unanswered)
     monkeypatch.setattr(examples, "_MAX_TOKENS", 20)
-    with pytest.raises(ConfigError, match="none of the 6 evaluation records has at most 20 tokens"):
+    with pytest.raises(ConfigError, match=r"\b6 evaluation records .*\b20 tokens"):
         AdapterMerger().merge(adapter, tmp_path / "out", evaluation=RECORDS)
     monkeypatch.setattr(examples, "_MAX_TOKENS", 450)
     merged = AdapterMerger().merge(adapter, tmp_path / "out", evaluation=RECORDS)
@@ -204,7 +202,7 @@ def test_another_architecture_merges_but_cannot_be_measured(base: Path, tmp_path
     provenance = adapter.manifest.provenance
     provenance = provenance | {"base_model": provenance["base_model"] | {"sha256": base_digest(other)}}
     adapter = AdapterCheckpoint(adapter.path, write_manifest(adapter.path, AdapterCheckpoint.kind, provenance))
-    with pytest.raises(UnsupportedModelError, match=r"verification is not available .*gpt_bigcode"):
+    with pytest.raises(UnsupportedModelError, match=r"\(model_type 'gpt_bigcode'\)"):
         AdapterMerger(thresholds=Thresholds()).merge(adapter, tmp_path / "out", evaluation=RECORDS)
     AdapterMerger().merge(adapter, tmp_path / "plain")
 
@@ -226,5 +224,5 @@ def test_tokens_equal_those_of_transformers(tmp_path: Path, bos: bool) -> None:
 def test_a_base_without_a_fast_tokenizer_is_refused(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base/tokenizer.json").unlink()
-    with pytest.raises(UnsupportedModelError, match="fast tokenizer"):
+    with pytest.raises(UnsupportedModelError, match=r"/base .*\btokenizer\.json"):
         base_tokenizer(LocalDirectory(tmp_path / "base"))

@@ -1,4 +1,4 @@
-"""4-bit values by rows: the bits that bitsandbytes makes of the whole tensor at once."""
+"""Test that 4-bit values computed by rows have the same bits as those of the whole tensor from bitsandbytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def by_rows(tensor: StoredTensor, recipe: QuantizationRecipe, height: int) -> to
 
 
 def weights(rows: int, columns: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
-    """Rows of very different sizes, zeros and whole blocks of zeros among them."""
+    """Return rows of very different magnitudes, with zeros and complete blocks of zeros."""
     random = torch.Generator().manual_seed(seed)
     values = torch.randn(rows, columns, generator=random) * torch.logspace(-3, 1, rows)[:, None]
     values[:: max(1, rows // 3), : columns // 2] = 0
@@ -43,7 +43,7 @@ def weights(rows: int, columns: int, dtype: torch.dtype, seed: int = 0) -> torch
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
 @pytest.mark.parametrize("load_dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("shape", [(700, 96), (130, 33)])
-def test_rows_have_the_bits_of_the_whole(
+def test_rows_have_the_bits_of_the_whole_tensor(
     *,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,8 +1,9 @@
-"""Several adapters with weights: PEFT's add_weighted_adapter(combination_type="cat"), and the algebra of sums."""
+"""Compare merges of several adapters with PEFT's add_weighted_adapter(combination_type="cat"), and test sums."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def peft_sum(base: Base, adapters: list[Path], weights: list[float], kind: str) 
 def test_equals_pefts_cat_bit_for_bit_and_not_its_linear(
     exact_base: Base, adapters: list[Path], weights: list[float]
 ) -> None:
-    # On an fp32 base: PEFT makes the sum's factors in the base's dtype, so that bf16 would round them.
+    # The base is fp32 because PEFT computes the factors of the sum in the base's dtype, and bf16 would round them.
     merged = our_merge(exact_base, *zip(adapters, weights, strict=True))
     require_equal(merged, peft_sum(exact_base, adapters, weights, "cat"))
     same_rank, half = [adapters[0], adapters[0]], [0.5, 0.25]
@@ -127,31 +128,33 @@ def test_two_adapters_on_an_untied_head_share_its_saved_base(base: Base, tmp_pat
     tampered = load_file(paths[1] / "adapter_model.safetensors")
     tampered["base_model.model.lm_head.base_layer.weight"][0, 0] += 1
     save_file(tampered, paths[1] / "adapter_model.safetensors")
-    with pytest.raises(UnsupportedAdapterError, match=r"lm_head\.weight.*another base"):
+    with pytest.raises(UnsupportedAdapterError, match=r"\blm_head\.weight\b"):
         our_merge(base, (paths[0], 1.0), (paths[1], 1.0))
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"use_dora": True}, "uses DoRA"),
-        ({"modules_to_save": ["lm_head"]}, "replaces the tensor"),
-        ({"trainable_token_indices": [4]}, "replaces rows"),
-        ({"bias": "all"}, "replaces the tensor"),
+        ({"use_dora": True}, r"\bDoRA .*_proj\.weight\)"),
+        ({"modules_to_save": ["lm_head"]}, r"\(lm_head\.weight\)"),
+        ({"trainable_token_indices": [4]}, r"\(model\.embed_tokens\.weight\)"),
+        ({"bias": "all"}, r"_proj\.bias\)"),
     ],
     ids=str,
 )
-def test_what_does_not_add_up_is_refused(base: Base, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+def test_updates_that_cannot_be_added_are_refused(
+    base: Base, tmp_path: Path, options: dict[str, Any], reason: str
+) -> None:
     train(base, tmp_path / "one", **options)
     train(base, tmp_path / "two", seed=2, target_modules=["o_proj"])
     for pairs in ([("one", 0.5)], [("one", 1.0), ("one", 1.0)]):
-        with pytest.raises(UnsupportedAdapterError, match=reason):
+        with pytest.raises(UnsupportedAdapterError, match=rf"\b{pairs[0][1]:g} .*{reason}"):
             our_merge(base, *((tmp_path / name, weight) for name, weight in pairs))
 
 
 @pytest.mark.parametrize("weights", [[], [float("nan")], [1.0, float("inf")]], ids=str)
-def test_weights_that_are_no_numbers_are_refused(base: Base, adapters: list[Path], weights: list[float]) -> None:
-    with pytest.raises(ConfigError, match="finite weights"):
+def test_weights_that_are_not_finite_are_refused(base: Base, adapters: list[Path], weights: list[float]) -> None:
+    with pytest.raises(ConfigError, match=re.escape(str(weights))):
         our_merge(base, *zip(adapters, weights, strict=False))
 
 

@@ -1,3 +1,5 @@
+"""Test reading and writing of safetensors files by their headers."""
+
 from __future__ import annotations
 
 import json
@@ -33,7 +35,7 @@ def test_reads_what_safetensors_wrote(file: Path) -> None:
     assert file.read_bytes().startswith(opened.header)
 
 
-def test_a_header_made_here_is_read_by_safetensors(file: Path) -> None:
+def test_safetensors_reads_an_encoded_header(file: Path) -> None:
     opened = TensorFile.open(file)
     subset = opened.tensors[1:]
     copy = file.with_name("subset.safetensors")
@@ -59,7 +61,8 @@ def test_a_file_that_was_cut_off_is_refused(file: Path, keep: int) -> None:
 
 def test_bytes_after_the_end_are_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(MergeError, match="where its header needs"):
+    size = file.stat().st_size
+    with pytest.raises(MergeError, match=rf"m\.safetensors.* {size:,} bytes.* {size - 1:,}\b"):
         TensorFile.open(file)
 
 
@@ -80,20 +83,19 @@ def test_headers_that_contradict_themselves_are_refused(tmp_path: Path, fields: 
 
 
 def test_a_missing_file_and_an_unmergeable_dtype_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MergeError, match="is missing"):
+    with pytest.raises(MergeError, match=r"/none\.safetensors"):
         TensorFile.open(tmp_path / "none.safetensors")
     save_file({"ids": torch.tensor([1, 2])}, tmp_path / "ids.safetensors")
-    with pytest.raises(MergeError, match=r"ids .* is I64"):
+    with pytest.raises(MergeError, match=r"ids .*ids\.safetensors.* I64"):
         TensorFile.open(tmp_path / "ids.safetensors").tensors[0].load()
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_noticed(file: Path) -> None:
     last = TensorFile.open(file).tensors[-1]
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(MergeError, match="became shorter"):
-        last.load()
-    with pytest.raises(MergeError, match="became shorter"):
-        last.read_into(0, memoryview(bytearray(last.nbytes)))
+    for read in (last.load, lambda: last.read_into(0, memoryview(bytearray(last.nbytes)))):
+        with pytest.raises(MergeError, match=rf"/m\.safetensors .*\b{last.name} "):
+            read()
 
 
 def test_rows_are_read_alone(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Progress on terminals, in notebooks and in log files: what is drawn where, when, and what never happens."""
+"""Test what progress bars draw on terminals, in notebooks and in log files, and when."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,7 @@ SHOWN = r"[red]a[/red][link=http://x]b\u{1b}[2J\u{9b}1m\u{202e}c<script>x()</scr
 
 
 def timeless(text: str) -> list[str]:
-    """Lines without their times, which depend on the machine."""
+    """Return the lines without their times, which depend on the machine."""
     return re.sub(r",? +(about )?\d+ s( left)?", "", text).splitlines()
 
 
@@ -43,7 +44,7 @@ class Clock:
 
 
 class Displays(list[dict[str, str]]):
-    """What a notebook shows: one entry for each display, with its last content, and how often each was updated."""
+    """The displays of a notebook, each with its last content, and the number of updates of each."""
 
     def __init__(self) -> None:
         self.updates: list[int] = []
@@ -65,7 +66,7 @@ class Displays(list[dict[str, str]]):
 
 @pytest.fixture
 def notebook(monkeypatch) -> Displays:
-    """IPython as a kernel has it."""
+    """Install a fake IPython that looks like that of a kernel."""
     displays = Displays()
     for name, content in {
         "IPython": {"get_ipython": lambda: SimpleNamespace(kernel=object())},
@@ -83,7 +84,7 @@ def frequent_lines(monkeypatch) -> None:
 
 
 @given(st.integers(2, 300), st.floats(0.01, 5000), st.data())
-def test_the_time_left_is_that_of_steps_of_any_length(steps: int, each_s: float, data: st.DataObject) -> None:
+def test_the_time_left_follows_from_the_length_of_steps(steps: int, each_s: float, data: st.DataObject) -> None:
     clock = Clock()
     work = Workload("training", steps, unit="step", clock=clock)
     done_before, first_s = data.draw(st.integers(0, steps - 2)), data.draw(st.floats(0.01, 5000))
@@ -97,7 +98,7 @@ def test_the_time_left_is_that_of_steps_of_any_length(steps: int, each_s: float,
         clock.now += each_s
         work.update(step)
     assert work.remaining_s == pytest.approx((steps - done) * each_s)
-    if done < steps:  # and it becomes less while the next step runs
+    if done < steps:  # the time left decreases while the next step runs
         clock.now += each_s / 2
         assert work.remaining_s == pytest.approx((steps - done - 0.5) * each_s)
 
@@ -108,10 +109,10 @@ def test_the_time_left_follows_a_machine_that_becomes_slower() -> None:
     for step in range(1, 201):
         clock.now += 1.0 if step <= 100 else 4.0
         work.update(step)
-    assert 3.3 * 800 < work.remaining_s < 4 * 800  # the mean over all is 2.5 s
+    assert 3.3 * 800 < work.remaining_s < 4 * 800  # the mean over all steps is 2.5 s
 
 
-def test_the_time_left_of_answers_that_come_together_counts_the_wait_for_them() -> None:
+def test_the_time_left_includes_the_wait_for_a_batch_of_answers() -> None:
     clock = Clock()
     work = Workload("generate", 64, clock=clock)
     clock.now = 115.0
@@ -122,21 +123,23 @@ def test_the_time_left_of_answers_that_come_together_counts_the_wait_for_them() 
 
 
 @pytest.mark.parametrize(
-    ("work", "done", "seconds", "line"),
+    ("start", "done", "seconds", "line"),
     [
-        (Workload("training", 240, unit="step"), 0, 30, "training: step 0/240, 30 s"),
-        (Workload("merging", 16e9, unit="byte"), 4e9, 20,
+        (partial(Workload, "training", 240, unit="step"), 0, 30, "training: step 0/240, 30 s"),
+        (partial(Workload, "merging", 16e9, unit="byte"), 4e9, 20,
          "merging: 4.0 GB/16.0 GB, 200 MB/s, 20 s, about 1 min 0 s left"),
-        (Workload("judging", 1200), 600, 7200, "judging: 600/1,200, 2 h 00 min, about 2 h 00 min left"),
-        (Workload("import job", 600, unit="second", note="5 to 10 min expected"), 90, 90,
+        (partial(Workload, "judging", 1200), 600, 7200, "judging: 600/1,200, 2 h 00 min, about 2 h 00 min left"),
+        (partial(Workload, "import job", 600, unit="second", note="5 to 10 min expected"), 90, 90,
          "import job: 5 to 10 min expected, 1 min 30 s"),
-        (Workload("loading", None), 0, 61, "loading: 1 min 1 s"),
-        (Workload("job", None, unit="step", note="Training"), 3, 5, "job: step 3, Training, 5 s"),
+        (partial(Workload, "loading", None), 0, 61, "loading: 1 min 1 s"),
+        (partial(Workload, "job", None, unit="step", note="Training"), 3, 5, "job: step 3, Training, 5 s"),
     ],
 )  # fmt: skip
-def test_a_line_says_how_far_it_is(work: Workload, done: float, seconds: float, line: str) -> None:
+def test_a_line_shows_amount_speed_and_time(
+    start: Callable[..., Workload], done: float, seconds: float, line: str
+) -> None:
     clock = Clock()
-    work._clock, work._started = clock, 0.0
+    work = start(clock=clock)
     clock.now = seconds
     work.update(done)
     assert work.line() == line
@@ -156,7 +159,7 @@ def test_a_log_gets_plain_lines_even_while_a_step_takes_long(stderr_of) -> None:
     assert not re.search(r"[\r\x1b]", log_file.getvalue())
 
 
-def test_nothing_is_written_once_the_work_has_ended(stderr_of) -> None:
+def test_nothing_is_written_after_the_work_has_ended(stderr_of) -> None:
     log_file = stderr_of(terminal=False)
     with ProgressBar("judging", 2):
         pass
@@ -165,7 +168,7 @@ def test_nothing_is_written_once_the_work_has_ended(stderr_of) -> None:
     assert log_file.getvalue() == before
 
 
-def test_a_failure_is_said_in_the_last_line(stderr_of) -> None:
+def test_the_last_line_reports_a_failure(stderr_of) -> None:
     log_file = stderr_of(terminal=False)
     bar = ProgressBar("training", 9, unit="step")
     with pytest.raises(KeyboardInterrupt), bar:
@@ -173,7 +176,7 @@ def test_a_failure_is_said_in_the_last_line(stderr_of) -> None:
     assert timeless(log_file.getvalue())[-1] == "training: step 4/9, stopped"
 
 
-def test_lines_go_through_logging_where_it_is_configured(stderr_of, caplog) -> None:
+def test_lines_go_through_logging_if_it_is_configured(stderr_of, caplog) -> None:
     log_file = stderr_of(terminal=False)
     caplog.set_level(logging.INFO)
     with ProgressBar("judging", 2):
@@ -184,12 +187,12 @@ def test_lines_go_through_logging_where_it_is_configured(stderr_of, caplog) -> N
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("off", ["show", "RANK"])
-def test_off_is_off(off: str, terminal: bool, stderr_of, notebook, monkeypatch) -> None:
+def test_a_hidden_bar_draws_nothing(off: str, terminal: bool, stderr_of, notebook, monkeypatch) -> None:
     if terminal:
         monkeypatch.delitem(sys.modules, "IPython")
     written = stderr_of(terminal=terminal)
     if off == "RANK":
-        monkeypatch.setenv("RANK", "1")  # the leading process shows it
+        monkeypatch.setenv("RANK", "1")  # only rank 0 draws
     with ProgressBar("upload", 2, show=off != "show") as bar:
         bar.advance()
         bar.print("line")
@@ -199,7 +202,7 @@ def test_off_is_off(off: str, terminal: bool, stderr_of, notebook, monkeypatch) 
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("error", [BrokenPipeError("gone"), ValueError("I/O operation on closed file"), None])
-def test_a_terminal_that_goes_away_ends_the_drawing_only(error, terminal: bool, stderr_of, monkeypatch) -> None:
+def test_a_closed_terminal_ends_only_the_drawing(error, terminal: bool, stderr_of, monkeypatch) -> None:
     written, stdout = stderr_of(terminal=terminal), sys.stdout
     calls = []
 
@@ -216,11 +219,11 @@ def test_a_terminal_that_goes_away_ends_the_drawing_only(error, terminal: bool, 
             time.sleep(0.25)
             bar.update(step)
     assert bar.done == 3
-    assert len(calls) <= 5  # those of the first try and of giving the terminal back, not one for each refresh
+    assert len(calls) <= 5  # the first attempt and the release of the terminal, but no call for each refresh
     assert sys.stdout is stdout
 
 
-def test_a_terminal_shows_bars_and_names_as_they_are(stderr_of) -> None:
+def test_a_terminal_shows_bars_and_escapes_control_characters(stderr_of) -> None:
     written = stderr_of(terminal=True)
     with ProgressBar(f"upload to {HOSTILE}", 2) as bar:
         bar.update(1, note=HOSTILE)
@@ -228,10 +231,10 @@ def test_a_terminal_shows_bars_and_names_as_they_are(stderr_of) -> None:
     shown = written.getvalue()
     assert f"upload to {SHOWN}" in shown
     assert re.search(rf"━.* 1/2 +{re.escape(SHOWN)} +\d+ s", shown)
-    assert not {"\x1b[2J", "\x9b", "\u202e"} & {sign for sign in ("\x1b[2J", "\x9b", "\u202e") if sign in shown}
+    assert [sign for sign in ("\x1b[2J", "\x9b", "\u202e") if sign in shown] == []
 
 
-def test_bars_within_a_bar_share_its_place_and_leave_it(stderr_of, notebook, monkeypatch) -> None:
+def test_bars_within_a_bar_share_its_display_and_disappear(stderr_of, notebook, monkeypatch) -> None:
     with ProgressBar("judging", 4) as outer:
         for _ in range(2):
             with ProgressBar("generate", 2):
@@ -246,7 +249,7 @@ def test_bars_within_a_bar_share_its_place_and_leave_it(stderr_of, notebook, mon
     assert "generate" not in written.getvalue().rpartition("judging")[2]
 
 
-def test_what_is_printed_to_a_file_stays_there(stderr_of, monkeypatch) -> None:
+def test_output_that_goes_to_a_file_is_not_redirected(stderr_of, monkeypatch) -> None:
     written, stdout = stderr_of(terminal=True), io.StringIO()
     monkeypatch.setattr(sys, "stdout", stdout)
     with ProgressBar("judging", 4):
@@ -265,7 +268,7 @@ def test_a_notebook_has_one_display_that_changes_at_most_twice_a_second(notebook
             time.sleep(0.0012)
             bar.update(step + 1, note="loss 1.5")
     (content,), (updates,) = notebook, notebook.updates
-    assert 2 <= updates <= 2 * bar.elapsed_s + 1  # and one at the end
+    assert 2 <= updates <= 2 * bar.elapsed_s + 1  # one more at the end
     assert timeless(content["text/plain"]) == [f"training {SHOWN}: step 1,000/1,000, loss 1.5"]
     assert '<progress value="1000" max="1000"' in content["text/html"]
     assert "<script>" not in content["text/html"]

@@ -1,4 +1,4 @@
-"""Our merge against PEFT's, element by element, for every architecture family and kind of LoRA."""
+"""Compare the merge with PEFT's, element by element, for every architecture family and kind of LoRA."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_bases_of_other_dtypes_equal_peft_bit_for_bit(
     ],
     ids=str,
 )
-def test_inits_and_training_variants_that_leave_the_base_alone(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_inits_and_training_variants_that_do_not_change_the_base(tmp_path: Path, options: dict[str, Any]) -> None:
     base = make_base("Llama", tmp_path / "base")
     if "monteclora_config" in options:
         options = {"monteclora_config": MontecloraConfig(**options["monteclora_config"])}
@@ -131,8 +131,8 @@ def test_inits_and_training_variants_that_leave_the_base_alone(tmp_path: Path, o
     ],
     ids=str,
 )
-def test_where_peft_rounds_twice_the_fp32_formula_holds(tmp_path: Path, options: dict[str, Any]) -> None:
-    # PEFT rounds an embedding's and MiCA's delta to bf16 before it adds it; on an fp32 base it does not.
+def test_updates_that_peft_rounds_twice_are_rounded_once(tmp_path: Path, options: dict[str, Any]) -> None:
+    # PEFT rounds the delta of an embedding and of MiCA to bf16 before it adds it. With an fp32 base it does not.
     base = make_base("Llama", tmp_path / "base")
     train(base, tmp_path / "adapter", **options)
     expected, _ = peft_merge(base, tmp_path / "adapter", torch.float32)
@@ -143,7 +143,7 @@ def test_where_peft_rounds_twice_the_fp32_formula_holds(tmp_path: Path, options:
     rounded, _ = our_merge(base, (tmp_path / "adapter", 1.0))
     assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
     twice, _ = peft_merge(base, tmp_path / "adapter")
-    # (the merge of DoRA on an embedding multiplies in fp32 and rounds once)
+    # PEFT's merge of DoRA on an embedding multiplies in fp32 and rounds only once.
     assert "use_dora" in options or not torch.equal(
         twice["model.embed_tokens.weight"], rounded["model.embed_tokens.weight"]
     )
