@@ -123,7 +123,8 @@ def test_a_complete_copy_in_a_read_only_cache_is_used(tmp_path: Path, monkeypatc
 
 @pytest.mark.usefixtures("bucket")
 def test_an_empty_prefix_or_missing_bucket_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="s3://models/llama/basic"):
+    with pytest.raises(UnsupportedModelError, match="s3://models/llama/basic") as caught:
         download_base("s3://models/llama/basic", tmp_path, PATTERNS)
+    assert caught.value.__cause__ is None  # the bucket was listed
     with pytest.raises(UnsupportedModelError, match="NoSuchBucket"):
         download_base("s3://other/llama", tmp_path, PATTERNS)

@@ -313,8 +313,9 @@ def test_the_cost_of_keeping_a_model(world: World) -> None:
     prices = PriceTable(usd_per_cmu_month=3)
     assert world.importer.storage_usd_per_month("sql", prices=prices) == 6
     world.stub("get_imported_model", {}, {"modelIdentifier": "sql"})
-    with pytest.raises(BedrockError, match="sql"):
+    with pytest.raises(BedrockError, match=r"\bsql\b.*custom model units") as caught:
         world.importer.storage_usd_per_month("sql")
+    assert caught.value.__cause__ is None  # AWS answered, but without the units
 
 
 def test_an_unfinished_upload_is_discarded_by_the_importer(world: World) -> None:

@@ -236,9 +236,12 @@ def test_each_defect_is_found_on_s3(world: Prefix, saved: Path) -> None:
 
 
 def test_a_prefix_with_a_space_is_checked_and_refused(world: Prefix, saved: Path) -> None:
-    report = world.check(world.put(saved, "my model/"))
+    uri = world.put(saved, "my model/")
+    report = world.check(uri)
     assert codes(report) == ["error:s3-uri"]
-    assert "my model" in str(report)
+    assert report.findings[0].where == "s3_uri"
+    assert repr(uri.rstrip("/")) in report.findings[0].message
+    assert "s3://bucket/prefix/" in report.findings[0].fix
 
 
 def test_a_prefix_one_level_too_high_says_where_the_model_is(world: Prefix, saved: Path) -> None:

@@ -99,7 +99,7 @@ def test_strong_penalties_do_not_break_the_form(local):
 @pytest.mark.parametrize(("kind", "value"), [("json", {"$ref": "#"}), ("grammar", "start: start")])
 def test_forms_that_no_text_can_have_are_refused(local, kind, value):
     options = DecodingOptions(constraint=AnswerForm.of(kind, value))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^{kind}\b.*\bno text\b") as caught:
         local.complete(PROMPTS, options)
     assert "NoExtension" not in str(caught.value)  # llguidance's own word
 
@@ -158,7 +158,8 @@ def test_the_clients_option_works_end_to_end(served, schema, kind):
 def test_an_invalid_form_is_a_validation_error(served, structured):
     account, arn = served
     model = ImportedModel(arn, session=account.aws.session(), structured=structured)
-    with pytest.raises(BedrockError, match=r"ValidationException.*structured_outputs"):
+    (kind,) = structured
+    with pytest.raises(BedrockError, match=rf"ValidationException.*structured_outputs: {kind}\b"):
         model.generate(["a"])
 
 

@@ -194,7 +194,7 @@ def test_faults_from_the_start_affect_the_first_call():
 
 def test_a_process_can_run_only_one_emulator(start):
     first = start()
-    with pytest.raises(EmulatorError, match=r"\bLocalAWS\b"), LocalAWS():
+    with pytest.raises(EmulatorError, match=r"\bmoto\b.*\bLocalAWS\b"), LocalAWS():
         pass
     assert first.s3.list_buckets()["Buckets"]  # the first one is not affected
 
@@ -213,11 +213,11 @@ def test_a_start_that_fails_can_be_repeated():
 def test_an_emulator_that_is_not_running_cannot_be_used():
     aws = LocalAWS()
     for use in (aws.session, lambda: aws.endpoint_url, lambda: aws.role_arn, aws.environment, aws.reset):
-        with pytest.raises(EmulatorError, match=r"\bLocalAWS\b"):
+        with pytest.raises(EmulatorError, match=r"with LocalAWS\(\)"):
             use()
     with aws:
         pass
-    with pytest.raises(EmulatorError, match=r"\bLocalAWS\b"):
+    with pytest.raises(EmulatorError, match=r"with LocalAWS\(\)"):
         aws.session()
 
 

@@ -145,8 +145,9 @@ def test_options_that_do_not_apply_to_the_kind_of_model_are_refused(
 def test_an_empty_directory_and_a_missing_device_are_refused(
     tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"config\.json"):
+    with pytest.raises(UnsupportedModelError, match=rf"{re.escape(str(tmp_path))} .*config\.json") as caught:
         LocalModel(tmp_path)
+    assert caught.value.__cause__ is None  # transformers was not called
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError):
         LocalModel(tiny_llama, device="cuda")

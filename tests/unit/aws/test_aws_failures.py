@@ -86,6 +86,12 @@ def test_a_refusal_gets_the_advice_of_its_row(code: str, message: str, fragment:
         ("ResourceNotFoundException", "gone", "import_model"),
         ("ExpiredTokenException", "The security token included in the request is expired", "aws sso login"),
         ("ModelErrorException", "CUDA error", "probe_parity"),
+        ("ValidationException", "The provided model identifier is invalid.", "deleted"),
+        ("ServiceQuotaExceededException", "quota increase for Concurrent model import jobs", "other job"),
+        ("UnrecognizedClientException", "The security token included in the request is invalid.", "clock"),
+        ("AccessDenied", "User x is not authorized to perform: iam:CreateRole", "IAM"),
+        ("NoSuchUpload", "gone", "process"),
+        ("modelStreamErrorException", "broken", "service"),
     ],
 )
 def test_advice_names_the_remedy(code: str, message: str, remedy: str) -> None:

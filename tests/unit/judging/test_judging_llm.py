@@ -36,6 +36,7 @@ def test_many_records_are_one_batch_without_those_that_need_no_judge() -> None:
     assert [one.verdict for one in verdicts] == ["correct", "unjudged", "wrong", "wrong"]
     assert "gold SQL" in verdicts[1].reason
     assert "gold" not in verdicts[2].reason
+    assert "SQL" in verdicts[2].reason
     assert all(one.details["kind"] == "llm" for one in verdicts)
     assert [len(batch) for batch in judge.batches] == [2]
     assert LLMGrader(judge).grade_all([RECORD], [""])[0].verdict == "wrong"
@@ -92,6 +93,7 @@ def test_a_panel_votes_and_the_median_counts() -> None:
     split = LLMGrader(judges[:2]).grade(RECORD, RIGHT)
     assert split.verdict == "unjudged"
     assert [vote["verdict"] for vote in split.details["votes"]] == ["correct", "wrong"]
+    assert "majority" in split.reason
 
 
 def test_repeats_are_votes_of_one_judge() -> None:

@@ -83,7 +83,7 @@ def test_groups_keep_their_order_and_add_up():
 def test_summary_shows_interval_and_unjudged():
     text = report().summary()
     assert re.search(r"key +80\.0% +37\.6% – +96\.4% +5 +1", text)
-    assert "key: no database (1: #5)" in text
+    assert re.search(r"^unjudged\b.* key: no database \(1: #5\)$", text, re.MULTILINE)
 
 
 def test_the_summary_lists_records_of_each_reason_and_counts_the_rest():
@@ -96,6 +96,7 @@ def test_the_summary_lists_records_of_each_reason_and_counts_the_rest():
             )
     lines = Report(("execution",), tuple(entries)).summary().splitlines()
     assert lines[2].endswith("execution: reason 0 (20: 0-0, 0-1, 0-2, 0-3, 0-4, …)")
+    assert all(line.startswith("unjudged ") for line in lines[2:])
     assert re.findall(r"\d+", lines[-1]) == ["4", "34"], "other reasons, and their records"
     assert len(lines) == 2 + 10 + 1
 

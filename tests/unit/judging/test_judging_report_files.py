@@ -84,7 +84,7 @@ def test_a_loss_beyond_chance_and_an_early_stop_fail():
     assert failed(check_report(report("-" * 3 + "+" * 37), baseline=before)) == []
     made = check_report(report("-" * 10 + "+" * 30), baseline=before)
     assert failed(made) == ["baseline"]
-    assert "r0: question 0" in next(check.text for check in made if check.group == "baseline")
+    assert "broken: r0: question 0" in next(check.text for check in made if check.group == "baseline")
     stopped = dataclasses.replace(before, info=ReportInfo(records_left=7, stopped="budget"))
     assert failed(check_report(stopped)) == ["complete"]
 

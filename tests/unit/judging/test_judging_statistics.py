@@ -131,7 +131,7 @@ def test_comparisons_without_changes_or_records_still_have_an_interval():
     assert 0.02 < same.high < 0.1
     nothing = paired_comparison([], [], unjudged=3)
     assert math.isnan(nothing.difference)
-    assert re.findall(r"\d+", str(nothing)) == ["3"]
+    assert re.findall(r"\d+ \w+", str(nothing)) == ["3 unjudged"]
     assert "+10.0 " in str(paired_comparison([False] * 2 + [True] * 18, [True] * 20))
 
 

@@ -139,11 +139,11 @@ def test_a_stopped_job_says_which_limit_it_reached(end: dict[str, Any], limit: s
         ("AlgorithmError: TrainingError: … GetSecretValue operation: AccessDenied", "secretsmanager:GetSecretValue"),
         (
             "AlgorithmError: TrainingError: no run could be begun in wandb: 401 Unauthorized: access denied",
-            "secret_arns",
+            "environment",
         ),
         ("ClientError: AccessDenied when calling GetObject", "s3:GetObject"),
-        ("InternalServerError", "The service or the machine failed"),
-        ("AlgorithmError: RecordError: 3 records have no sql", "Fix the cause"),
+        ("InternalServerError", "machine"),
+        ("AlgorithmError: RecordError: 3 records have no sql", "cause"),
     ],
 )
 def test_a_failed_job_says_why_and_what_to_do(reason: str, says: str) -> None:

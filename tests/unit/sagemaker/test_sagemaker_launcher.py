@@ -179,7 +179,7 @@ def test_the_bucket_is_checked_before_anything_is_sent() -> None:
     account = Account(bucket_region="us-east-1")
     with pytest.raises(ConfigError, match=r"models.*us-east-1.*eu-west-1"):
         launcher(account).launch(TRAINER, RECORDS)
-    with pytest.raises(TrainingError, match=r"bucket missing "):
+    with pytest.raises(TrainingError, match=r"bucket missing .*\b404\b.*`bucket`"):
         launcher(account, bucket="missing").launch(TRAINER, RECORDS)
     assert account.objects == {}
 

@@ -67,7 +67,7 @@ def test_a_known_base_is_planned_without_the_hub_from_estimated_tokens() -> None
 
 
 def test_an_unknown_base_without_the_hub_is_a_typed_error() -> None:
-    with pytest.raises(UnsupportedModelError, match="acme/private-9b"):
+    with pytest.raises(UnsupportedModelError, match=r"acme/private-9b .*LocalEntryNotFoundError"):
         QLoRAFSDPTrainer("acme/private-9b").plan(RECORDS, instance_type="ml.g5.2xlarge")
 
 

@@ -130,7 +130,7 @@ def test_only_the_experts_that_a_token_uses_count_as_active() -> None:
 def test_a_broken_header_is_a_typed_error(tmp_path: Path) -> None:
     save_headers(tmp_path, TINY)
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)
-    with pytest.raises(UnsupportedModelError, match=re.escape(str(tmp_path))):
+    with pytest.raises(UnsupportedModelError, match=f"{re.escape(str(tmp_path))} .*model.safetensors"):
         ModelShape.read(tmp_path)
 
 
