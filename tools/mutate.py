@@ -101,6 +101,8 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "type_params") or isinstance(node, ast.Raise | ast.JoinedStr):
             continue
+        if isinstance(node, ast.keyword) and node.arg in _HARMLESS:
+            continue
         for child in value if isinstance(value, list) else [value]:
             is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
             if isinstance(child, ast.AST) and not is_docstring:
@@ -148,7 +150,7 @@ def _statement_changes(node: ast.stmt) -> Iterator[tuple[ast.expr | ast.stmt, st
     match node:
         case ast.If(test) | ast.While(test) | ast.Assert(test):
             yield test, f"(not ({ast.unparse(test)}))"
-        case ast.Return(ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
+        case ast.Return(ast.expr() as value) if not (isinstance(value, ast.Constant) and not value.value):
             yield value, "(None)"
         case ast.Expr(ast.Call() | ast.Yield()) | ast.AugAssign() | ast.Raise() | ast.Delete():
             yield node, "pass"

@@ -369,3 +369,13 @@ def test_an_endless_answer_is_unjudged():
     assert endless.verdict == "unjudged"
     assert "200,016" in endless.reason
     assert fine.verdict == "correct"
+
+
+@pytest.mark.parametrize("after", ["\n```sql\nSELECT name FROM malls\n```", " <answer>SELECT name FROM malls</answer>"])
+def test_an_answer_that_begins_with_a_query_ends_with_it(after):
+    assert extract_sql(f"SELECT city FROM shops;{after}") == "SELECT city FROM shops"
+
+
+def test_a_paragraph_of_prose_in_a_string_is_not_cut_off():
+    query = "SELECT city FROM shops WHERE note = 'first\n\nThis is the reason that we moved. It was late'"
+    assert extract_sql(query) == query
