@@ -24,7 +24,7 @@ test: .venv/.installed programs
 	# zizmor joins the extra dev with the first workflow.
 	if [ -d .github/workflows ]; then $(BIN)/zizmor .github/workflows; fi
 	$(MAKE) --no-print-directory audit
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(or $(ARGS),--cov)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(or $(ARGS),--cov --cov-report=)
 	$(if $(ARGS),,$(BIN)/python -m tools.coverage_limits)
 
 format: .venv/.installed
