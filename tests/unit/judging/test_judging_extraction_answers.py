@@ -198,6 +198,16 @@ def test_json_in_a_text_of_json_is_decoded(arguments):
     assert extract_sql(json.dumps({"tool": "run", "arguments": inner})) == query
 
 
+def test_json_in_a_text_of_json_may_have_line_breaks_in_its_strings():
+    inner = '{"tool": "run", "final_sql": "SELECT \\"city\\"\nFROM shops"}'
+    assert extract_sql(json.dumps({"arguments": inner})) == 'SELECT "city"\nFROM shops'
+
+
+def test_the_second_long_string_of_a_program_may_be_the_query():
+    program = f'''about = """The cities of all shops"""\nquery = """{QUERY}"""\nprint(run(query))'''
+    assert extract_sql(f"```python\n{program}\n```") == QUERY
+
+
 def test_json_strings_are_decoded():
     found = extract_sql('Sure: {"sql": "SELECT \\"city\\"\\nFROM shops WHERE name = \'\\u00d6l\'"}')
     assert found == "SELECT \"city\"\nFROM shops WHERE name = 'Öl'"
@@ -374,8 +384,3 @@ def test_an_endless_answer_is_unjudged():
 @pytest.mark.parametrize("after", ["\n```sql\nSELECT name FROM malls\n```", " <answer>SELECT name FROM malls</answer>"])
 def test_an_answer_that_begins_with_a_query_ends_with_it(after):
     assert extract_sql(f"SELECT city FROM shops;{after}") == "SELECT city FROM shops"
-
-
-def test_a_paragraph_of_prose_in_a_string_is_not_cut_off():
-    query = "SELECT city FROM shops WHERE note = 'first\n\nThis is the reason that we moved. It was late'"
-    assert extract_sql(query) == query
