@@ -127,3 +127,16 @@ def test_no_row_with_two_different_texts_for_one_field_is_read(row):
     for schema, sql, needs in (("schema", "sql", ()), ("context", "answer", ()), ("schema", "query", ("db_id",))):
         if all(isinstance(row.get(name), str) and row[name] for name in (schema, sql)) and all(n in row for n in needs):
             assert (record.schema, record.sql or row[sql]) == (row[schema], row[sql])
+
+
+@pytest.mark.parametrize(
+    "telling",
+    [{"SQL": "SELECT 1"}, {"sql": "SELECT 1", "evidence": "e"}, {"sql": "SELECT 1", "question_id": 7}],
+    ids=["SQL", "evidence", "question_id"],
+)
+def test_one_column_of_bird_is_enough_to_read_the_row_as_bird(telling):
+    row = {"question": "q", "schema": "s", "tables": "s", "db_id": "d", "id": "x"} | telling
+    assert record_from_row(row, "i").id == str(telling.get("question_id", "x"))
+    assert record_from_row(row, "i").question == ("q (e)" if "evidence" in telling else "q")
+    if "question_id" not in telling:
+        assert record_from_row(row | {"question_id": 7}, "i").id == "7"
