@@ -136,7 +136,7 @@ def test_a_role_must_exist_and_trust_bedrock(account, exported):
         code, message, status = account.error(account.create, name="m1", roleArn=role)
         assert (code, message, status) == ("ValidationException", "The provided role ARN is invalid", 400)
     both = {"Principal": {"Service": ["ec2.amazonaws.com", service]}, "Action": ["sts:TagSession", "sts:AssumeRole"]}
-    for number, role in enumerate((account.aws.role_arn, *roles(trust, [other, trust | both]))):
+    for number, role in enumerate((account.aws.role_arn, *roles(trust | {"Action": "sts:*"}, [other, trust | both]))):
         assert account.imported(f"m{number}", roleArn=role)
 
 

@@ -134,6 +134,9 @@ DEFECTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"get_caller_identity": {"Account": "210987654321"}}, ["error:role"]),
     ({"get_role": _trust(Principal={"Service": "ec2.amazonaws.com"})}, ["error:role-trust"]),
     ({"get_role": _trust(Effect="Deny")}, ["error:role-trust"]),
+    ({"get_role": policy(TRUST, TRUST | {"Effect": "Deny", "Condition": {}})}, ["error:role-trust"]),
+    ({"get_role": policy(TRUST, TRUST | {"Effect": "Deny"})}, []),  # its condition may not hold
+    ({"get_role": policy(TRUST, {"Effect": "Deny", "Principal": {"Service": "ec2.amazonaws.com"}})}, []),
     ({"get_role": _trust(Action="sts:TagSession")}, ["error:role-trust"]),
     ({"get_role": _trust(Condition={"StringEquals": {"AWS:SourceAccount": ["210987654321"]}})}, ["error:role-trust"]),
     ({"get_role": _trust(Condition={})}, ["warning:role-trust"]),

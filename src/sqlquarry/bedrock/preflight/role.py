@@ -44,7 +44,13 @@ def check_role(role_arn: str, iam: IAMClient, sts: STSClient) -> Iterator[Prefli
 
 def _check_trust(role_arn: str, account: str, policy: object) -> Iterator[PreflightFinding]:
     """Check that a trust policy lets Bedrock assume the role for jobs of this account only."""
-    trusting = [_conditions(statement) for statement in _statements(policy) if _trusts_bedrock(statement)]
+    about_bedrock = [statement for statement in _statements(policy) if _is_about_bedrock(statement)]
+    trusting = [_conditions(statement) for statement in about_bedrock if statement.get("Effect") == "Allow"]
+    # A Deny wins over any Allow. One with a condition may not apply, and is left to AWS.
+    if any(s.get("Effect") == "Deny" and not s.get("Condition") for s in about_bedrock):
+        fix = f"Remove the statement that denies sts:AssumeRole to the service principal {_SERVICE}"
+        yield error("role-trust", role_arn, f"its trust policy denies {_SERVICE}", _WHY, fix)
+        return
     if not trusting:
         fix = f"Allow sts:AssumeRole to the service principal {_SERVICE}"
         yield error("role-trust", role_arn, f"its trust policy does not allow {_SERVICE}", _WHY, fix)
@@ -104,15 +110,12 @@ def _many(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
 
-def _trusts_bedrock(statement: JsonObject) -> bool:
+def _is_about_bedrock(statement: JsonObject) -> bool:
+    """Return whether a statement of a trust policy is about Bedrock assuming the role."""
     principal = statement.get("Principal")
     services = _many(principal.get("Service")) if isinstance(principal, Mapping) else _many(principal)
     actions = _many(statement.get("Action"))
-    return (
-        statement.get("Effect") == "Allow"
-        and bool({_SERVICE, "*"} & set(services))
-        and any(action in ("sts:AssumeRole", "sts:*", "*") for action in actions)
-    )
+    return bool({_SERVICE, "*"} & set(services)) and bool({"sts:AssumeRole", "sts:*", "*"} & set(actions))
 
 
 def _conditions(statement: JsonObject) -> dict[str, list[str]]:

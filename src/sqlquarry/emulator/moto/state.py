@@ -46,7 +46,8 @@ def _is_about(statement: Mapping[str, object], service: str) -> bool:
     """Return whether a statement of a trust policy is about a service that assumes the role."""
     principal = statement.get("Principal")
     services = _listed(principal.get("Service") if isinstance(principal, Mapping) else principal)
-    return bool({service, "*"} & set(services)) and "sts:AssumeRole" in _listed(statement.get("Action"))
+    actions = _listed(statement.get("Action"))
+    return bool({service, "*"} & set(services)) and bool({"sts:AssumeRole", "sts:*", "*"} & set(actions))
 
 
 def _listed(value: Any) -> list[Any]:  # part of a policy, in which a list of one item may be written as the item
