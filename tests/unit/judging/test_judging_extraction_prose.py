@@ -3,7 +3,7 @@
 import pytest
 
 from sqlquarry.judging import extract_sql
-from sqlquarry.judging.extraction.prose import is_prose
+from sqlquarry.judging.extraction.prose import is_prose, is_sentence
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_a_short_line_without_a_full_stop_is_prose_by_its_words(line, expected):
 def test_a_paragraph_of_prose_in_a_string_is_not_cut_off():
     query = "SELECT city FROM shops WHERE note = 'first\n\nThis is the reason that we moved. It was late'"
     assert extract_sql(query) == query
+
+
+def test_a_sentence_has_at_least_two_words_of_plain_english():
+    assert is_prose("Nice overview for cities")
+    assert not is_sentence("Nice overview for cities")
+    assert is_sentence("which gives all of the cities")

@@ -127,6 +127,19 @@ def test_another_dtype_gets_a_new_index(tmp_path: Path) -> None:
     assert index["weight_map"] == json.loads((base / "model.safetensors.index.json").read_text())["weight_map"]
 
 
+def test_tensors_that_fill_a_shard_exactly_share_it(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", base_tensors())
+    adapter = write_adapter(tmp_path / "adapter", base)
+    sizes = [tensor.nbytes for _, tensor in sorted(load_file(base / "model.safetensors").items())]
+    first_two = sum(sizes[:2])
+    full, short = (
+        AdapterMerger(max_shard_bytes=limit).merge(adapter, tmp_path / str(limit))
+        for limit in (first_two, first_two - 1)
+    )
+    shards = [min(model.path.glob("*.safetensors")) for model in (full, short)]
+    assert [len(load_file(shard)) for shard in shards] == [2, 1]
+
+
 def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", base_tensors() | {"lm_head.weight": torch.full((50, 64), 1e6).bfloat16()})
     adapter = write_adapter(tmp_path / "adapter", base)
