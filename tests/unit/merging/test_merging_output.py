@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, write_base
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
@@ -138,6 +139,15 @@ def test_tensors_that_fill_a_shard_exactly_share_it(tmp_path: Path) -> None:
     )
     shards = [min(model.path.glob("*.safetensors")) for model in (full, short)]
     assert [len(load_file(shard)) for shard in shards] == [2, 1]
+
+
+def test_shards_that_are_written_again_keep_the_metadata_of_the_base(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", base_tensors())
+    metadata = {"format": "pt", "source": "a training run"}
+    save_file(load_file(base / "model.safetensors"), base / "model.safetensors", metadata=metadata)
+    merged = AdapterMerger(dtype="float32").merge(write_adapter(tmp_path / "adapter", base), tmp_path / "out")
+    with safe_open(next(merged.path.glob("*.safetensors")), "pt") as file:
+        assert file.metadata() == metadata
 
 
 def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
