@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def tried(root: Path, name: str, entry: dict[str, Any], work: Path) -> Outcome:
         folder /= "sql"
     if entry["variant"] == "pissa-converted":
         folder /= "pissa_converted"
-    quantization: Any = "auto" if entry["tool"] in ("axolotl",) or "plain-bnb" in name else None
+    quantization: Any = "auto" if entry["tool"] == "axolotl" or "plain-bnb" in name else None
     if quantization is None and entry["four_bit"]:
         quantization = NF4 if entry["tool"] == "unsloth" else "nf4"
     place: Any = base
@@ -158,19 +158,12 @@ def table(outcomes: dict[str, Outcome], entries: dict[str, Any]) -> None:
 def cell(found: list[Outcome]) -> str:
     if not found:
         return ""
-    merged = [one for one in found if not one.error]
-    refused: dict[str, int] = defaultdict(int)
-    for one in found:
-        if one.error:
-            refused[one.error] += 1
-    parts = (
-        [
-            f"{len(merged)} merged, {max(one.exact for one in merged):.0e} (bf16 {max(one.rounding for one in merged):.0e})"
-        ]
-        if merged
-        else []
-    )
-    return "; ".join([*parts, *(f"{count} {error}" for error, count in refused.items())])
+    kinds = Counter(one.error for one in found)
+    parts = [f"{count} {error}" for error, count in kinds.items() if error]
+    if good := [one for one in found if not one.error]:
+        exact, rounding = max(one.exact for one in good), max(one.rounding for one in good)
+        parts.insert(0, f"{len(good)} merged, {exact:.0e} (bf16 {rounding:.0e})")
+    return "; ".join(parts)
 
 
 if __name__ == "__main__":

@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.base import AdapterBase
-from sqlquarry.adoption.source import CONFIG, SAFETENSORS, TOKENIZER_FILES, fetch_adapter
+from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter
 from sqlquarry.adoption.tensors import AdapterTensors
-from sqlquarry.adoption.tokenizers import ReadTokenizer, read_tokenizers, require_formatter
+from sqlquarry.adoption.tokenizers import AdapterTokenizers
 from sqlquarry.adoption.training_settings import Quantization, decide, detected
 from sqlquarry.artifacts import AdapterCheckpoint
-from sqlquarry.errors import AdoptionError, ArtifactError
+from sqlquarry.errors import ArtifactError
 from sqlquarry.extras import require
 from sqlquarry.files.digests import sha256_file
 from sqlquarry.files.locations import local_path, located
-from sqlquarry.files.metadata import JsonObject
 from sqlquarry.files.writing import write_json
 from sqlquarry.manifests import Manifest, read_manifest, write_manifest
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
@@ -74,76 +72,42 @@ def adopt_adapter(
     base = AdapterBase.open(base_model, session)
     settings = decide(quantization, detected(files))
     recipe = settings.recipe(base.tensors) if settings else None
-    own, of_base = read_tokenizers(files, base)
-    formatter = (own or of_base).bind(require_formatter(formatter, own, of_base))
-    carried = own if own and not own.equals(of_base) else None
+    tokenizers = AdapterTokenizers.read(files, base)
+    formatter = tokenizers.bind(formatter)
     tensors = AdapterTensors.read(files.weights)
-    cache = Path.home() / ".cache" / "sqlquarry" if output is None else output.absolute().parent
-    cache.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=cache, prefix=".adopted-"))
+    folder = Path.home() / ".cache" / "sqlquarry" if output is None else output.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder, prefix=".adopted-"))
     try:
         write_json(draft / CONFIG, files.config)
         tensors.write(draft / SAFETENSORS)
         base.require_fit(draft, tensors)
-        _require_rows(base, tensors, own, carried or of_base)
-        if carried:
-            _copy_tokenizer(files.directory, draft)
+        tokenizers.require_rows(base.rows(tensors), base.rows())
+        tokenizers.copy_to(draft)
         formatter.save(draft)
         with phase("hashing the base"):
             sha256 = base.checkpoint.digest({})
-        adopted = {
-            "from": str(located(adapter)),
-            "weights_sha256": sha256_file(files.weights),
-            "tokenizer": _tokenizer_origin(own, carried),
-        }
         provenance = {
             "base_model": {"name": base.name, "path": base.path, "sha256": sha256},
             "prompt_fingerprint": formatter.fingerprint,
             "quantization": dataclasses.asdict(recipe) if recipe else None,
-            "adopted": adopted,
+            "adopted": {
+                "from": str(located(adapter)),
+                "weights_sha256": sha256_file(files.weights),
+                "tokenizer": tokenizers.origin,
+            },
         }
         manifest = write_manifest(draft, AdapterCheckpoint.kind, provenance)
-        target = output or cache / f"adopted-{hashlib.sha256(manifest.content()).hexdigest()[:16]}"
+        target = output or folder / f"adopted-{hashlib.sha256(manifest.content()).hexdigest()[:16]}"
         _publish(draft, manifest, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    _report(files.config, tensors, recipe, adopted["tokenizer"], base, target)
+    kind = "DoRA" if files.config.get("use_dora") else "LoRA"
+    double = " with double quantization" if recipe and recipe.double_quantization else ""
+    weights = f"{recipe.quant_type}{double} ({len(recipe.modules)} modules)" if recipe else "16-bit weights"
+    logger.info("Adopted a %s adapter of rank %s into %s.", kind, files.config.get("r"), target)
+    logger.info("It was trained on %s of %s. Its tokenizer is %s.", weights, base.name, tokenizers.origin)
     return AdapterCheckpoint(target, manifest)
-
-
-def _require_rows(base: AdapterBase, tensors: AdapterTensors, own: ReadTokenizer | None, used: ReadTokenizer) -> None:
-    """Check that every token of the tokenizer has a row in the embedding.
-
-    Raises:
-        AdoptionError: the vocabulary is cut.
-    """
-    rows = base.rows(tensors)
-    if used.ids > rows:
-        raise AdoptionError(
-            f"the tokenizer in {used.place} has token ids up to {used.ids - 1:,}, but the embedding has only {rows:,} "
-            "rows. The vocabulary was resized for training, and the adapter was saved without the new rows. Save it "
-            "again with save_embedding_layers=True."
-        )
-    stored = base.rows(AdapterTensors({}, {}))
-    if own is None and rows != stored:
-        logger.warning(
-            "The adapter has an embedding of %s rows instead of %s, but no tokenizer. Tokens that were added for "
-            "training are not known. If there were any, put the tokenizer's files beside the adapter.",
-            f"{rows:,}",
-            f"{stored:,}",
-        )
-
-
-def _copy_tokenizer(directory: Path, draft: Path) -> None:
-    for name in TOKENIZER_FILES:
-        if (directory / name).is_file():
-            shutil.copyfile(directory / name, draft / name)
-
-
-def _tokenizer_origin(own: ReadTokenizer | None, carried: ReadTokenizer | None) -> str:
-    if own is None:
-        return "the base's, because the adapter has none"
-    return "the adapter's own" if carried else "the base's, which gives the same tokens as the adapter's"
 
 
 def _publish(draft: Path, manifest: Manifest, target: Path) -> None:
@@ -163,20 +127,3 @@ def _publish(draft: Path, manifest: Manifest, target: Path) -> None:
             raise ArtifactError(
                 f"{target} contains other files than this adapter ({error.strerror}). Choose a new or empty output_dir."
             ) from error
-
-
-def _report(
-    config: JsonObject,
-    tensors: AdapterTensors,
-    recipe: QuantizationRecipe | None,
-    tokenizer: str,
-    base: AdapterBase,
-    target: Path,
-) -> None:
-    kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
-    double = " with double quantization" if recipe and recipe.double_quantization else ""
-    trained_on = f"{recipe.quant_type}{double} ({len(recipe.modules)} modules)" if recipe else "16-bit weights"
-    logger.info(
-        "Adopted a %s adapter of rank %s with %d tensors into %s.", kind, config.get("r"), len(tensors.used), target
-    )
-    logger.info("It was trained on %s of %s. Its tokenizer is %s.", trained_on, base.name, tokenizer)

@@ -17,8 +17,8 @@ from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import plan_merge
 from sqlquarry.merging.storage.opening import open_storage
+from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import StoredTensor
-from sqlquarry.training.identity import base_name
 
 if TYPE_CHECKING:
     import boto3
@@ -63,22 +63,10 @@ class AdapterBase:
                 f"base_model {str(base_model)!r:.200} is neither a directory nor in the local hub cache, and models "
                 f"are not downloaded here. Run `hf download {base_model}`, or pass a directory or an s3:// prefix."
             ) from error
-        storage = open_storage(str(location), session)
-        names = storage.sizes()
-        if not names:
-            raise AdoptionError(f"there is no base model at {location}. Pass the 16-bit base of the training.")
-        if "config.json" in names:
-            _refuse_quantized(storage.read("config.json"), str(location))
-        else:
-            raise UnsupportedModelError(f"the base at {location} has no config.json. Pass the directory of the model.")
-        checkpoint = BaseCheckpoint.open(storage)
-        if "tokenizer.json" not in names:
-            raise UnsupportedModelError(
-                f"the base at {location} has no tokenizer.json. Save its tokenizer there with transformers: "
-                "AutoTokenizer.from_pretrained(…).save_pretrained(…)."
-            )
+        with adopting(f"the base at {location} cannot be used"):
+            checkpoint = _checkpoint(open_storage(str(location), session), str(location))
         path = str(location) if isinstance(location, S3Location) else str(location.resolve())
-        return cls(base_name(base_model), path, checkpoint)
+        return cls(str(base_model) if is_hub_id(base_model) else path, path, checkpoint)
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -104,15 +92,15 @@ class AdapterBase:
             plan_merge([(adapter, 1.0)], self.tensors, tied=self.checkpoint.tied)
         self._require_same_tables(adapter.config, tensors)
 
-    def rows(self, tensors: AdapterTensors) -> int:
-        """Return the number of rows of the embedding and head with an adapter.
+    def rows(self, tensors: AdapterTensors | None = None) -> int:
+        """Return the number of rows of the embedding and head, with the tables of an adapter if one is given.
 
         Raises:
             AdoptionError: the two have different numbers of rows.
         """
         found: dict[str, int] = {}
         shapes = {_PREFIX + name: tensor.shape for name, tensor in self.tensors.items()}
-        shapes |= {name: tensor.shape for name, tensor in tensors.used.items()}
+        shapes |= {name: tensor.shape for name, tensor in tensors.used.items()} if tensors else {}
         for name, shape in shapes.items():
             module = _module(name)
             if module and len(shape) == 2 and _TABLE.fullmatch(module):
@@ -192,6 +180,20 @@ def _different_rows(copy: AdapterTensor, stored: StoredTensor) -> float:
         same = torch.isclose(values[start:stop].float(), of_base, rtol=_RELATIVE, atol=_ABSOLUTE)
         different += int((~same.all(dim=1)).sum())
     return different / max(rows, 1)
+
+
+def _checkpoint(storage: Storage, place: str) -> BaseCheckpoint:
+    names = storage.sizes()
+    if not names:
+        raise AdoptionError(f"there is no base model at {place}: {storage.why_empty()} Pass the 16-bit base.")
+    for name in ("config.json", "tokenizer.json"):
+        if name not in names:
+            raise UnsupportedModelError(
+                f"the base at {place} has no {name}. Save the model and its fast tokenizer there, with save_pretrained "
+                "of transformers."
+            )
+    _refuse_quantized(storage.read("config.json"), place)
+    return BaseCheckpoint.open(storage)
 
 
 def _refuse_quantized(content: bytes, place: str) -> None:

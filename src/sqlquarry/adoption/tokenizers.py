@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.base import AdapterBase
+from sqlquarry.adoption.source import TOKENIZER_FILES
 from sqlquarry.errors import AdoptionError, ConfigError, UnsupportedModelError
 from sqlquarry.files.metadata import JsonObject, read_bytes
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.text import visible_logger
 from sqlquarry.tokenizing.control_tokens import ending_token
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.reading_equality import Reading, same_tokens
 from sqlquarry.tokenizing.readings import trained_reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
+logger = visible_logger(__name__)
 _CHAT = "sq.PromptFormatter(template='chat')"
 _OWN = "sq.PromptFormatter(system=…, user=…, template='chat' or a Jinja string)"
 
@@ -97,48 +101,103 @@ class ReadTokenizer:
         return bound
 
 
-def read_tokenizers(files: AdapterFiles, base: AdapterBase) -> tuple[ReadTokenizer | None, ReadTokenizer]:
-    """Return the tokenizer of the adapter, or None if it has none, and that of the base.
+@dataclass(frozen=True, slots=True)
+class AdapterTokenizers:
+    """The tokenizer of an adapter, if it has one, and that of its base.
 
-    Raises:
-        AdoptionError: a tokenizer cannot be read.
+    Args:
+        directory: the directory of the adapter.
+        own: the adapter's tokenizer, or None.
+        of_base: the base's tokenizer.
     """
-    model, storage = base.checkpoint.config, base.checkpoint.storage
 
-    def of_adapter(name: str) -> bytes | None:
-        path: Path = files.directory / name
-        return read_bytes(path) if path.is_file() else None
+    directory: Path
+    own: ReadTokenizer | None
+    of_base: ReadTokenizer
 
-    present = storage.sizes()
+    @classmethod
+    def read(cls, files: AdapterFiles, base: AdapterBase) -> AdapterTokenizers:
+        """Read both tokenizers.
 
-    def of_base(name: str) -> bytes | None:
-        return storage.read(name) if name in present else None
+        Raises:
+            AdoptionError: a tokenizer cannot be read.
+        """
+        model, storage = base.checkpoint.config, base.checkpoint.storage
+        present = storage.sizes()
 
-    names = [path.name for path in files.directory.iterdir()]
-    own = ReadTokenizer.read(str(files.directory), of_adapter, names, model) if files.has_tokenizer else None
-    return own, ReadTokenizer.read(base.path, of_base, present, model)
+        def of_adapter(name: str) -> bytes | None:
+            path = files.directory / name
+            return read_bytes(path) if path.is_file() else None
 
+        def of_base(name: str) -> bytes | None:
+            return storage.read(name) if name in present else None
 
-def require_formatter(
-    formatter: PromptFormatter | None, own: ReadTokenizer | None, of_base: ReadTokenizer
-) -> PromptFormatter:
-    """Return the formatter that the caller gave.
+        names = [path.name for path in files.directory.iterdir()]
+        own = ReadTokenizer.read(str(files.directory), of_adapter, names, model) if files.has_tokenizer else None
+        return cls(files.directory, own, ReadTokenizer.read(base.path, of_base, present, model))
 
-    Raises:
-        ConfigError: there is none, or it is not a formatter. The message shows the constructor calls to choose from.
-    """
-    if isinstance(formatter, PromptFormatter):
-        return formatter
-    if formatter is not None:
-        raise ConfigError(f"formatter is {formatter!r:.80}, but must be a PromptFormatter, such as {_CHAT}.")
-    with_template = [one.place for one in (own, of_base) if one and one.tokenizer.chat_template is not None]
-    found = (
-        f"there is a chat template in {with_template[0]}, which is used by formatter={_CHAT}"
-        if with_template
-        else "neither the adapter nor its base has a chat template"
-    )
-    raise ConfigError(
-        "an adapter answers well only with the prompt that it was trained with, and its files do not say which that "
-        f"was. Pass formatter. {found[0].upper()}{found[1:]}. With other wording, use {_OWN}, and for this library's "
-        "default prompt use sq.PromptFormatter()."
-    )
+    @property
+    def differ(self) -> bool:
+        """Whether the adapter has a tokenizer that gives other tokens, or has another template, than the base's."""
+        return self.own is not None and not self.own.equals(self.of_base)
+
+    @property
+    def origin(self) -> str:
+        """Which tokenizer the merged model gets, in words."""
+        if self.own is None:
+            return "the base's, because the adapter has none"
+        return "the adapter's own" if self.differ else "the base's, which gives the same tokens as the adapter's"
+
+    def bind(self, formatter: PromptFormatter | None) -> PromptFormatter:
+        """Bind the formatter that the caller gave to the adapter's tokenizer, or to the base's if it has none.
+
+        Raises:
+            ConfigError: there is no formatter, or it does not fit the tokenizer. The message shows the constructor
+                calls to choose from.
+        """
+        if isinstance(formatter, PromptFormatter):
+            return (self.own or self.of_base).bind(formatter)
+        if formatter is not None:
+            raise ConfigError(f"formatter is {formatter!r:.80}, but must be a PromptFormatter, such as {_CHAT}.")
+        places = [one.place for one in (self.own, self.of_base) if one and one.tokenizer.chat_template is not None]
+        found = (
+            f"There is a chat template in {places[0]}. formatter={_CHAT} uses it"
+            if places
+            else "Neither the adapter nor its base has a chat template"
+        )
+        raise ConfigError(
+            "an adapter answers well only with the prompt that it was trained with, and its files do not say which "
+            f"that was. {found}. With other wording, pass formatter={_OWN}. This library's default prompt is "
+            "sq.PromptFormatter(), and the published recipe's is sq.PromptFormatter.published()."
+        )
+
+    def require_rows(self, rows: int, stored: int) -> None:
+        """Check that every token has a row in the embedding.
+
+        Args:
+            rows: number of rows with the adapter.
+            stored: number of rows of the base.
+
+        Raises:
+            AdoptionError: the vocabulary is cut.
+        """
+        used = self.own if self.own and self.differ else self.of_base
+        if used.ids > rows:
+            raise AdoptionError(
+                f"the tokenizer in {used.place} has token ids up to {used.ids - 1:,}, but the embedding has only "
+                f"{rows:,} rows. The vocabulary was resized for training, and the adapter was saved without the new "
+                "rows. Save it again with save_embedding_layers=True."
+            )
+        if self.own is None and rows != stored:
+            logger.warning(
+                "The adapter has an embedding of %d rows instead of %d, but no tokenizer. If tokens were added for "
+                "training, put the tokenizer's files beside the adapter.",
+                rows,
+                stored,
+            )
+
+    def copy_to(self, directory: Path) -> None:
+        """Copy the files of the adapter's tokenizer, if it differs from the base's."""
+        for name in TOKENIZER_FILES if self.differ else ():
+            if (self.directory / name).is_file():
+                shutil.copyfile(self.directory / name, directory / name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Quantization: TypeAlias = "Literal['auto', 'nf4', 'fp4'] | Mapping[str, object] | BitsAndBytesConfig | None"
 
+_QLORA: tuple[Literal["nf4", "fp4"], ...] = ("nf4", "fp4")
 CHOICES = (
     "Pass quantization='nf4' for QLoRA with double quantization, quantization=None for training on 16-bit weights, or "
     "the BitsAndBytesConfig of the training"
@@ -143,8 +144,8 @@ def _stated(quantization: Quantization) -> FourBitSettings | None:
     if quantization is None:
         return None
     if isinstance(quantization, str):
-        if quantization == "nf4" or quantization == "fp4":
-            return FourBitSettings(quant_type=quantization)
+        if (kind := next((one for one in _QLORA if one == quantization), None)) is not None:
+            return FourBitSettings(quant_type=kind)
         raise ConfigError(f"quantization is {quantization!r:.80}, but must be 'auto', 'nf4', 'fp4' or None. {CHOICES}.")
     if not isinstance(quantization, Mapping):
         to_dict = getattr(quantization, "to_dict", None)
