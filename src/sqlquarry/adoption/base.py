@@ -137,6 +137,8 @@ class AdapterBase:
     def _require_same_tables(self, config: JsonObject, tensors: AdapterTensors) -> None:
         """Compare the copies of the base's tables in the adapter with the base, row by row."""
         trained = {str(entry) for entry in config.get("modules_to_save") or ()}
+        if self.checkpoint.tied and config.get("ensure_weight_tying"):  # the head is the trained embedding
+            trained |= {"lm_head"} if "embed_tokens" in trained else set()
         for name, tensor in {**tensors.used, **tensors.frozen}.items():
             module = _module(name)
             plain = name == f"{_PREFIX}{module}.weight"
