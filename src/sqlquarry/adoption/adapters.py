@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.base import AdapterBase
+from sqlquarry.adoption.fit import require_fit, vocabulary_rows
 from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter
 from sqlquarry.adoption.tensors import AdapterTensors
 from sqlquarry.adoption.tokenizers import AdapterTokenizers
@@ -76,13 +79,11 @@ def adopt_adapter(
     formatter = tokenizers.bind(formatter)
     tensors = AdapterTensors.read(files.weights)
     folder = Path.home() / ".cache" / "sqlquarry" if output is None else output.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder, prefix=".adopted-"))
-    try:
+    with _draft(folder) as draft:
         write_json(draft / CONFIG, files.config)
         tensors.write(draft / SAFETENSORS)
-        base.require_fit(draft, tensors)
-        tokenizers.require_rows(base.rows(tensors), base.rows())
+        require_fit(draft, tensors, base)
+        tokenizers.require_rows(vocabulary_rows(tensors, base), vocabulary_rows(None, base))
         tokenizers.copy_to(draft)
         formatter.save(draft)
         with phase("hashing the base"):
@@ -100,14 +101,32 @@ def adopt_adapter(
         manifest = write_manifest(draft, AdapterCheckpoint.kind, provenance)
         target = output or folder / f"adopted-{hashlib.sha256(manifest.content()).hexdigest()[:16]}"
         _publish(draft, manifest, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     kind = "DoRA" if files.config.get("use_dora") else "LoRA"
     double = " with double quantization" if recipe and recipe.double_quantization else ""
     weights = f"{recipe.quant_type}{double} ({len(recipe.modules)} modules)" if recipe else "16-bit weights"
     logger.info("Adopted a %s adapter of rank %s into %s.", kind, files.config.get("r"), target)
     logger.info("It was trained on %s of %s. Its tokenizer is %s.", weights, base.name, tokenizers.origin)
     return AdapterCheckpoint(target, manifest)
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """Yield a new directory in `folder`. It is removed afterwards unless it was renamed.
+
+    Raises:
+        ArtifactError: the disk is full or cannot be written.
+    """
+    draft = folder / f".adopted-{uuid.uuid4().hex}"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+    except OSError as error:
+        raise ArtifactError(
+            f"writing the adapter to {folder} failed: {error.strerror or error}. Free some space, or choose another "
+            "output_dir."
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _publish(draft: Path, manifest: Manifest, target: Path) -> None:

@@ -23,8 +23,11 @@ CHOICES = (
     "the BitsAndBytesConfig of the training"
 )
 # The configuration that Axolotl writes into the model card (axolotl/train.py).
-_AXOLOTL = re.compile(r"axolotl version:.*?```yaml\n(.*?)```", re.DOTALL)
-_SCALAR = re.compile(r"^(\w+):[ \t]*(\S+)[ \t]*$", re.MULTILINE)
+_AXOLOTL = re.compile(r"axolotl version:.*?```yaml\s(.*?)```", re.DOTALL)
+_SCALAR = re.compile(r"""^(\w+):[ \t]*['"]?([^\s#'"]+)""", re.MULTILINE)
+_TRUE = ("true", "yes", "on")
+# Names of models with weights that are neither 16-bit nor bitsandbytes' 4-bit.
+_OTHER_WEIGHTS = re.compile(r"\b(gptq|awq|aqlm|hqq|exl2|gguf|mlx|fp8|int[48]|bnb-8bit|8bit)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,15 @@ def detected(files: AdapterFiles) -> list[Evidence]:
 
 
 def _base_name(config: JsonObject) -> Iterator[Evidence]:
-    name = config.get("base_model_name_or_path")
-    if isinstance(name, str) and name.rstrip("/").lower().endswith("-bnb-4bit"):
+    name = str(config.get("base_model_name_or_path") or "").rstrip("/")
+    source = f"base_model_name_or_path {name!r:.200}"
+    if name.lower().endswith("-bnb-4bit"):
         # The models of this name on the hub are NF4 with double quantization. In Unsloth's dynamic kind, some modules
         # are 16-bit, and its config.json lists them.
-        dynamic = name.rstrip("/").lower().endswith("-unsloth-bnb-4bit")
-        yield Evidence(f"base_model_name_or_path {name!r:.200}", 4, None if dynamic else FourBitSettings())
+        dynamic = name.lower().endswith("-unsloth-bnb-4bit")
+        yield Evidence(source, 4, None if dynamic else FourBitSettings())
+    elif _OTHER_WEIGHTS.search(name.rpartition("/")[2].lower()):
+        yield Evidence(source, None)
 
 
 def _model_config(files: AdapterFiles) -> Iterator[Evidence]:
@@ -85,13 +91,13 @@ def _model_card(files: AdapterFiles) -> Iterator[Evidence]:
     match = _AXOLOTL.search(read_bytes(path).decode(errors="replace")) if path.is_file() else None
     if match is None:
         return
-    values = dict(_SCALAR.findall(match[1]))
-    source = f"Axolotl's configuration in README.md (adapter: {values.get('adapter')})"
-    if values.get("load_in_4bit") == "true" or values.get("adapter") == "qlora":
+    values = {key: value.lower() for key, value in _SCALAR.findall(match[1])}
+    adapter = values.get("adapter")
+    source = f"Axolotl's configuration in README.md (adapter: {adapter})"
+    if adapter == "qlora" or values.get("load_in_4bit") in _TRUE:
         yield Evidence(source, 4, FourBitSettings())
-    else:
-        other = any(values.get(key) == "true" for key in ("load_in_8bit", "gptq"))
-        yield Evidence(source, None if other else 16)
+    elif adapter == "lora":
+        yield Evidence(source, None if any(values.get(key) in _TRUE for key in ("load_in_8bit", "gptq")) else 16)
 
 
 def decide(quantization: Quantization, evidence: list[Evidence]) -> FourBitSettings | None:

@@ -175,6 +175,19 @@ def test_the_same_call_returns_the_same_artifact(adapter: Path, base: Base, tmp_
     assert sq.AdapterCheckpoint.load(tmp_path / "here", verify=True) == here
 
 
+@pytest.mark.parametrize("fields", [{"layers_to_transform": [0]}, {"exclude_modules": "x"}, {"target_modules": ".*"}])
+def test_a_selection_of_layers_is_complete(adapter: Path, base: Base, fields: dict[str, Any]) -> None:
+    assert adopt(drop(edit(adapter, **fields), "layers.1."), base).path.is_dir()
+
+
+def test_the_log_says_what_was_detected(adapter: Path, base: Base, caplog: pytest.LogCaptureFixture) -> None:
+    edit(adapter, base_model_name_or_path="unsloth/tiny-bnb-4bit")
+    with caplog.at_level("INFO", "sqlquarry.adoption"):
+        adopted = adopt(adapter, base, quantization="auto")
+    for value in ("LoRA", "rank 4", "nf4", "14 modules", str(base.directory), str(adopted.path), "has none"):
+        assert value in caplog.text
+
+
 def test_an_adopted_adapter_answers(adapter: Path, base: Base) -> None:
     record = sq.Record("How many users are there?", "CREATE TABLE users (id)")
     model = sq.LocalModel(adopt(adapter, base), device="cpu", max_tokens=3)
@@ -194,6 +207,22 @@ def test_the_recipe_has_the_modules_that_transformers_quantizes(adapter: Path, b
     assert recipe == dataclasses.replace(expected, device="cuda", offsets=(), storage_dtype="uint8")
     as_dict = adopt(adapter, base, quantization=json.loads(config.to_json_string(use_diff=False)))
     assert as_dict.manifest == adopted.manifest
+
+
+def test_a_local_model_leaves_the_skipped_modules_in_16_bits(adapter: Path, base: Base) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    settings = NF4 | {"llm_int8_skip_modules": ["lm_head", "model.layers.1"]}
+    adopted = adopt(adapter, base, quantization=settings)
+    model = sq.LocalModel(adopted, device="cpu").model
+    found = {
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, Linear4bit)
+    }
+    modules = {name.removesuffix(".base_layer") for name in found}
+    assert modules == {*adopted.manifest.provenance["quantization"]["modules"]}
+    assert {name.split(".")[2] for name in modules} == {"0"}
 
 
 def test_a_4_bit_adapter_is_merged_into_the_4_bit_weights(adapter: Path, base: Base, tmp_path: Path) -> None:
@@ -276,6 +305,11 @@ def change(directory: Path, **tensors: torch.Tensor | None) -> Path:
     return directory
 
 
+def drop(directory: Path, part: str) -> Path:
+    save_file({key: one for key, one in load_file(directory / SAFE).items() if part not in key}, directory / SAFE)
+    return directory
+
+
 def write(directory: Path, name: str, content: bytes | str) -> Path:
     (directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return directory
@@ -334,6 +368,7 @@ FAULTS: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
     ("IA3", lambda d: edit(d, peft_type="IA3"), UnsupportedAdapterError, "IA3"),
     ("aLoRA", lambda d: edit(d, alora_invocation_tokens=[1]), UnsupportedAdapterError, "alora_invocation_tokens"),
     ("a module that was not saved", lambda d: edit(d, modules_to_save=["embed_tokens"]), AdoptionError, "embed_tokens"),
+    ("a lost layer", lambda d: drop(d, "layers.1.mlp.up_proj"), AdoptionError, r"model\.layers\.1\.mlp\.up_proj"),
     ("other shapes", lambda d: change(d, Q=torch.zeros(4, 64)), AdoptionError, r"\[4, 64\]"),
     ("other layers", lambda d: rename(d, lambda n: n.replace("layers.1", "layers.7")), AdoptionError, r"layers\.7"),
     ("a tokenizer that cannot be read", lambda d: write(d, "tokenizer.json", '{"model": {"type": "New"}}'),

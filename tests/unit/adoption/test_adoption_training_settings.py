@@ -44,6 +44,8 @@ def settings(folder: Path, quantization: Any, base: str | None = None, **files: 
          FourBitSettings(skip_modules=("lm_head",))),
         (None, {"README_md": CARD.format(adapter="qlora", bits=4, on="true")}, QLORA),
         (None, {"README_md": CARD.format(adapter="lora", bits=4, on="false")}, None),
+        (None, {"README_md": CARD.format(adapter="lora", bits=4, on="True  # QLoRA")}, QLORA),
+        (None, {"README_md": CARD.format(adapter='"qlora"', bits=8, on="false").replace("\n", "\r\n")}, QLORA),
     ],
 )  # fmt: skip
 def test_the_files_tell(tmp_path: Path, base: str | None, files: Any, expected: FourBitSettings | None) -> None:
@@ -61,6 +63,9 @@ def test_the_files_tell(tmp_path: Path, base: str | None, files: Any, expected: 
         ("fp4", "unsloth/Llama-3.2-1B-bnb-4bit", {}, "'fp4' here and 'nf4'"),
         ("nf4", None, {"README_md": CARD.format(adapter="lora", bits=4, on="false")}, "16-bit"),
         ("auto", None, {"README_md": CARD.format(adapter="lora", bits=8, on="true")}, "8 bits"),
+        ("auto", None, {"README_md": CARD.format(adapter="", bits=4, on="false")}, "quantization=None"),
+        ("auto", "TheBloke/Llama-2-7B-GPTQ", {}, "Llama-2-7B-GPTQ"),
+        ("nf4", "unsloth/Qwen3-8B-bnb-8bit", {}, "Qwen3-8B-bnb-8bit"),
         ("nf4", None, {"config_json": {"quantization_config": {"quant_method": "gptq"}}}, "config.json"),
         ("auto", "a/b-bnb-4bit", {"README_md": CARD.format(adapter="lora", bits=4, on="false")}, "16-bit"),
         (NF4 | {"bnb_4bit_use_double_quant": False}, "a/b-bnb-4bit", {}, "double_quantization"),
