@@ -7,47 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2.sandbox
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from test_prompt import CHATML, LLAMA, LLAMA_3, RECORD, CharacterTokenizer
 
+from notebook_prompt import notebook_text
 from sqlquarry import PromptFormatter, Record
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
-
-# The notebook's own code (aws-samples/amazon-bedrock-samples, customized-text-to-sql-model.ipynb, MIT-0).
-NOTEBOOK_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}"
-    "{{ message['content'] }}"
-    "{% elif message['role'] == 'user' %}"
-    "{{ '\n\nHuman: ' + message['content'] +  eos_token }}"
-    "{% elif message['role'] == 'assistant' %}"
-    "{{ '\n\nAssistant: '  + message['content'] +  eos_token  }}"
-    "{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}"
-    "{{ '\n\nAssistant: ' }}"
-    "{% endif %}"
-)
-
-
-def notebook_messages(record: Record) -> list[dict[str, str]]:
-    system = (
-        "You are a powerful text-to-SQL model. Your job is to answer questions about a database."
-        f"You can use the following table schema for context: {record.schema}"
-    )
-    question = f"Return the SQL query that answers the following question: {record.question}"
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    return turns if record.sql is None else [*turns, {"role": "assistant", "content": record.sql}]
-
-
-def notebook_text(record: Record, **variables: Any) -> str:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(NOTEBOOK_TEMPLATE).render(messages=notebook_messages(record), **variables)
-
 
 awkward = st.one_of(st.text(), st.text(st.sampled_from("\"'{}%#\n\t `\\aZé漢\u2028"))).map(str.strip).filter(bool)
 
@@ -89,7 +57,7 @@ def test_only_the_template_writes_bos_if_the_tokenizer_must_not_add_it(template:
 
     assert bound.tokens is not None
     assert not bound.tokens.adds_bos
-    assert LLAMA.bos_token_id not in encoded.input_ids  # one token per character, so BOS as text is no token here
+    assert LLAMA.bos_token_id not in encoded.input_ids  # one token per character, so the text of BOS becomes other ids
     assert bound.prompt(RECORD).count(str(LLAMA.bos_token)) == (template != "human-assistant")
     assert bound.text(RECORD).count(str(LLAMA.bos_token)) == (template != "human-assistant")
     # A server that renders messages adds no special tokens, and neither did the training.
