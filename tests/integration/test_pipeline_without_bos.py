@@ -52,7 +52,7 @@ def adapter(
     base: Path, formatter: sq.PromptFormatter, tmp_path_factory: pytest.TempPathFactory
 ) -> sq.AdapterCheckpoint:
     trainer = sq.QLoRAFSDPTrainer(base, config=CONFIG, formatter=formatter)
-    return trainer.train(RECORDS, tmp_path_factory.mktemp("adapter"))
+    return trainer.train(RECORDS, output_dir=tmp_path_factory.mktemp("adapter"))
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,7 @@ def written(export: ModelExport, directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.filterwarnings("ignore:.* answers were cut:UserWarning")
 def test_served_prompts_have_the_trained_tokens(
     aws: LocalAWS, base: Path, merged: sq.MergedModel, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_served_prompts_have_the_trained_tokens(
     report = sq.probe_parity(ASKED, model.with_options(max_tokens=16), sq.LocalModel(merged, max_tokens=16))
     assert [one.served.prompt_tokens for one in report.comparisons] == [len(tokens) for tokens in trained]
     assert (report.bos, report.agreement) == ("same", 1.0)
+    model.delete()
 
 
 def test_adapter_merged_model_and_directory_get_the_trained_tokens_on_this_machine(
@@ -117,9 +119,9 @@ def test_adapter_merged_model_and_directory_get_the_trained_tokens_on_this_machi
     lengths = [len(tokens) for tokens in trained_tokens(base, bound)]
     plain = sq.LocalModel(base, formatter=bound, max_tokens=8)
     for model in (plain, sq.LocalModel(adapter, max_tokens=8), sq.LocalModel(merged, max_tokens=8)):
-        assert [answer.prompt_tokens for answer in model.generate(ASKED)] == lengths
-        assert model.generate(ASKED) == model.generate([bound.prompt(record) for record in ASKED])
-    # Without the formatter, the directory's own tokenizer counts.
+        for asked in (ASKED, [bound.prompt(record) for record in ASKED]):
+            assert [answer.prompt_tokens for answer in model.generate(asked)] == lengths
+    # Without the formatter, only the directory's own tokenizer counts.
     prompts = [bound.prompt(record) for record in ASKED]
     own = [answer.prompt_tokens for answer in sq.LocalModel(base, max_tokens=8).generate(prompts)]
     assert own == [tokens + 1 for tokens in lengths]
@@ -131,7 +133,7 @@ def test_the_merge_changes_only_the_tokenizer_files_that_must_change(
     packaged = sq.AdapterMerger().package_base(adapter, tmp_path / "base")
     names = {path.name for path in base.iterdir() if path.suffix in (".json", ".jinja")}
     for model in (merged, packaged):
-        model = sq.MergedModel.load(model.path, verify=True)
+        sq.MergedModel.load(model.path, verify=True)
         assert {name for name in names if (base / name).read_bytes() != (model.path / name).read_bytes()} == {
             "tokenizer.json"
         }
@@ -144,24 +146,41 @@ def test_verification_uses_the_trained_tokens(adapter: sq.AdapterCheckpoint, mer
     assert sq.AdapterMerger().verify(RECORDS[:4], adapter, merged).agreement.kl < 0.05
 
 
+@pytest.mark.filterwarnings("ignore:.* answers were cut:UserWarning")
 def test_a_plain_directory_is_exported_with_a_tokenizer_that_adds_nothing(
-    aws: LocalAWS, base: Path, formatter: sq.PromptFormatter, tmp_path: Path
+    aws: LocalAWS, base: Path, formatter: sq.PromptFormatter
 ) -> None:
     from transformers import AutoTokenizer
 
     bound = formatter.bind(AutoTokenizer.from_pretrained(base))
     trained = trained_tokens(base, bound)
-    model = imported(aws, base, f"plain-{bound.fingerprint}", formatter=bound).with_options(max_tokens=1)
-    answers = model.generate(ASKED)
+    model = imported(aws, base, f"plain-{bound.fingerprint}", formatter=bound)
+    answers = model.with_options(max_tokens=1).generate(ASKED)
+    model.delete()
     assert [answer.prompt_tokens for answer in answers] == [len(tokens) for tokens in trained]
 
-    # A copy with this prompt, whose tokenizer still adds BOS, is reported and repaired.
-    copy = shutil.copytree(base, tmp_path / "copy")
-    bound.save(copy)
-    (found,) = [one for one in preflight(copy).findings if one.code == "served-tokens"]
+
+def test_preflight_reports_a_tokenizer_that_adds_bos_and_repair_changes_it(
+    base: Path, formatter: sq.PromptFormatter, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    model = shutil.copytree(base, tmp_path / "model")
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+
+    def served_tokens() -> list[sq.PreflightFinding]:
+        return [one for one in preflight(model).findings if one.code == "served-tokens"]
+
+    assert not served_tokens()  # without a prompt, both versions add BOS
+    bound = formatter.bind(AutoTokenizer.from_pretrained(model))
+    bound.save(model)
+    (found,) = served_tokens()
     assert (found.severity, found.repairable) == ("note", True)
-    repair(copy)
-    assert not [one for one in preflight(copy).findings if one.code == "served-tokens"]
+    repair(model)
+    assert not served_tokens()
+    repaired = AutoTokenizer.from_pretrained(model)
+    assert [repaired(bound.prompt(record))["input_ids"] for record in ASKED] == trained_tokens(base, bound)
 
 
 def test_a_tokenizer_that_cannot_be_changed_is_refused_before_any_weight_is_written(
