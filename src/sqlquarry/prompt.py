@@ -52,7 +52,8 @@ class PromptFormatter:
         system: system message. Use "" for a model whose template does not support a system role.
         user: user message. It must contain ``{question}``. One of the two messages must contain ``{schema}``, and
             either may contain ``{dialect}``, which becomes the SQL dialect of the record, such as "PostgreSQL".
-        template: "human-assistant" (the published format), "chat" (the base model's own template) or a Jinja string.
+        template: "human-assistant" (nearly the published format, see `published`), "chat" (the base model's own
+            template) or a Jinja string.
         tokens: template and special tokens of the base model. `bind` sets it, so leave it out.
         add_special_tokens: let the tokenizer add its special tokens (BOS) before a prompt, in training and in serving.
             If False, the model is trained without them, and merging changes its tokenizer so that it adds none. A

@@ -15,6 +15,7 @@ import sqlquarry as sq
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.preflight import preflight, repair
+from sqlquarry.bedrock.preflight.findings import PreflightFinding
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.bedrock.served_model import served_tokenizer
 from sqlquarry.errors import UnsupportedModelError
@@ -94,6 +95,8 @@ def written(export: ModelExport, directory: Path) -> Path:
 def test_served_prompts_have_the_trained_tokens(
     aws: LocalAWS, base: Path, merged: sq.MergedModel, tmp_path: Path
 ) -> None:
+    from transformers import AutoTokenizer
+
     bound = sq.PromptFormatter.load(merged.path)
     trained = trained_tokens(base, bound)
     assert preflight(merged, "tiny-sql").ok
@@ -105,9 +108,15 @@ def test_served_prompts_have_the_trained_tokens(
     ]
     assert served_messages == trained
 
+    plain = AutoTokenizer.from_pretrained(merged.path)  # as any server reads it
+    assert [plain(bound.prompt(record))["input_ids"] for record in ASKED] == trained
+
     model = imported(aws, merged, f"merged-{bound.fingerprint}")
     report = sq.probe_parity(ASKED, model.with_options(max_tokens=16), sq.LocalModel(merged, max_tokens=16))
     assert [one.served.prompt_tokens for one in report.comparisons] == [len(tokens) for tokens in trained]
+    chatting = model.with_options(request_schema="messages", max_tokens=16).generate(ASKED)
+    assert [answer.text for answer in chatting] == [one.expected.text for one in report.comparisons]
+    assert [answer.prompt_tokens for answer in chatting] == [len(tokens) for tokens in trained]
     assert (report.bos, report.agreement) == ("same", 1.0)
     model.delete()
 
@@ -169,7 +178,7 @@ def test_preflight_reports_a_tokenizer_that_adds_bos_and_repair_changes_it(
     config = json.loads((model / "tokenizer_config.json").read_text())
     (model / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
 
-    def served_tokens() -> list[sq.PreflightFinding]:
+    def served_tokens() -> list[PreflightFinding]:
         return [one for one in preflight(model).findings if one.code == "served-tokens"]
 
     assert not served_tokens()  # without a prompt, both versions add BOS
