@@ -66,7 +66,7 @@ def files_without_special_tokens(files: TokenizerFiles) -> TokenizerFiles:
         return files
     wanted = without_special_tokens(trained_reading(files))
     for changed in _changed(files):
-        if same_tokens(trained_reading(changed), wanted) and not adds_special_tokens(changed):
+        if same_tokens(trained_reading(changed), wanted):
             return changed
     raise UnsupportedModelError(
         f"the prompt has add_special_tokens=False, but a {files.class_name or 'tokenizer of this kind'} adds special "
@@ -76,9 +76,10 @@ def files_without_special_tokens(files: TokenizerFiles) -> TokenizerFiles:
 
 
 def _changed(files: TokenizerFiles) -> Iterator[TokenizerFiles]:
-    options = {"add_bos_token", "add_eos_token"} if files.class_name in BOS_BY_OPTION else set()
-    options |= files.config.keys() & {"add_bos_token", "add_eos_token"}
-    config = files.config | dict.fromkeys(sorted(options), False)
+    # 4.51.3 applies these options to some classes even if they are absent. Other versions apply them to more classes.
+    rebuilt = files.class_name in BOS_BY_OPTION
+    options = [key for key in ("add_bos_token", "add_eos_token") if rebuilt or key in files.config]
+    config = files.config | dict.fromkeys(options, False)
     changed = replace(files, tokenizer=dict(without_special_tokens(files.tokenizer)), config=config)
     yield changed
     if files.class_name == "CodeLlamaTokenizer":

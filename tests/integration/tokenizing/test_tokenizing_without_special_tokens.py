@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from test_tokenizing_prompts import LLAMA_3, TOKENIZERS, records
 from test_tokenizing_trained_reading import LOADABLE
 
@@ -18,20 +20,43 @@ from sqlquarry.tokenizing.special_token_removal import files_without_special_tok
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 
-@pytest.mark.parametrize("name", LOADABLE)
-def test_transformers_5_adds_no_tokens_after_the_change(tmp_path: Path, name: str) -> None:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokenizers")
+
+
+@cache
+def pair(name: str, place: Path) -> tuple[Any, Any]:
+    """Return the tokenizers that transformers 5 loads from the original and from the changed files."""
     from transformers import AutoTokenizer
 
-    directory = shapes.write(shapes.SHAPES[name], tmp_path / "model")
+    directory = shapes.write(shapes.SHAPES[name], place / name.replace(" ", "-"))
     before = AutoTokenizer.from_pretrained(directory)
     after = files_without_special_tokens(TokenizerFiles.in_directory(directory))
     shapes.write({"tokenizer.json": after.tokenizer, "tokenizer_config.json": after.config}, directory)
-    changed = AutoTokenizer.from_pretrained(directory)
+    return before, AutoTokenizer.from_pretrained(directory)
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_transformers_5_adds_no_tokens_after_the_change(place: Path, name: str) -> None:
+    before, changed = pair(name, place)
 
     for prompt in shapes.PROMPTS:
         assert changed(prompt)["input_ids"] == before(prompt, add_special_tokens=False)["input_ids"], prompt
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
         assert getattr(changed, key) == getattr(before, key)
+
+
+@settings(max_examples=80)
+@given(
+    name=st.sampled_from(["tinyllama", "legacy", "chatml", "llama 3", "code llama", "eos", "distilled qwen"]),
+    text=st.one_of(st.text(), st.lists(st.sampled_from(["</s>", "<|im_end|>", " ", "\n", "a b", "é"])).map("".join)),
+)
+def test_any_text_gets_the_ids_that_it_had_without_special_tokens_in_transformers_5(
+    place: Path, name: str, text: str
+) -> None:
+    before, changed = pair(name, place)
+    assert changed(text)["input_ids"] == before(text, add_special_tokens=False)["input_ids"]
 
 
 @given(record=records)

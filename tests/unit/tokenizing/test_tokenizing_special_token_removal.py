@@ -84,6 +84,21 @@ def test_only_what_adds_the_tokens_changes(name: str):
     assert files_without_special_tokens(after) is after
 
 
+def test_options_that_contradict_the_changed_file_are_switched_off():
+    files = files_of("llama 3")
+    files = dataclasses.replace(files, config=files.config | {"add_bos_token": True})
+    assert files_without_special_tokens(files).config == files.config | {"add_bos_token": False}
+
+
+def test_bos_that_only_4_51_3_adds_is_switched_off():
+    files = files_of("legacy absent")
+    files = dataclasses.replace(files, tokenizer=files.tokenizer | {"post_processor": None})
+    assert FileTokenizer(trained_reading(files), files.config)("a") != FileTokenizer(served_reading(files), {})("a")
+    after = files_without_special_tokens(files)
+    assert (adds_special_tokens(files), adds_special_tokens(after)) == (True, False)
+    assert after.tokenizer == files.tokenizer
+
+
 @pytest.mark.parametrize("name", ["tinyllama", "legacy", "stripping tokens", "llama 3", "code llama", "eos"])
 @settings(max_examples=40)
 @given(
