@@ -224,11 +224,11 @@ def test_the_page_shows_means(tmp_path):
     text = text_of({"base": before, "tuned": after})
     assert re.search(r"mean score 72\.50 of 100, 95 % interval 7\d\.\d–7\d\.\d", text)
     assert re.search(r"mean score \+10\.00, 95 % interval \+\d\.\d to \+1\d\.\d", text)
-    assert "n 5, mean score 100.0 → 80.0" in text
-    assert "n 20, mean score" not in text
+    assert "n 5 mean 100.0 → 80.0" in text
+    assert "n 20 mean" not in text
     assert "mean" not in text_of(unscored("+-"))
     zero = scored(0, 0, 0, 100, 0)
-    assert "n 3, mean score 33.3" in text_of(zero)
+    assert "n 3 mean 33.3" in text_of(zero)
     first = unscored("+-+")
     both = [
         dataclasses.replace(one, judgements=(one.judgements[0], other.judgements[0]))
