@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqlquarry as sq
-from judging_reports import entry, stand_in_for_analysis
+from judging_reports import entry, scored, stand_in_for_analysis
 from judging_reports import report as unscored
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import Report, check_report, compare_reports, compare_slices, compare_stages, wilson_interval
@@ -22,16 +22,6 @@ from sqlquarry.judging.report.significance import paired_comparison, score_chang
 @pytest.fixture(autouse=True)
 def _analysis(monkeypatch):
     stand_in_for_analysis(monkeypatch)
-
-
-def scored(*scores: float | None, name: str = "llm") -> Report:
-    """Return a report with one score for each record. None is unjudged, and 90 is enough to be correct."""
-    entries = []
-    for i, score in enumerate(scores):
-        one = entry(i, {name: "unjudged" if score is None else "correct" if score >= 90 else "wrong"})
-        judgement = dataclasses.replace(one.judgements[0], details={"kind": "llm", "score": score})
-        entries.append(dataclasses.replace(one, judgements=(judgement,)))
-    return Report((name,), entries)
 
 
 SCORES = st.floats(0, 100, allow_subnormal=False)
