@@ -223,6 +223,9 @@ def test_bad_prompts_and_options_are_refused() -> None:
         PromptRubric("x", "Grade {gold} {predicted} <SCORE>", passing_score=101, score_tag="MARK")
     with pytest.raises(ConfigError, match=r"\{canditate\}.*\{candidate\}"):
         PromptRubric("x", "{canditate} {candidate} <SCORE>")
+    for tag in ("", "a b", "x>"):
+        with pytest.raises(ConfigError, match=rf"score_tag\b.*'{tag}'"):
+            PromptRubric("x", f"{{candidate}} <{tag}>", score_tag=tag)
     with pytest.raises(ConfigError, match=r"\b0\b"):
         PromptRubric("x", "{candidate} <SCORE>", passing_score=0)
     with pytest.raises(ConfigError, match=r"\bswap\b.*'published'"):

@@ -50,6 +50,14 @@ def test_equal_scores_have_the_interval_of_answers_that_are_right_or_wrong(score
     assert (clustered.low, clustered.high) == (pytest.approx(100 * low), pytest.approx(100 * high))
 
 
+def test_scores_that_differ_by_rounding_have_an_interval():
+    # The jackknife of BCa would divide by zero.
+    for scores in ([0.0, 1e-200], [100.0, 100 - 1e-13, 100.0], [0.1 + 0.2, 0.3]):
+        found = mean_score(scores)
+        assert found.high - found.low > 10
+    assert mean_score([50.0, 50 + 1e-13]).low == pytest.approx(mean_score([50.0, 50.0]).low)
+
+
 def test_means_without_scores():
     nothing = mean_score([])
     assert math.isnan(nothing.value)
@@ -131,6 +139,13 @@ def test_means_by_slice_and_group():
     assert sq.score_slices(unscored("++")) == {}
     own = sq.score_slices(some, by={"parity": lambda record: str(int(record.id[1:]) % 2)})
     assert own["parity"]["1"].value == 40
+    second = [
+        dataclasses.replace(one, judgements=(entry(0, {"a": "wrong"}).judgements[0], *one.judgements))
+        for one in some.entries
+    ]
+    both = Report(("a", "llm"), second)
+    assert sq.score_slices(both) == {}
+    assert sq.score_slices(both, grader="llm") == found
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=25))
@@ -217,8 +232,9 @@ def test_the_page_shows_means(tmp_path):
     assert "n 5 mean 100.0 → 80.0" in text
     assert "n 20 mean" not in text
     assert "mean" not in text_of(unscored("+-"))
-    zero = scored(0, 0, 0, 100, 0)
-    assert "n 3 mean 33.3" in text_of(zero)
+    zero = text_of(scored(0, 0, 0, 100, 0))
+    assert "n 3 mean 33.3" in zero
+    assert "n 2 mean 0.0" in zero
     first = unscored("+-+")
     both = [
         dataclasses.replace(one, judgements=(one.judgements[0], other.judgements[0]))

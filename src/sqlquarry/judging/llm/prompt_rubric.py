@@ -41,7 +41,7 @@ class PromptRubric:
     passing_score: float = 90
     score_tag: str = "SCORE"
 
-    is_graded = True  # the scores say more than the verdicts
+    is_graded = True  # a score can differ from 0 and 100
 
     def __post_init__(self) -> None:
         if bad := list(self._problems()):
@@ -78,8 +78,10 @@ class PromptRubric:
             known = [f"{{{name}}}" for name in _PLACEHOLDERS]
             meant = did_you_mean(f"{{{unknown}}}", known) or f"; use {', '.join(known)}"
             yield f"prompt has the unknown placeholder {{{unknown}}}{meant}"
-        if not self.score_tag or f"<{self.score_tag}>" not in self.prompt:
-            yield f"score_tag is {self.score_tag!r}, but the prompt does not ask for <{self.score_tag}>"
+        if not re.fullmatch(r"[A-Za-z]\w*", self.score_tag):
+            yield f"score_tag is {self.score_tag!r}, but it must be a name of letters, digits and underscores"
+        elif f"<{self.score_tag}>" not in self.prompt:
+            yield f"score_tag is {self.score_tag!r}, but the prompt does not contain <{self.score_tag}>"
         if not 0 < self.passing_score <= 100:
             yield f"passing_score is {self.passing_score}, but it must be above 0 and at most 100"
 

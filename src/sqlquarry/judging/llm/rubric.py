@@ -55,7 +55,7 @@ class Rubric:
 
     @property
     def is_graded(self) -> bool:
-        """Whether the scores say more than the verdicts "correct" (100) and "wrong" (0)."""
+        """Whether a score can differ from 0 and 100. Otherwise the mean of the scores is the accuracy."""
         return not {*self.scores.values()} <= {0, 100}
 
     @property

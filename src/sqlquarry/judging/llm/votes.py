@@ -78,7 +78,7 @@ def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object], *, i
         grader: the name of the grader.
         votes: at least one vote.
         about: details to add (kind, model, rubric).
-        is_graded: whether the scores say more than the verdicts. Otherwise the judgement has no score.
+        is_graded: whether a score can differ from 0 and 100. Otherwise the judgement has no score.
     """
     counts = Counter(vote.result for vote in votes)
     verdict: Verdict = "correct" if 2 * counts["correct"] > len(votes) else "wrong"
