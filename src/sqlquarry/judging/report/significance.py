@@ -10,10 +10,8 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.report.estimates import (
     Estimate,
-    MeanScore,
     bootstrap_interval,
     estimate,
-    mean_score,
     normal_quantile,
 )
 
@@ -26,21 +24,26 @@ class ScoreChange(NamedTuple):
     """The change of the mean score between two systems on the records on which both have a score.
 
     Args:
-        before: the mean score of the system to compare with, 0 to 100.
+        before: the mean score of the system to compare with, 0 to 100, or nan if no record has two scores.
         after: the mean score of the system in question.
-        difference: after − before, or nan if no record has two scores.
         low: lower end of the 95 % interval of the difference.
         high: upper end of this interval.
+        n: number of records with two scores.
     """
 
-    before: MeanScore
-    after: MeanScore
-    difference: float
+    before: float
+    after: float
     low: float
     high: float
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """After − before, −100 to 100."""
+        return self.after - self.before
 
     def __str__(self) -> str:
-        return f"mean score {self.difference:+.2f} [{self.low:+.1f}, {self.high:+.1f}] (n={self.before.n})"
+        return f"mean score {self.difference:+.2f} [{self.low:+.1f}, {self.high:+.1f}] (n={self.n})"
 
 
 class PairedComparison(NamedTuple):
@@ -95,11 +98,12 @@ def score_change(
         after: scores of the system in question, by record.
         clusters: the cluster of each record, for the interval. None treats all records as independent.
     """
+    n = len(before)
     differences = [(new - old) / 100 for old, new in zip(before, after, strict=True)]
     gained, lost = sum(d for d in differences if d > 0), -sum(d for d in differences if d < 0)
     low, high = _difference_interval(differences, gained, lost, clusters)
-    difference = 100 * (gained - lost) / len(differences) if differences else math.nan
-    return ScoreChange(mean_score(before, clusters), mean_score(after, clusters), difference, 100 * low, 100 * high)
+    means = (sum(before) / n, sum(after) / n) if n else (math.nan, math.nan)
+    return ScoreChange(*means, 100 * low, 100 * high, n)
 
 
 def paired_comparison(
