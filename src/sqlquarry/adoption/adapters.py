@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.base import AdapterBase
-from sqlquarry.adoption.fit import require_fit, vocabulary_rows
+from sqlquarry.adoption.fit import require_fit, require_same_tables, vocabulary_rows
 from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter
 from sqlquarry.adoption.tensors import AdapterTensors
 from sqlquarry.adoption.tokenizers import AdapterTokenizers
@@ -84,6 +84,7 @@ def adopt_adapter(
         tensors.write(draft / SAFETENSORS)
         require_fit(draft, tensors, base)
         tokenizers.require_rows(vocabulary_rows(tensors, base), vocabulary_rows(None, base))
+        require_same_tables(files.config, tensors, base)
         tokenizers.copy_to(draft)
         formatter.save(draft)
         with phase("hashing the base"):

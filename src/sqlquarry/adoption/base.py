@@ -39,9 +39,11 @@ class AdapterBase:
         """Find a base and read its headers.
 
         Raises:
+            ConfigError: `base_model` is not a location.
             AdoptionError: there is no base at this location.
             UnsupportedModelError: it is quantized, has no tokenizer, or its files are damaged.
         """
+        located(base_model)  # refuses what is not a location
         try:
             location = located(locate_base(base_model, {}))
         except MergeError as error:

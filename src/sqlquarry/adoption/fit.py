@@ -31,7 +31,7 @@ _CHANGED_ROWS = 0.1  # Axolotl's fix_untrained_tokens changes some rows of the b
 
 
 def require_fit(directory: Path, tensors: AdapterTensors, base: AdapterBase) -> None:
-    """Check that an adapter was trained on a base, and that all of it was saved.
+    """Check by headers that an adapter was trained on a base, and that all of it was saved.
 
     Args:
         directory: the adapter in normal form.
@@ -49,7 +49,6 @@ def require_fit(directory: Path, tensors: AdapterTensors, base: AdapterBase) -> 
         plan_merge([(adapter, 1.0)], base.tensors, tied=base.checkpoint.tied)
     _require_saved_modules(adapter.config, tensors, base)
     _require_target_modules(adapter.config, tensors, base)
-    _require_same_tables(adapter.config, tensors, base)
 
 
 def vocabulary_rows(tensors: AdapterTensors | None, base: AdapterBase) -> int:
@@ -72,6 +71,34 @@ def vocabulary_rows(tensors: AdapterTensors | None, base: AdapterBase) -> int:
             "save_embedding_layers=True."
         )
     return found.popitem()[1]
+
+
+def require_same_tables(config: JsonObject, tensors: AdapterTensors, base: AdapterBase) -> None:
+    """Compare the copies of the base's embedding and head in an adapter with the base, row by row.
+
+    Args:
+        config: content of adapter_config.json.
+        tensors: the adapter's tensors.
+        base: the base. If the vocabulary was resized, only the common rows are compared.
+
+    Raises:
+        AdoptionError: more than a tenth of the rows differ by more than rounding.
+    """
+    trained = {*_names(config, "modules_to_save")}
+    if base.checkpoint.tied and config.get("ensure_weight_tying") and _EMBEDDING in trained:
+        trained.add(_HEAD)  # the head is the trained embedding
+    for name, tensor in {**tensors.used, **tensors.frozen}.items():
+        module = _module(name)
+        if module is None or (name == f"{_PREFIX}{module}.weight" and module.rpartition(".")[2] in trained):
+            continue
+        stored = base.tensors.get(f"{module}.weight") or _tied_table(module, base)
+        if stored is None or len(stored.shape) != 2 or stored.shape[1:] != tensor.shape[1:]:
+            continue
+        if (share := _different_rows(tensor, stored)) > _CHANGED_ROWS:
+            raise AdoptionError(
+                f"the adapter was trained on another base than {base.path}: its copy {name} differs from the base's "
+                f"{stored.name} in {share:.0%} of the rows. Pass the base of the training."
+            )
 
 
 def model_name(hub_id: str) -> str:
@@ -120,25 +147,6 @@ def _require_target_modules(config: JsonObject, tensors: AdapterTensors, base: A
             f"target_modules of the adapter covers {len(wanted)} modules of the base, but the file has no tensors of "
             f"{len(lost)} of them, for example {lost[0]}. Save the adapter again from the gathered model."
         )
-
-
-def _require_same_tables(config: JsonObject, tensors: AdapterTensors, base: AdapterBase) -> None:
-    """Compare the copies of the base's tables in the adapter with the base, row by row."""
-    trained = {*_names(config, "modules_to_save")}
-    if base.checkpoint.tied and config.get("ensure_weight_tying") and _EMBEDDING in trained:
-        trained.add(_HEAD)  # the head is the trained embedding
-    for name, tensor in {**tensors.used, **tensors.frozen}.items():
-        module = _module(name)
-        if module is None or (name == f"{_PREFIX}{module}.weight" and module.rpartition(".")[2] in trained):
-            continue
-        stored = base.tensors.get(f"{module}.weight") or _tied_table(module, base)
-        if stored is None or len(stored.shape) != 2 or stored.shape[1:] != tensor.shape[1:]:
-            continue
-        if (share := _different_rows(tensor, stored)) > _CHANGED_ROWS:
-            raise AdoptionError(
-                f"the adapter was trained on another base than {base.path}: its copy {name} differs from the base's "
-                f"{stored.name} in {share:.0%} of the rows. Pass the base of the training."
-            )
 
 
 def _tied_table(module: str, base: AdapterBase) -> StoredTensor | None:

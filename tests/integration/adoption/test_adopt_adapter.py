@@ -155,8 +155,9 @@ def test_the_manifest_says_what_the_caller_and_the_files_say(adapter: Path, base
     assert bound == PROMPT.bind(AutoTokenizer.from_pretrained(base.directory))
     assert adopted.prompt_fingerprint == bound.fingerprint
     assert sq.AdapterCheckpoint.load(adopted.path, verify=True) == adopted
-    with pytest.raises(ArtifactError, match="adopted"):
+    with pytest.raises(ArtifactError, match="adopted") as caught:
         _ = adopted.run
+    assert caught.type is ArtifactError  # not a damaged manifest
 
 
 def test_the_same_call_returns_the_same_artifact(adapter: Path, base: Base, tmp_path: Path, home: Path) -> None:
@@ -242,7 +243,9 @@ def test_a_4_bit_adapter_is_merged_into_the_4_bit_weights(adapter: Path, base: B
 def test_the_prompt_must_be_given(adapter: Path, base: Base) -> None:
     with pytest.raises(ConfigError) as caught:
         adopt(adapter, base, formatter=None)
-    assert "PromptFormatter(template='chat')" in str(caught.value)
+    for call in ("sq.PromptFormatter(template='chat')", "sq.PromptFormatter()", "sq.PromptFormatter.published()"):
+        assert call in str(caught.value)
+        assert isinstance(eval(call), sq.PromptFormatter)
     assert str(base.directory) in str(caught.value)
     AutoTokenizer.from_pretrained(base.directory).save_pretrained(adapter)
     with pytest.raises(ConfigError, match=str(adapter)):
@@ -404,6 +407,8 @@ def test_the_converted_form_of_pissa_is_named(adapter: Path, base: Base) -> None
     [
         (lambda d: d.parent / "absent", AdoptionError, "absent"),
         (lambda _: "owner/absent", AdoptionError, "hf download owner/absent"),
+        (lambda _: None, ConfigError, "None"),
+        (lambda d: d / "config.json", AdoptionError, r"config\.json"),
         (lambda d: without(d, "config.json"), UnsupportedModelError, r"config\.json"),
         (lambda d: without(d, "tokenizer.json"), UnsupportedModelError, r"tokenizer\.json"),
         (lambda d: write(d, "tokenizer.json", POINTER), UnsupportedModelError, "git lfs pull"),
@@ -503,12 +508,15 @@ def upload(session: boto3.Session, directory: Path, prefix: str) -> None:
             session.client("s3").upload_file(str(path), "bucket", f"{prefix}/{path.relative_to(directory)}")
 
 
-def test_adapter_and_base_can_be_on_s3(session: boto3.Session, adapter: Path, base: Base, tmp_path: Path) -> None:
+def test_adapter_and_base_can_be_on_s3(
+    session: boto3.Session, adapter: Path, base: Base, tmp_path: Path, home: Path
+) -> None:
     write(adapter, BIN, "never read")
     upload(session, adapter, "adapter")
     upload(session, base.directory, "base")
     expected = adopt(adapter, base)
     adopted = adopt("s3://bucket/adapter", "s3://bucket/base", session=session)
+    assert not list(home.rglob(BIN))
     assert adopted.manifest.digest == expected.manifest.digest
     origin = expected.manifest.provenance["base_model"]["sha256"]
     place = "s3://bucket/base"
