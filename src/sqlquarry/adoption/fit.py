@@ -140,8 +140,9 @@ def _require_target_modules(config: JsonObject, tensors: AdapterTensors, base: A
         for name, tensor in base.tensors.items()
         if len(tensor.shape) == 2 and ".experts." not in name and f".{name}".endswith(targets)
     ]
-    factors = ("lora_A.weight", "lora_embedding_A")
-    lost = [name for name in wanted if not any(f"{_PREFIX}{name}.{one}" in tensors.used for one in factors)]
+    # transformers 5 and Mixtral's checkpoints use different names for the block of experts.
+    saved = {name.removeprefix(_PREFIX).partition(".lora_")[0] for name in tensors.used if ".lora_" in name}
+    lost = [name for name in wanted if not {name, name.replace(".block_sparse_moe.", ".mlp.")} & saved]
     if lost:
         raise AdoptionError(
             f"target_modules of the adapter covers {len(wanted)} modules of the base, but the file has no tensors of "

@@ -36,7 +36,8 @@ class FourBitSettings:
     Args:
         quant_type: the 4-bit code, "nf4" or "fp4".
         double_quantization: whether the scales are also quantized.
-        storage_dtype: dtype of the packed bytes. It does not change any value.
+        storage_dtype: dtype of the packed bytes. It changes no value, except that FSDP2 on CUDA damages some weights
+            that are packed as bfloat16 (see `QuantizationRecipe`). A merge does not repeat that damage.
         load_dtype: dtype of the weights after dequantization.
         skip_modules: names of modules that stay in 16 bits. None means transformers' default, which is the head.
     """

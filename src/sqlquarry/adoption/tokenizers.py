@@ -109,11 +109,13 @@ class AdapterTokenizers:
         directory: the directory of the adapter.
         own: the adapter's tokenizer, or None.
         of_base: the base's tokenizer.
+        differ: whether the adapter's tokenizer gives other tokens than the base's, or has another template, BOS or EOS.
     """
 
     directory: Path
     own: ReadTokenizer | None
     of_base: ReadTokenizer
+    differ: bool
 
     @classmethod
     def read(cls, files: AdapterFiles, base: AdapterBase) -> AdapterTokenizers:
@@ -134,12 +136,8 @@ class AdapterTokenizers:
 
         names = [path.name for path in files.directory.iterdir()]
         own = ReadTokenizer.read(str(files.directory), of_adapter, names, model) if files.has_tokenizer else None
-        return cls(files.directory, own, ReadTokenizer.read(base.path, of_base, present, model))
-
-    @property
-    def differ(self) -> bool:
-        """Whether the adapter has a tokenizer that gives other tokens, or has another template, than the base's."""
-        return self.own is not None and not self.own.equals(self.of_base)
+        base_tokenizer = ReadTokenizer.read(base.path, of_base, present, model)
+        return cls(files.directory, own, base_tokenizer, own is not None and not own.equals(base_tokenizer))
 
     @property
     def origin(self) -> str:
