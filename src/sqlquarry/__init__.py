@@ -46,6 +46,7 @@ _HOMES = {
     "TextGenerator": "answers",
     "TrainingConfig": "training",
     "Usage": "models",
+    "adopt_model": "adoption",
     "calibrate": "judging",
     "compare_reports": "judging",
     "compare_slices": "judging",
@@ -98,6 +99,7 @@ __all__ = [
     "TextGenerator",
     "TrainingConfig",
     "Usage",
+    "adopt_model",
     "calibrate",
     "compare_reports",
     "compare_slices",
@@ -117,6 +119,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from sqlquarry.adoption import adopt_model
     from sqlquarry.answers import Generation, Judgement, TextGenerator
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
