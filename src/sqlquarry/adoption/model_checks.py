@@ -15,7 +15,6 @@ from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.checkpoints.foreign_model import refuse_foreign_code
 from sqlquarry.checkpoints.model_files import READ_FILES, check_model_files, pointer_problem
 from sqlquarry.errors import AdoptionError
-from sqlquarry.text import first_of
 
 # Parts of tensor names that PEFT 0.21 writes for modules that are not merged (tuners/lora, utils/other.py).
 _UNMERGED = re.compile(
@@ -33,7 +32,6 @@ _WRAPPERS = {
 # An import does not repair these findings, so they are refused before a manifest describes the files.
 _CHECKS = (*tensors.CHECKS, tokenizer.vocabulary, tokenizer.special_token_lists)
 _POINTER_BYTES = 64
-_AGAIN = "Merge or save the model again into an empty directory"
 
 
 def check_model(outline: Path) -> Checkpoint:
@@ -47,16 +45,16 @@ def check_model(outline: Path) -> Checkpoint:
         UnsupportedModelError: a configuration asks for custom code, or files do not match each other.
     """
     source = LocalSource(outline)
-    _refuse([*_pointers(outline)], "Download it again")
+    _refuse(outline, [f"{problem}. Download the file again" for problem in _pointers(outline)])
     files, templates, findings = read_files(source)
     weights, bad_weights = read_weights(source)
-    _refuse_findings([*findings, *bad_weights])
+    _refuse_findings(outline, [*findings, *bad_weights])
     checkpoint = Checkpoint(source.sizes, files, templates, weights)
     if weights is not None:
-        _refuse_quantized(checkpoint, weights)
-        _refuse_unmerged(weights.tensors)
+        _refuse_quantized(outline, checkpoint, weights)
+        _refuse_unmerged(outline, weights.tensors)
     refuse_foreign_code(outline)
-    _refuse_findings([finding for check in _CHECKS for finding in _run(check, checkpoint)])
+    _refuse_findings(outline, [finding for check in _CHECKS for finding in _run(check, checkpoint)])
     check_model_files(outline)
     return checkpoint
 
@@ -81,28 +79,31 @@ def _run(
         ) from problem
 
 
-def _refuse_findings(findings: Collection[PreflightFinding]) -> None:
-    """Refuse a model with errors that would remain in an import.
+def _refuse_findings(outline: Path, findings: Collection[PreflightFinding]) -> None:
+    """Refuse a model with errors that an import would not repair.
 
-    A file that is not one of the shards is not adopted, and an import rewrites the lists of special tokens.
+    Files that are not among the shards are not adopted, and an import rewrites the lists of special tokens.
     """
-    problems = [
-        f"{finding.where}: {finding.message}. {finding.why}. {finding.fix}"
+    errors = [
+        finding
         for finding in findings
         if finding.severity == "error" and finding.code != "stray-shard"
         if not (finding.code == "special-tokens" and finding.repairable)
     ]
-    repairable = [finding for finding in findings if finding.severity == "error" and finding.repairable]
-    _refuse(problems, "sqlquarry.bedrock.preflight.repair(directory) repairs some of this" if repairable else "")
+    problems = [f"{finding.where}: {finding.message}. {finding.why}. {finding.fix}" for finding in errors]
+    if any(finding.repairable for finding in errors):
+        problems.append("Some of this can be repaired: sqlquarry.bedrock.preflight.repair(directory)")
+    _refuse(outline, problems)
 
 
-def _refuse(problems: Collection[str], advice: str) -> None:
+def _refuse(outline: Path, problems: Collection[str]) -> None:
     if problems:
-        text = first_of([problem.rstrip(".") for problem in problems])
-        raise AdoptionError(f"the model cannot be adopted. {text}. {advice}".rstrip(" .") + ".")
+        raise AdoptionError(
+            "\n- ".join([f"the model in {outline} cannot be adopted:", *(f"{one}." for one in problems)])
+        )
 
 
-def _refuse_quantized(checkpoint: Checkpoint, weights: CheckpointWeights) -> None:
+def _refuse_quantized(outline: Path, checkpoint: Checkpoint, weights: CheckpointWeights) -> None:
     if checkpoint.architecture == GPT_OSS:  # published with MXFP4 experts, which the service accepts
         return
     levels = (checkpoint.config, checkpoint.text_config)
@@ -110,17 +111,16 @@ def _refuse_quantized(checkpoint: Checkpoint, weights: CheckpointWeights) -> Non
     method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
     if settings and is_full(weights):
         raise AdoptionError(
-            f"config.json says that the model is quantized ({method!r:.80}), but its weights are full. Every server "
-            "would quantize them or fail. Remove quantization_config from config.json, or call "
-            "sqlquarry.bedrock.preflight.repair(directory)."
+            f"{outline}/config.json contains a quantization_config ({method!r:.80}), but the weights are not "
+            "quantized. Servers would quantize them or fail. Remove the key, or call "
+            "sqlquarry.bedrock.preflight.repair(directory), which removes it."
         )
     packed = [name for name, tensor in weights.tensors.items() if QUANTIZED.search(name) or _is_packed(tensor.dtype)]
     if settings or packed:
         found = f"quantization_config is {method!r:.80}" if settings else f"{packed[0]} belongs to quantized weights"
         raise AdoptionError(
-            f"the model is quantized ({found}), but Bedrock imports 16-bit weights, and a merge into quantized weights "
-            "has rounded the adapter away. Merge the adapter into the 16-bit base and save that (Unsloth: "
-            "save_method='merged_16bit')."
+            f"the model in {outline} is quantized ({found}), but Bedrock imports 16-bit weights. Merge the adapter "
+            "into the 16-bit base model, and save the result in 16 bit (Unsloth: save_method='merged_16bit')."
         )
 
 
@@ -128,16 +128,17 @@ def _is_packed(dtype: str) -> bool:
     return dtype.startswith("F8") or dtype in ("U8", "I8", "F4")
 
 
-def _refuse_unmerged(names: Collection[str]) -> None:
+def _refuse_unmerged(outline: Path, names: Collection[str]) -> None:
     """Refuse tensors of an adapter or of a wrapper, which servers ignore or fail at."""
     if unmerged := [name for name in names if _UNMERGED.search(name)]:
         raise AdoptionError(
-            f"{len(unmerged)} of {len(names)} tensors belong to an adapter that was not merged ({unmerged[0]:.200}). "
-            "Save the model that merge_and_unload() returns, or adopt the adapter with sq.adopt_adapter."
+            f"{len(unmerged)} of {len(names)} tensors in {outline} belong to an adapter that was not merged "
+            f"({unmerged[0]:.200}). Save the model that merge_and_unload() returns, or adopt the adapter with "
+            "sq.adopt_adapter."
         )
     for part, origin in _WRAPPERS.items():
         if wrapped := [name for name in names if name.startswith(part) or f".{part}" in name]:
             raise AdoptionError(
-                f"{len(wrapped)} of {len(names)} tensors have the names of a wrapper of {origin} ({wrapped[0]:.200}). "
-                f"Save the model inside the wrapper. {_AGAIN}."
+                f"{len(wrapped)} of {len(names)} tensors in {outline} have the names of a wrapper of {origin} "
+                f"({wrapped[0]:.200}). Save the model inside the wrapper, into an empty directory."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 # The files that transformers or Bedrock's server reads in addition to the weights.
 SERVED_FILES = tuple(sorted({*READ_FILES, *CARRIED_FILES, *TEMPLATE_FILES} - {PROMPT_FILE}))
 _MAX_OBJECTS = 5000  # a prefix with more is the wrong one
-_BEGIN_BYTES = 1024  # a Git LFS pointer is shorter
 _READERS = 8
 
 
@@ -193,17 +192,20 @@ class StoredModelFiles:
     def _copy(self, directory: Path, name: str, state: FileState) -> None:
         """Copy a small file, or the header of a safetensors file, which is then extended to its size with zeros."""
         folder, _, file = name.rpartition("/")
+        path = path_inside(directory, name, str(self.location))
         if not folder and file.endswith(".safetensors"):
-            try:
-                begin = parse_header(name, state.size, partial(self.prefix.read_range, name)).raw
-            except MetadataError:  # the checks of the outline find the same damage
-                begin = self.prefix.read_range(name, 0, min(state.size, _BEGIN_BYTES))
-            path = path_inside(directory, name, str(self.location))
-            path.write_bytes(begin)
-            with path.open("rb+") as sparse:
+            begin = bytearray()
+
+            def read(start: int, length: int) -> bytes:
+                begin[start:] = self.prefix.read_range(name, start, length)
+                return bytes(begin[start:])
+
+            with suppress(MetadataError):  # the checks of the outline find the same damage
+                parse_header(name, state.size, read)
+            with path.open("wb") as sparse:
+                sparse.write(begin)
                 sparse.truncate(state.size)
         elif file.endswith(CONFIG_SUFFIX) or (not folder and file in (*SERVED_FILES, PROMPT_FILE, MANIFEST)):
-            path = path_inside(directory, name, str(self.location))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.prefix.read(name))
 

@@ -147,8 +147,8 @@ def _require_head(files: ModelFiles, checkpoint: Checkpoint, tensors: Mapping[st
     }
     if len(found) == 2 and not same_content(files, found[_EMBEDDING], found[_HEAD]):
         raise AdoptionError(
-            f"tie_word_embeddings is true in config.json, but {_HEAD} differs from {_EMBEDDING}. Servers would ignore "
-            "the head that was trained. Set tie_word_embeddings to false in config.json."
+            f"tie_word_embeddings is true in {files.location}/config.json, but {_HEAD} differs from "
+            f"{_EMBEDDING}. Servers would ignore the head that was trained. Set tie_word_embeddings to false there."
         )
 
 
