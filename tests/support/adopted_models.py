@@ -72,3 +72,17 @@ def written_by_4(source: Path, directory: Path) -> Path:
     named = {key: tokenizer[key] for key in ("bos_token", "eos_token", "pad_token")}
     (directory / "special_tokens_map.json").write_text(json.dumps(named))
     return directory
+
+
+def add_bos(directory: Path) -> None:
+    """Change a tokenizer.json so that the tokenizer adds BOS, as that of Llama 3 does."""
+    path = directory / "tokenizer.json"
+    content = json.loads(path.read_text())
+    bos, (first, second) = "<|endoftext|>", [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, first],
+        "pair": [{"SpecialToken": {"id": bos, "type_id": 0}}, first, second],
+        "special_tokens": {bos: {"id": bos, "ids": [0], "tokens": [bos]}},
+    }
+    path.write_text(json.dumps(content))

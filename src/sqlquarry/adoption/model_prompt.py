@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.errors import AdoptionError, ConfigError, IncompleteArtifactError, PromptMismatchError
 from sqlquarry.extras import require
-from sqlquarry.pretrained import load_tokenizer
+from sqlquarry.pretrained import load_tokenizer, reading_model
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.tokenizing.control_tokens import special_tokens, stop_token_id
+from sqlquarry.tokenizing.special_token_removal import files_without_special_tokens
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,7 +31,8 @@ def bound_formatter(outline: Path, formatter: PromptFormatter | None) -> PromptF
         ConfigError: there is neither, or the model's tokenizer cannot serve the prompt.
         PromptMismatchError: there are both, and they differ.
         AdoptionError: the ``prompt.json`` is not valid.
-        UnsupportedModelError: the tokenizer cannot be loaded.
+        UnsupportedModelError: the tokenizer cannot be loaded or used, or it always adds special tokens although the
+            prompt excludes them.
     """
     require("train", "adopt_model")
     tokenizer = load_tokenizer(outline)
@@ -44,6 +47,10 @@ def bound_formatter(outline: Path, formatter: PromptFormatter | None) -> PromptF
     prompt = own or formatter
     if prompt is None:
         raise ConfigError(_question(outline, tokenizer.chat_template))
+    if not prompt.add_special_tokens:
+        files_without_special_tokens(TokenizerFiles.in_directory(outline))  # an import changes them like this
+    with reading_model(outline, "a tokenizer that can encode text"):
+        tokenizer("a")
     bound = prompt.bind(tokenizer)
     _require_served(bound, tokenizer)
     return bound
@@ -102,7 +109,7 @@ def _require_served(formatter: PromptFormatter, tokenizer: PreTrainedTokenizerFa
     """
     tokens = formatter.tokens
     assert tokens is not None  # noqa: S101 - the caller has bound it
-    ids = tokenizer("a")["input_ids"]
+    ids = tokenizer("a", add_special_tokens=formatter.add_special_tokens)["input_ids"]
     adds_bos = tokenizer.bos_token is not None and ids[0] == tokenizer.bos_token_id
     if tokens.adds_bos != adds_bos:
         bound, found = ("adds BOS", "does not") if tokens.adds_bos else ("does not add BOS", "does")

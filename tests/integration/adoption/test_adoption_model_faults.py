@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,10 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sqlquarry as sq
-from adopted_models import CHATML, merged_by_peft
+from adopted_models import CHATML, add_bos, merged_by_peft
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import AdoptionError, ConfigError
 from sqlquarry.pretrained import load_tokenizer
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of PEFT
 
 Tensors = dict[str, torch.Tensor]
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 771912\n"
@@ -269,26 +272,30 @@ def test_a_link_out_of_the_directory_is_refused(model: Path, tmp_path: Path) -> 
         sq.adopt_model(model, formatter=CHATML)
 
 
-def test_a_formatter_that_the_tokenizer_cannot_serve_is_refused(model: Path) -> None:
-    path = model / "tokenizer.json"
+def test_a_formatter_that_is_bound_to_another_tokenizer_is_refused(model: Path) -> None:
     bound = CHATML.bind(load_tokenizer(model))
-    content = json.loads(path.read_text())
-    ids = {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
-    content["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": ids["id"], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {ids["id"]: ids},
-    }
-    path.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="BOS"):
-        sq.adopt_model(model, formatter=bound)
-    path.write_text(path.read_text().replace("<|im_end|>", "<|im_stop|>"))
-    configure("tokenizer_config.json", eos_token="<|im_stop|>")(model)
-    (model / "chat_template.jinja").write_text((model / "chat_template.jinja").read_text().replace("im_end", "im_stop"))
-    with pytest.raises(ConfigError, match=r"<\|im_end\|>|BOS"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (model / name).write_text((model / name).read_text().replace("<|im_end|>", "<|im_stop|>"))
+    with pytest.raises(ConfigError, match=r"<\|im_end\|>"):
         sq.adopt_model(model, formatter=bound)
     assert sq.adopt_model(model, formatter=CHATML).prompt_fingerprint != bound.fingerprint
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_a_formatter_that_is_bound_to_another_bos_policy_is_refused(model: Path, tmp_path: Path, adds: bool) -> None:
+    other = shutil.copytree(model, tmp_path / "other")
+    add_bos(other if adds else model)
+    with pytest.raises(ConfigError, match="BOS"):
+        sq.adopt_model(model, formatter=CHATML.bind(load_tokenizer(other)))
+
+
+def test_a_prompt_without_bos_is_refused_if_the_tokenizer_always_adds_it(model: Path) -> None:
+    add_bos(model)
+    configure("tokenizer_config.json", tokenizer_class="CodeLlamaTokenizer")(model)
+    with pytest.raises(AdoptionError, match="<unk>"):  # of a SentencePiece vocabulary, which this one is not
+        sq.adopt_model(model, formatter=CHATML)
+    with pytest.raises(AdoptionError, match=r"add_special_tokens=False.*CodeLlamaTokenizer"):
+        sq.adopt_model(model, formatter=dataclasses.replace(CHATML, add_special_tokens=False))
 
 
 def test_other_objects_are_refused(model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import sqlquarry as sq
-from adopted_models import CHATML, merged_by_peft, written_by_4
+from adopted_models import CHATML, add_bos, merged_by_peft, written_by_4
 from sqlquarry.aws.polling import Polling
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.emulator import LocalAWS
@@ -88,6 +89,23 @@ def test_a_merge_of_peft_is_imported_and_answers_as_on_this_machine(
         imported = importer.import_model(adopted, "adopted").with_options(max_tokens=6)
         sq.probe_parity(RECORDS, imported, local, threshold=1.0).raise_for_disagreement()
         importer.delete("adopted")
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_the_served_model_gets_bos_only_if_the_training_added_it(
+    model: Path, adds: bool, importer: sq.BedrockImporter
+) -> None:
+    add_bos(model)
+    adopted = sq.adopt_model(model, formatter=dataclasses.replace(CHATML, add_special_tokens=adds))
+    local = sq.LocalModel(adopted, device="cpu", max_tokens=6)
+    assert importer.preflight(adopted).ok
+    imported = importer.import_model(adopted, f"bos-{adds}").with_options(max_tokens=6)
+    answers = imported.generate(RECORDS)
+    sq.probe_parity(RECORDS, imported, local, threshold=1.0).raise_for_disagreement()
+    prompt = sq.PromptFormatter.load(model).prompt(RECORDS[0])
+    tokens = load_tokenizer(model).tokenize(prompt, add_special_tokens=adds)
+    assert answers[0].prompt_tokens == len(tokens)
+    importer.delete(f"bos-{adds}")
 
 
 def test_the_provenance_says_what_was_found_and_invents_nothing(model: Path) -> None:
