@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sqlquarry.bedrock.export.weights import QUANTIZED, CheckpointWeights, is_full
@@ -54,7 +54,7 @@ def check_model(outline: Path) -> Checkpoint:
         _refuse_quantized(outline, checkpoint, weights)
         _refuse_unmerged(outline, weights.tensors)
     refuse_foreign_code(outline)
-    _refuse_findings(outline, [finding for check in _CHECKS for finding in _run(check, checkpoint)])
+    _refuse_findings(outline, [*_findings(outline, checkpoint)])
     check_model_files(outline)
     return checkpoint
 
@@ -67,16 +67,15 @@ def _pointers(outline: Path) -> Iterator[str]:
                     yield problem
 
 
-def _run(
-    check: Callable[[Checkpoint], Iterator[PreflightFinding]], checkpoint: Checkpoint
-) -> Iterator[PreflightFinding]:
-    try:
-        yield from check(checkpoint)
-    except MALFORMED as problem:
-        raise AdoptionError(
-            f"the model's files have unexpected content ({check.__name__}: {type(problem).__name__}: {problem}). "
-            "Restore the original files."
-        ) from problem
+def _findings(outline: Path, checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    for check in _CHECKS:
+        try:
+            yield from check(checkpoint)
+        except MALFORMED as problem:
+            raise AdoptionError(
+                f"the model in {outline} has unexpected content ({check.__name__}: {type(problem).__name__}: "
+                f"{problem}). Restore the original files."
+            ) from problem
 
 
 def _refuse_findings(outline: Path, findings: Collection[PreflightFinding]) -> None:

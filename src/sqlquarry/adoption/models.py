@@ -99,15 +99,16 @@ def _adopted(
     shards = checkpoint.weights.shards if checkpoint.weights else {}
     tensors = {name: shards[name] for name in names if name in shards}
     _require_head(files, checkpoint, tensors)
-    digests = hash_files(files, {name: before[name].size for name in names}, tensors, name="adopting the model")
+    sizes = {name: before[name].size for name in names if name in before}
+    digests = hash_files(files, sizes, tensors, name="adopting the model")
     after = files.states()
-    if changed := [name for name in names if after.get(name) != before[name]]:
+    if changed := [name for name in names if name not in before or after.get(name) != before[name]]:
         raise AdoptionError(
             f"{files.location}/{changed[0]} was changed while it was being read. Wait until the program that writes "
             "it has ended, then call adopt_model again."
         )
     entries: dict[str, dict[str, str | int]] = {
-        name: {"sha256": digest, "bytes": before[name].size} for name, digest in digests.items()
+        name: {"sha256": digest, "bytes": sizes[name]} for name, digest in digests.items()
     }
     prompt = read_bytes(outline / PROMPT_FILE) if PROMPT_FILE in before else bound.to_json()
     entries[PROMPT_FILE] = {"sha256": hashlib.sha256(prompt).hexdigest(), "bytes": len(prompt)}

@@ -153,6 +153,7 @@ FAULTS: dict[str, tuple[Damage, str]] = {
     "no-tokenizer": (remove("tokenizer.json"), r"tokenizer\.json"),
     "no-tokenizer-config": (remove("tokenizer_config.json"), r"tokenizer_config\.json"),
     "broken-tokenizer": (write("tokenizer.json", "{}"), r"tokenizer\.json"),
+    "odd-tokenizer": (configure("tokenizer.json", added_tokens=[7]), r"tokenizer\.json|vocabulary"),
     "custom-code": (configure(auto_map={"AutoModelForCausalLM": "own.Model"}), r"auto_map.*own\.Model"),
     "fp8": (
         both(configure(quantization_config=QUANTIZED_BY["fp8"]), renamed(r"q_proj\.weight", "q_proj.weight_scale_inv")),
