@@ -60,9 +60,12 @@ def _adapter(names: Collection[str]) -> Iterator[str]:
             "of its own with sq.adopt_adapter"
         )
     elif adapters:
+        # `axolotl merge-lora` writes the model into a folder of the adapter's directory.
+        models = _folders(names, "config.json")
+        hint = f". There is a model in its folder {first_of(models, 1)}, which you can pass" if models else ""
         yield (
             f"contains an adapter ({adapters[0]}), not a full model. Call sq.adopt_adapter(…, base_model=…), or merge "
-            "the adapter first"
+            f"the adapter first{hint}"
         )
 
 
@@ -98,17 +101,18 @@ def _no_config(names: Collection[str]) -> Iterator[str]:
 
 def _nested(names: Collection[str]) -> Iterator[str]:
     """Yield the problem of a directory whose folders contain models or adapters."""
-    folders = {
-        kind: sorted({name.rpartition("/")[0] for name in names if name.endswith(f"/{kind}")}, key=_number)
-        for kind in ("adapter_config.json", "config.json")
-    }
-    adapters, models = folders["adapter_config.json"], folders["config.json"]
+    adapters, models = _folders(names, "adapter_config.json"), _folders(names, "config.json")
     if models:
         yield f"has no model of its own, but there are some in its folders: {first_of(models)}. Pass one of them"
     elif adapters:
         yield (
             f"has no model, but there are adapters in its folders: {first_of(adapters)}. Call sq.adopt_adapter with one"
         )
+
+
+def _folders(names: Collection[str], file: str) -> list[str]:
+    """Return the folders that contain a file, newest checkpoint first."""
+    return sorted({name.rpartition("/")[0] for name in names if name.endswith(f"/{file}")}, key=_number)
 
 
 def _number(folder: str) -> tuple[int, str]:

@@ -61,9 +61,9 @@ def hash_files(
 
 
 def _parts(size: int, tensors: Mapping[str, Tensor]) -> Iterator[_Part]:
-    """Divide a file into its header and its tensors."""
+    """Divide a file into its header and its tensors, which are in file order."""
     end = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].start):
+    for name, tensor in tensors.items():
         if tensor.start > end:
             yield _Part(end, tensor.start)
         yield _Part(tensor.start, tensor.end, name, tensor.dtype)

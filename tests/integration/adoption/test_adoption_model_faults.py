@@ -240,9 +240,16 @@ def test_a_faulty_model_on_s3_is_refused(model: Path, fault: str, aws: LocalAWS)
     assert "/tmp" not in str(caught.value)
 
 
-def test_intact_variants_are_accepted(model: Path) -> None:
-    sharded()(model)
-    assert sum(name.endswith(".safetensors") for name in sq.adopt_model(model, formatter=CHATML).manifest.files) == 2
+@pytest.mark.parametrize(
+    ("variant", "shards"),
+    [(sharded(), 2), (copied("consolidated.safetensors"), 1), (write("quantize_config.json", "{}"), 1)],
+    ids=["sharded", "also in another format", "left-over file"],
+)
+def test_intact_variants_are_accepted(model: Path, variant: Damage, shards: int) -> None:
+    variant(model)
+    files = sq.adopt_model(model, formatter=CHATML).manifest.files
+    assert sum(name.endswith(".safetensors") for name in files) == shards
+    assert not {"consolidated.safetensors", "quantize_config.json"} & files.keys()
 
 
 def test_a_tied_head_that_equals_the_embedding_is_accepted(model: Path) -> None:
@@ -273,11 +280,12 @@ def test_a_link_out_of_the_directory_is_refused(model: Path, tmp_path: Path) -> 
         sq.adopt_model(model, formatter=CHATML)
 
 
-def test_a_formatter_that_is_bound_to_another_tokenizer_is_refused(model: Path) -> None:
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>"])
+def test_a_formatter_that_is_bound_to_another_tokenizer_is_refused(model: Path, token: str) -> None:
     bound = CHATML.bind(load_tokenizer(model))
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        (model / name).write_text((model / name).read_text().replace("<|im_end|>", "<|im_stop|>"))
-    with pytest.raises(ConfigError, match=r"<\|im_end\|>"):
+        (model / name).write_text((model / name).read_text().replace(token, "<|other|>"))
+    with pytest.raises(ConfigError, match=re.escape(token)):
         sq.adopt_model(model, formatter=bound)
     assert sq.adopt_model(model, formatter=CHATML).prompt_fingerprint != bound.fingerprint
 

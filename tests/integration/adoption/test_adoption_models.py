@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 import sqlquarry as sq
 from adopted_models import CHATML, add_bos, merged_by_peft, written_by_4
+from sqlquarry.adoption.model_files import LocalModelFiles
 from sqlquarry.aws.polling import Polling
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.emulator import LocalAWS
@@ -214,15 +216,23 @@ def test_a_manifest_of_another_program_is_not_replaced(model: Path, content: str
     assert (model / "manifest.json").read_text() == content
 
 
-@pytest.mark.parametrize("step", ["hash_files", "Manifest"])
+@pytest.mark.parametrize("step", ["model.safetensors", *sorted(OWN_FILES)])
 def test_an_interrupted_call_leaves_no_manifest_and_can_be_repeated(
     model: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
+    read, create = LocalModelFiles.read, LocalModelFiles.create
+
+    def interrupted(original: Any) -> Any:
+        def call(files: LocalModelFiles, name: str, *arguments: Any) -> Any:
+            if name == step:
+                raise KeyboardInterrupt
+            return original(files, name, *arguments)
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"sqlquarry.adoption.models.{step}", interrupted)
+        patch.setattr(LocalModelFiles, "read", interrupted(read))
+        patch.setattr(LocalModelFiles, "create", interrupted(create))
         with pytest.raises(KeyboardInterrupt):
             sq.adopt_model(model, formatter=CHATML)
     assert "manifest.json" not in contents(model)
@@ -341,6 +351,18 @@ def test_another_adoption_of_the_same_prefix_is_noticed(
     monkeypatch.setattr(S3Prefix, "replace", replaced)
     with pytest.raises(OutputInUseError, match=name.replace(".", r"\.")):
         sq.adopt_model(uri, formatter=CHATML, session=session)
+
+
+def test_a_prefix_without_permission_to_write_is_an_error(
+    model: Path, aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> str:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "PutObject")
+
+    uri = upload(aws, model, "refused")
+    monkeypatch.setattr(S3Prefix, "replace", refused)
+    with pytest.raises(AdoptionError, match=rf"{uri}.*AccessDenied"):
+        sq.adopt_model(uri, formatter=CHATML, session=aws.session())
 
 
 def test_a_prefix_that_cannot_be_read_is_an_error(aws: LocalAWS) -> None:

@@ -37,6 +37,7 @@ def test_a_model_is_accepted_with_other_files_next_to_it(names: list[str]) -> No
             r"adapter_config\.json.*adopt_adapter",
         ),
         (["adapter_config.json", "adapter_model.bin", "config.json"], r"adapter_config\.json.*adopt_adapter"),
+        (["adapter_config.json", *(f"merged/{name}" for name in MODEL)], r"adopt_adapter.*folder merged\b"),
         ([*MODEL, "adapter_config.json"], r"both .*adapter_config\.json"),
         ([*MODEL, "adapter_model.safetensors"], r"both .*adapter_model\.safetensors"),
         (["named/adapter_config.json", "named/adapter_model.safetensors"], "named.*adopt_adapter"),
