@@ -48,6 +48,7 @@ _HOMES = {
     "TrainingConfig": "training",
     "Usage": "models",
     "adopt_adapter": "adoption",
+    "adopt_model": "adoption",
     "calibrate": "judging",
     "compare_reports": "judging",
     "compare_slices": "judging",
@@ -103,6 +104,7 @@ __all__ = [
     "TrainingConfig",
     "Usage",
     "adopt_adapter",
+    "adopt_model",
     "calibrate",
     "compare_reports",
     "compare_slices",
@@ -123,7 +125,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sqlquarry.adoption import adopt_adapter
+    from sqlquarry.adoption import adopt_adapter, adopt_model
     from sqlquarry.answers import Generation, Judgement, TextGenerator
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling

@@ -1,5 +1,6 @@
-"""Adopt adapters and models that other tools have made: check them, and write what a manifest would have said."""
+"""Adopt adapters and models made elsewhere as artifacts of this library."""
 
 from sqlquarry.adoption.adapters import adopt_adapter
+from sqlquarry.adoption.models import adopt_model
 
-__all__ = ["adopt_adapter"]
+__all__ = ["adopt_adapter", "adopt_model"]
