@@ -14,11 +14,12 @@ from sqlquarry.adoption.source import TOKENIZER_FILES
 from sqlquarry.errors import AdoptionError, ConfigError, UnsupportedModelError
 from sqlquarry.files.metadata import JsonObject, read_bytes
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.text import visible_logger
+from sqlquarry.text import first_of, visible_logger
 from sqlquarry.tokenizing.control_tokens import ending_token
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.reading_equality import Reading, same_tokens
 from sqlquarry.tokenizing.readings import trained_reading
+from sqlquarry.tokenizing.special_token_removal import files_without_special_tokens
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 logger = visible_logger(__name__)
@@ -32,11 +33,13 @@ class ReadTokenizer:
 
     Args:
         place: its location, for messages.
+        files: the files that define it.
         reading: the content of tokenizer.json, completed from the other files.
         tokenizer: the tokenizer.
     """
 
     place: str
+    files: TokenizerFiles
     reading: Reading
     tokenizer: FileTokenizer
 
@@ -67,7 +70,7 @@ class ReadTokenizer:
                 f"the tokenizer in {place} cannot be read ({error}). Save it again as a fast tokenizer, with "
                 "tokenizer.save_pretrained."
             ) from error
-        return cls(place, reading, tokenizer)
+        return cls(place, files, reading, tokenizer)
 
     @property
     def ids(self) -> int:
@@ -81,22 +84,36 @@ class ReadTokenizer:
         return same and same_tokens(self.reading, other.reading)
 
     def bind(self, formatter: PromptFormatter) -> PromptFormatter:
-        """Bind a formatter, unless it is bound already.
+        """Bind a formatter, unless it is bound already, and check that it fits this tokenizer.
 
         Raises:
             ConfigError: the formatter does not fit the tokenizer.
+            UnsupportedModelError: the prompt excludes special tokens, but the tokenizer always adds some.
         """
         bound = formatter.bind(self.tokenizer)
+        tokens = bound.tokens
+        assert tokens is not None  # noqa: S101 - it is bound
+        if not formatter.add_special_tokens:
+            files_without_special_tokens(self.files)  # a merge changes them like this
         special = {
             str(token["content"]): int(token["id"])
             for token in self.reading.get("added_tokens") or ()
             if token.get("special")
         }
-        stop = bound.tokens.stop if bound.tokens else ""
-        if ending_token(stop, special) is None:
+        ids = self.tokenizer("a", add_special_tokens=formatter.add_special_tokens)["input_ids"]
+        adds_bos = self.tokenizer.bos_token is not None and ids[0] == self.tokenizer.bos_token_id
+        problems = {
+            f"ends an answer with {tokens.stop!r:.80}": ending_token(tokens.stop, special) is None,
+            f"has the EOS {tokens.eos!r:.80}": tokens.eos not in special,
+            f"has the BOS {tokens.bos!r:.80}": bool(tokens.bos) and tokens.bos not in special,
+        }
+        wrong = [problem for problem, found in problems.items() if found]
+        if wrong or tokens.adds_bos != adds_bos:
+            reason = f"{wrong[0]}, which is not a special token" if wrong else "treats BOS differently"
             raise ConfigError(
-                f"the formatter ends an answer with {stop!r:.80}, which is not a special token of the tokenizer in "
-                f"{self.place} ({', '.join(list(special)[:5])}, …). Use the prompt that the adapter was trained with."
+                f"the formatter does not fit the tokenizer in {self.place}: it {reason} (special tokens: "
+                f"{first_of(list(special), 5) or 'none'}). Pass a formatter that is not bound, with the prompt of the "
+                "training."
             )
         return bound
 

@@ -279,10 +279,21 @@ def test_a_cut_vocabulary_is_refused(adapter: Path, base: Base) -> None:
 
 
 def test_a_formatter_for_another_tokenizer_is_refused(adapter: Path, base: Base) -> None:
+    unbound = sq.PromptFormatter(template="{% for m in messages %}{{ m.content }}!!{% endfor %}")
     with pytest.raises(ConfigError, match="'!!'"):
-        adopt(
-            adapter, base, formatter=sq.PromptFormatter(template="{% for m in messages %}{{ m.content }}!!{% endfor %}")
-        )
+        adopt(adapter, base, formatter=unbound)
+    right = PROMPT.bind(AutoTokenizer.from_pretrained(base.directory))
+    assert right.tokens is not None
+    assert adopt(adapter, base, formatter=right).prompt_fingerprint == right.fingerprint
+    for wrong in ({"eos": "</s>"}, {"bos": "<s>"}, {"adds_bos": True}):
+        tokens = dataclasses.replace(right.tokens, **wrong)
+        with pytest.raises(ConfigError, match=str(next(iter(wrong.values()))).replace("True", "BOS")):
+            adopt(adapter, base, formatter=dataclasses.replace(right, tokens=tokens))
+
+
+def test_the_published_prompt_is_adopted(adapter: Path, base: Base) -> None:
+    adopted = adopt(adapter, base, formatter=sq.PromptFormatter.published())
+    assert not sq.PromptFormatter.load(adopted.path).add_special_tokens
 
 
 # --- Faults of the files ----------------------------------------------------------------------------------------------
