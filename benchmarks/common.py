@@ -252,6 +252,11 @@ def wait_for_steps(run: Path, steps: int, is_running: Callable[[], bool]) -> Non
         time.sleep(0.02)
 
 
+def same_text(predicted: str, gold: str) -> bool:
+    """Return whether two texts are equal except for white space and a final semicolon, without any extra package."""
+    return predicted.rstrip("; \n").split() == gold.rstrip("; \n").split()
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSON Lines file, which may be gzipped."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
