@@ -115,7 +115,7 @@ def read_records(options: argparse.Namespace) -> tuple[sq.Records, dict[str, sq.
     records = sq.Records(record for file in files for record in sq.load_records(folder / file))
     train, held_out = records.split(test_size=0.01, seed=42, group_by=None)
     dev = sq.load_records(folder / "wikisql_dev.jsonl.gz")
-    dev = sq.Records(random.Random(42).sample(list(dev), 600))
+    dev = sq.Records(random.Random(42).sample(list(dev), min(600, len(dev))))
     limit: int | None = options.limit
     return train[:limit], {"held_out": held_out[:limit], "wikisql_dev": dev[:limit]}
 
