@@ -152,7 +152,7 @@ def train_trl(contender: Contender, job: Job) -> dict[str, float]:
     started = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(
         job.base,
-        device_map={"": "cuda:0" if cuda else "cpu"},
+        device_map={"": 0 if cuda else "cpu"},
         dtype=dtype,
         attn_implementation="sdpa",
         use_cache=False,
