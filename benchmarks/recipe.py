@@ -80,7 +80,7 @@ SYSTEMS = {
         "published recipe",
         sq.PromptFormatter.published,
         published_config,
-        sq.AdapterMerger.published,
+        lambda: sq.AdapterMerger.published(),
         {"as served": served_prompt, "with its training prompt": trained_prompt},
         100,
     ),
