@@ -75,12 +75,16 @@ def published_config(epochs: float) -> sq.TrainingConfig:
     return sq.TrainingConfig.published(num_train_epochs=epochs, sft_config={"gradient_accumulation_steps": 16})
 
 
+def published_merger() -> sq.AdapterMerger:
+    return sq.AdapterMerger.published()
+
+
 SYSTEMS = {
     "published": System(
         "published recipe",
         sq.PromptFormatter.published,
         published_config,
-        lambda: sq.AdapterMerger.published(),
+        published_merger,
         {"as served": served_prompt, "with its training prompt": trained_prompt},
         100,
     ),
