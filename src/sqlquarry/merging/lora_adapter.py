@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,16 @@ from pathlib import Path
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
 from sqlquarry.files.metadata import JsonObject, read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
-from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, row_blocks
 from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
 
+# Tensors with one row for each token: the embedding (Llama's and GPTBigCode's names) and the output head.
+EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|wte)\.weight")
+_TABLE = re.compile(rf"{EMBEDDING.pattern}|(?:.*\.)?lm_head\.weight")
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
+# PEFT's wrappers around a module, whose own weight is frozen: LoRA and trained rows.
+_WRAPPERS = ("", "base_layer.", "token_adapter.base_layer.")
+_BLOCK_BYTES = 16 * 2**20
 # A checkpoint has three matrices for each expert. transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe") has
 # two parameters for all experts of a layer, and an adapter's target_parameters refer to these two.
 _EXPERT = re.compile(
@@ -64,7 +71,7 @@ class LoraAdapter:
             MergeError: a tensor contains NaN or infinity.
         """
         for tensor in self.tensors.values():
-            if not all_finite(tensor.load()):
+            if not all(all_finite(tensor.load(rows)) for rows in row_blocks(tensor, _BLOCK_BYTES, 1)):
                 raise MergeError(
                     f"the adapter tensor {tensor.name} contains NaN or infinity, so its training diverged. Train it "
                     "again, for example with a lower learning rate."
@@ -113,6 +120,11 @@ class LoraAdapter:
         targets = self.config.get("target_parameters") or ()
         return name if any(f".{name}".endswith(f".{target}") for target in targets) else name.rpartition(".")[0]
 
+    def trains(self, name: str) -> bool:
+        """Return whether the complete tensor was trained (modules_to_save). Other saved tensors are frozen copies."""
+        module = name.rpartition(".")[0]
+        return any(f".{module}".endswith(f".{entry}") for entry in self.config.get("modules_to_save") or ())
+
     def token_indices(self, module: str) -> Sequence[int] | None:
         """Return the trained rows of an embedding. A plain list in the configuration means the input embedding."""
         indices = self.config.get("trainable_token_indices")
@@ -141,7 +153,10 @@ class _Lookup:
     def update(self, target: StoredTensor) -> Update:
         """Return the update of one base tensor."""
         module, _, leaf = target.name.rpartition(".")
-        saved = self._take(module, leaf) or self._take(module, f"base_layer.{leaf}")
+        found = [self._take(module, f"{wrapper}{leaf}") for wrapper in _WRAPPERS]
+        saved = next(filter(None, found), None)
+        if saved and _TABLE.fullmatch(target.name) and saved.shape[1:] == target.shape[1:]:
+            target = dataclasses.replace(target, shape=saved.shape)  # the vocabulary may have been resized
         if leaf != "weight":
             update = Update(saved, self._bias(module) if leaf == "bias" else ())
             _check_fit(target, [(saved, target.shape), *((factor.b, target.shape) for factor in update.factors)])

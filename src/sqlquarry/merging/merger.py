@@ -220,10 +220,13 @@ class AdapterMerger:
     ) -> MergedModel:
         """Write the shards, the metadata and finally the manifest."""
         checkpoint, adapters = job.checkpoint, job.trained.adapters
-        shards = plan_shards(checkpoint.shards, list(job.plan.extra.values()), rows, self.max_shard_bytes)
+        shards = plan_shards(checkpoint.shards, rows, self.max_shard_bytes)
         expected = job.trained.base["sha256"]
-        # The base is normally hashed while it is read for the merge. That does not work for files that are split.
-        whole = all(shard.source or shard.tensors[0].name in job.plan.extra for shard in shards)
+        # The base is normally hashed while it is read for the merge. That does not work for files that are split or
+        # contain a tensor that the adapter replaces by a resized one.
+        whole = {shard.source.file.name for shard in shards if shard.source} == {
+            one.file.name for one in checkpoint.shards
+        }
         if not whole and (error := checkpoint.mismatch(checkpoint.digest({}), expected)):
             raise error
         write_shards(target, shards, rows)
@@ -276,13 +279,15 @@ class _Job:
 
 
 def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> Verification:
-    written = BaseCheckpoint.open(target.storage).tensors
-    if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
+    written, reference = BaseCheckpoint.open(target.storage).tensors, job.reference
+    shapes, expected = ({name: one.shape for name, one in model.items()} for model in (written, reference.tensors))
+    if different := sorted({name for name, _ in shapes.items() ^ expected.items()}):
+        name = different[0]
         raise MergeError(
-            f"{target.location} is not a merge of this adapter into its base: only one of them has {different[0]}. "
-            "Pass the model that was merged from this adapter."
+            f"{target.location} is not a merge of this adapter into its base: its shape of {name} is "
+            f"{shapes.get(name)}, not {expected.get(name)}. Pass the model that was merged from this adapter."
         )
-    (agreement,) = compare(job.config, job.reference, [MergedTensors(written, {}, None)], job.examples(records))
+    (agreement,) = compare(job.config, reference, [MergedTensors(written, {}, None)], job.examples(records))
     return Verification(
         agreement=agreement,
         coverage=1.0,  # plan_merge refuses an adapter with unused tensors

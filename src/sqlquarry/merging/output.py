@@ -48,7 +48,8 @@ class OutputShard:
         header: the leading bytes of the file.
         tensors: the tensors that follow the header, in this order.
         nbytes: size of the file.
-        source: the base's file with the same tensors. None if this shard is a part of a file of the base, or new.
+        source: the base's file with the same tensors. None if this shard is a part of a file of the base, is new, or
+            contains a resized tensor.
     """
 
     name: str
@@ -73,17 +74,19 @@ class WrittenShard:
     relative_updates: Mapping[str, float | None]
 
 
-def plan_shards(
-    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
-) -> tuple[OutputShard, ...]:
+def plan_shards(files: Sequence[TensorFile], rows: MergedTensors, max_shard_bytes: int) -> tuple[OutputShard, ...]:
     """Plan the output's shards: those of the base with their names and headers, or new ones if a shard is too large.
 
-    If shards are split or added, all of them are renumbered.
+    Tensors that the base lacks are in shards of their own at the end. If shards are split or added, all of them are
+    renumbered.
     """
+    contents = [(file, [rows.tensors[tensor.name] for tensor in file.tensors]) for file in files]
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
-        (file, group) for file in files for group in _groups(file.tensors, rows, max_shard_bytes)
+        (file, group) for file, tensors in contents for group in _groups(tensors, rows, max_shard_bytes)
     ]
-    groups += [(None, group) for group in _groups(extra, rows, max_shard_bytes)] if extra else []
+    stored = {tensor.name for file in files for tensor in file.tensors}
+    added = [tensor for name, tensor in rows.tensors.items() if name not in stored]
+    groups += [(None, group) for group in _groups(added, rows, max_shard_bytes)] if added else []
     renumbered = len(groups) > len(files)
     shards = []
     for number, (file, group) in enumerate(groups, 1):
@@ -96,7 +99,7 @@ def plan_shards(
         name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         shards.append(
             OutputShard(
-                name=name if renumbered or whole is None else whole.file.name,
+                name=name if renumbered or file is None else file.file.name,
                 header=header,
                 tensors=group,
                 nbytes=len(header) + sum(rows.nbytes(tensor) for tensor in group),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlquarry.artifacts import AdapterCheckpoint
-from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
+from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError, UnsupportedAdapterError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import located
 from sqlquarry.manifests import Manifest, read_manifest
@@ -106,6 +106,14 @@ class TrainedAdapters:
         """Plan the merge into the base. This reads every adapter tensor once."""
         adapters = [(LoraAdapter.open(adapter.path), weight) for adapter, weight in self.adapters]
         plan = plan_merge(adapters, checkpoint.tensors, tied=checkpoint.tied)
+        if "vocab_size" in plan.config and (
+            "vocab_size" not in checkpoint.config or "text_config" in checkpoint.config
+        ):
+            raise UnsupportedAdapterError(
+                f"the adapter changes the vocabulary to {plan.config['vocab_size']} tokens, but config.json of "
+                f"{checkpoint.storage} has no vocab_size of its own, or describes a multimodal model. Train without "
+                "new tokens."
+            )
         for lora, _ in adapters:
             lora.require_finite()
         return plan
