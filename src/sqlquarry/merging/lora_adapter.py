@@ -9,18 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlquarry.checkpoints.adapter_tables import PEFT_PREFIX, TABLE, WRAPPERS
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
 from sqlquarry.files.metadata import JsonObject, read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
 from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, row_blocks
 from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
 
-# Tensors with one row for each token: the embedding (Llama's and GPTBigCode's names) and the output head.
-EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|wte)\.weight")
-_TABLE = re.compile(rf"{EMBEDDING.pattern}|(?:.*\.)?lm_head\.weight")
-_PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
-# PEFT's wrappers around a module, whose own weight is frozen: LoRA and trained rows.
-_WRAPPERS = ("", "base_layer.", "token_adapter.base_layer.")
 _BLOCK_BYTES = 16 * 2**20
 # A checkpoint has three matrices for each expert. transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe") has
 # two parameters for all experts of a layer, and an adapter's target_parameters refer to these two.
@@ -145,7 +140,7 @@ class _Lookup:
     def _take(self, module: str, suffix: str) -> StoredTensor | None:
         # transformers 5 and Mixtral's checkpoints use different names for the block of experts.
         for name in (module, module.replace(".block_sparse_moe.", ".mlp.")):
-            if (tensor := self._adapter.tensors.get(f"{_PREFIX}{name}.{suffix}")) is not None:
+            if (tensor := self._adapter.tensors.get(f"{PEFT_PREFIX}{name}.{suffix}")) is not None:
                 self.unused.discard(tensor.name)
                 return tensor
         return None
@@ -153,9 +148,9 @@ class _Lookup:
     def update(self, target: StoredTensor) -> Update:
         """Return the update of one base tensor."""
         module, _, leaf = target.name.rpartition(".")
-        found = [self._take(module, f"{wrapper}{leaf}") for wrapper in _WRAPPERS]
+        found = [self._take(module, f"{wrapper}{leaf}") for wrapper in WRAPPERS]
         saved = next(filter(None, found), None)
-        if saved and _TABLE.fullmatch(target.name) and saved.shape[1:] == target.shape[1:]:
+        if saved and TABLE.fullmatch(target.name) and saved.shape[1:] == target.shape[1:]:
             target = dataclasses.replace(target, shape=saved.shape)  # the vocabulary may have been resized
         if leaf != "weight":
             update = Update(saved, self._bias(module) if leaf == "bias" else ())
@@ -189,7 +184,7 @@ class _Lookup:
             out, width = width, out
         rank = (*a.shape, 1)[0]
         _check_fit(target, [(a, (rank, width)), (b, (out, rank))])
-        trained = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", a.name.removeprefix(_PREFIX))
+        trained = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", a.name.removeprefix(PEFT_PREFIX))
         scale = self._adapter.scale(self._adapter.pattern_key(f"{trained}.weight"), rank)
         return (LowRank(a, b, scale, transposed=transposed),)
 
@@ -197,7 +192,7 @@ class _Lookup:
         b = self._take(module, "lora_B.bias")
         if b is None:
             return ()
-        a = self._adapter.tensors.get(f"{_PREFIX}{module}.lora_A.weight")
+        a = self._adapter.tensors.get(f"{PEFT_PREFIX}{module}.lora_A.weight")
         if a is None:
             raise MergeError(f"the adapter has lora_B.bias for {module}, but no lora_A. Save the adapter again.")
         return (LowRank(None, b, self._adapter.scale(module, (*a.shape, 1)[0])),)
@@ -213,7 +208,7 @@ class _Lookup:
         # PEFT nests the factors of the two parameters of a module (base_layer), and the file does not record the order
         # of nesting. The shapes distinguish them: gate_up is (2 I, H) and down is (H, I), which are never equal.
         for level in ("", "base_layer."):
-            names = [f"{_PREFIX}{layer}.mlp.experts.{level}lora_{which}.weight" for which in "AB"]
+            names = [f"{PEFT_PREFIX}{layer}.mlp.experts.{level}lora_{which}.weight" for which in "AB"]
             a, b = (self._adapter.tensors.get(name) for name in names)
             if a is None or b is None or len(a.shape) != 2 or a.shape[0] % count:
                 continue

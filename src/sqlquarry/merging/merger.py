@@ -18,15 +18,15 @@ from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.manifests import MANIFEST
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
+from sqlquarry.merging.merge_job import MergeJob
 from sqlquarry.merging.merged_tensors import MergedTensors
-from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
+from sqlquarry.merging.output import MergeOutput, OutputShard, plan_shards
 from sqlquarry.merging.plan import MergePlan
 from sqlquarry.merging.shard_writing import write_shards
 from sqlquarry.merging.storage.opening import open_storage
 from sqlquarry.merging.tensor_file import FLOATS
 from sqlquarry.merging.trained_adapters import Adapters, TrainedAdapters
 from sqlquarry.merging.verification.comparison import compare
-from sqlquarry.merging.verification.examples import Examples
 from sqlquarry.merging.verification.results import Thresholds, require_thresholds
 from sqlquarry.options import check_options, check_rules
 from sqlquarry.prompt import PROMPT_FILE
@@ -70,6 +70,34 @@ class AdapterMerger:
 
     def __post_init__(self) -> None:
         check_rules(self, {"max_shard_bytes": (self.max_shard_bytes >= 1, "at least 1")})
+
+    @classmethod
+    def published(
+        cls,
+        *,
+        base_model: str | Path | None = None,
+        thresholds: Thresholds | None = None,
+        session: boto3.Session | None = None,
+    ) -> AdapterMerger:
+        """Return the merger of the published recipe: original weights, float16, and shards of 2 GB.
+
+        Source: aws-samples/amazon-bedrock-samples, custom-models/import_models/llama-3/
+        customized-text-to-sql-model.ipynb, which loads the base in float16, calls PEFT's merge_and_unload, and saves
+        with max_shard_size="2GB".
+
+        Args:
+            base_model: as for `AdapterMerger`.
+            thresholds: as for `AdapterMerger`.
+            session: as for `AdapterMerger`.
+        """
+        return cls(
+            base="original",
+            base_model=base_model,
+            dtype="float16",
+            max_shard_bytes=2_000_000_000,
+            thresholds=thresholds,
+            session=session,
+        )
 
     def merge(
         self, adapter: Adapters, output_dir: str | Path, *, evaluation: Sequence[Record] | None = None
@@ -119,7 +147,7 @@ class AdapterMerger:
         if not measuring and (finished := target.finished(inputs)) is not None:
             return finished
         checkpoint = self._checkpoint(trained)
-        job = _Job(trained, checkpoint, trained.plan(checkpoint))
+        job = MergeJob(trained, checkpoint, trained.plan(checkpoint))
         if measuring and evaluation:
             inputs |= self._measured(job, evaluation)
             if (finished := target.finished(inputs)) is not None:
@@ -130,19 +158,22 @@ class AdapterMerger:
     def package_base(self, adapter: AdapterCheckpoint, output_dir: str | Path) -> MergedModel:
         """Write the adapter's base model, unchanged, with the adapter's prompt, to compare it with the merged model.
 
+        The base keeps its own tokenizer, because it has no embeddings for tokens that an adapter adds.
+
         Args:
             adapter: the adapter whose base model and prompt are used.
             output_dir: as for `merge`.
 
         Raises:
-            MergeError: as for `merge`.
+            MergeError: as for `merge`, or the base's tokenizer makes other tokens from the prompt than the adapter's.
         """
         trained = TrainedAdapters.open(adapter)
         inputs = self._inputs(trained) | {"base": "original", "adapter_digest": None, "evaluation_sha256": None}
         with self._output(output_dir) as target:
             if (finished := target.finished(inputs)) is not None:
                 return finished
-            job = _Job(trained, self._checkpoint(trained), MergePlan({}))
+            job = MergeJob(trained, self._checkpoint(trained), MergePlan({}), own_tokenizer=False)
+            job.require_same_prompt()
             return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
     def verify(self, records: Sequence[Record], adapter: Adapters, merged: MergedModel | str | Path) -> Verification:
@@ -163,7 +194,7 @@ class AdapterMerger:
         location = merged.uri if isinstance(merged, MergedModel) else merged
         target = MergeOutput(open_storage(location, self.session), location)
         checkpoint = self._checkpoint(trained)
-        return _verification(target, _Job(trained, checkpoint, trained.plan(checkpoint)), records)
+        return _verification(target, MergeJob(trained, checkpoint, trained.plan(checkpoint)), records)
 
     @contextlib.contextmanager
     def _output(self, location: str | Path) -> Iterator[MergeOutput]:
@@ -205,7 +236,7 @@ class AdapterMerger:
             )
         return kind
 
-    def _measured(self, job: _Job, records: Sequence[Record]) -> JsonObject:
+    def _measured(self, job: MergeJob, records: Sequence[Record]) -> JsonObject:
         """Measure both kinds of base. Return the one closer to the adapter on its training base, and both results."""
         candidates = {
             kind: job.rows(recipe, self._stored_dtype)
@@ -216,7 +247,7 @@ class AdapterMerger:
         return {"base": min(numbers, key=lambda kind: numbers[kind]["kl"]), "candidates": numbers}
 
     def _assemble(
-        self, target: MergeOutput, job: _Job, rows: MergedTensors, evaluation: Sequence[Record] | None
+        self, target: MergeOutput, job: MergeJob, rows: MergedTensors, evaluation: Sequence[Record] | None
     ) -> MergedModel:
         """Write the shards, the metadata and finally the manifest."""
         checkpoint, adapters = job.checkpoint, job.trained.adapters
@@ -233,8 +264,8 @@ class AdapterMerger:
         if whole and (error := checkpoint.mismatch(checkpoint.digest(_source_digests(target, shards)), expected)):
             target.discard()
             raise error
-        changes = {**job.plan.config, **dtype_changes(checkpoint.config, self._stored_dtype)}
-        target.carry_over(checkpoint, adapters[0][0].path / PROMPT_FILE, shards, rows, changes)
+        changes = job.changes(self._stored_dtype)
+        target.carry_over(job.files, adapters[0][0].path / PROMPT_FILE, shards, rows, changes)
         merge = target.inputs | _statistics(target.relative_updates)
         if len(adapters) > 1:
             merge["adapters"] = [{"digest": one.manifest.digest, "weight": weight} for one, weight in adapters]
@@ -251,34 +282,7 @@ class AdapterMerger:
         return target.finish(shards, provenance)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Adapters, their base, and the plan for merging them."""
-
-    trained: TrainedAdapters
-    checkpoint: BaseCheckpoint
-    plan: MergePlan
-
-    def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
-        """Return the merged model's tensors. With a recipe, the update is added to the 4-bit values."""
-        return MergedTensors.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
-
-    @property
-    def reference(self) -> MergedTensors:
-        """The adapter on its training base, in fp32."""
-        return self.rows(self.trained.recipe, "F32")
-
-    @property
-    def config(self) -> JsonObject:
-        """The merged model's config.json."""
-        return {**self.checkpoint.config, **self.plan.config}
-
-    def examples(self, records: Sequence[Record]) -> Examples:
-        """Encode records with the base's tokenizer."""
-        return Examples.encode(records, self.trained.formatter, self.checkpoint.storage)
-
-
-def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> Verification:
+def _verification(target: MergeOutput, job: MergeJob, records: Sequence[Record]) -> Verification:
     written, reference = BaseCheckpoint.open(target.storage).tensors, job.reference
     shapes, expected = ({name: one.shape for name, one in model.items()} for model in (written, reference.tensors))
     if different := sorted({name for name, _ in shapes.items() ^ expected.items()}):

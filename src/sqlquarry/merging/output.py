@@ -18,25 +18,10 @@ from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
 from sqlquarry.manifests import MANIFEST, MERGE_STATE, Manifest
-from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, encode_header
-
-# Files that a server reads in addition to the weights, and the license texts that must accompany the weights.
-_CARRIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-    "*processor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,31 +233,30 @@ class MergeOutput:
 
     def carry_over(
         self,
-        base: BaseCheckpoint,
+        files: CarriedFiles,
         prompt: Path,
         shards: Sequence[OutputShard],
         rows: MergedTensors,
-        changes: JsonObject,
+        changes: Mapping[str, JsonObject],
     ) -> None:
-        """Write all other files: the prompt, the base's files that a server needs, and the index of the shards.
+        """Write all other files: the prompt, the files that a server needs, and the index of the shards.
 
         Args:
-            base: the base checkpoint.
+            files: the files that a server needs.
             prompt: the adapter's ``prompt.json``.
             shards: the output's shards.
             rows: the contents of the shards.
-            changes: fields of config.json that differ from those of the base.
+            changes: JSON file -> its fields that differ from those of the base.
         """
-        names = base.storage.sizes()
-        for name in sorted(name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)):
-            content = base.storage.read(name)
-            if name == "config.json" and changes:
-                content = json_bytes({**base.config, **changes})
+        for name in files.names():
+            content = files.read(name)
+            if changes.get(name):
+                content = json_bytes({**parse_object(content, name), **changes[name]})
             self._write(name, content)
         self._write(prompt.name, prompt.read_bytes())
         if all(shard.source and shard.header == shard.source.header for shard in shards):
-            if INDEX in names:
-                self._write(INDEX, base.storage.read(INDEX))
+            if INDEX in files.base.sizes():
+                self._write(INDEX, files.base.read(INDEX))
         elif [shard.name for shard in shards] != [ONE_SHARD]:
             weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
             total = sum(rows.nbytes(tensor) for shard in shards for tensor in shard.tensors)

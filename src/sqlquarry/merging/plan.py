@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sqlquarry.checkpoints.adapter_tables import EMBEDDING
 from sqlquarry.errors import ConfigError, MergeError, UnsupportedAdapterError
 from sqlquarry.files.metadata import JsonObject
-from sqlquarry.merging.lora_adapter import EMBEDDING, LoraAdapter
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.tensor_file import StoredTensor, row_blocks
 from sqlquarry.merging.update import Update
 

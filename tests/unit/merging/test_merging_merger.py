@@ -202,7 +202,7 @@ def without(name: str) -> dict[str, torch.Tensor]:
         (lora_tensors() | {A_OF_Q: torch.full((4, 64), torch.nan)}, {}, f" {A_OF_Q} .*NaN"),
         (lora_tensors() | {B_OF_Q: torch.full((64, 4), torch.inf)}, {}, f" {B_OF_Q} .*NaN"),
         (lora_tensors() | {B_OF_Q: torch.full((64, 4), 3e38)}, {}, rf" {Q}\.weight .*NaN .*\bBF16\b"),
-        ({"base_model.model.lm_head.weight": torch.ones(51, 64)}, {}, r"\b50 .* model\.embed_tokens\..* 51 .* lm_head\."),
+        ({"base_model.model.lm_head.weight": torch.ones(51, 64)}, {}, r"\b50 .*\.embed_tokens\..* 51 .* lm_head\."),
         ({"base_model.model.lm_head.weight": torch.ones(50, 63)}, {}, r"\[50, 63\].* lm_head\.weight .*\[50, 64\]"),
         ({"base_model.model.model.norm.lora_A.weight": torch.ones(4, 64),
           "base_model.model.model.norm.lora_B.weight": torch.ones(64, 4)}, {}, r"\[4, 64\].* model\.norm\.weight "),
