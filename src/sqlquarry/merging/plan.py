@@ -121,8 +121,9 @@ def _resized(plan: MergePlan, base: Mapping[str, StoredTensor], embedding: str |
     if len(set(rows.values())) > 1:
         found = " and ".join(f"{count} rows for {name}" for name, count in rows.items())
         raise MergeError(
-            f"with this adapter the model would have {found}, but both need the same number. Save the adapter again "
-            'with both (PEFT: save_embedding_layers=True), or train both (modules_to_save=["embed_tokens", "lm_head"]).'
+            f"with this adapter the model would have {found}, but both need the same number. PEFT saves only one of a "
+            "resized embedding and head if LoRA targets only that one. Let LoRA target both, or train both "
+            '(modules_to_save=["embed_tokens", "lm_head"]).'
         )
     extra = {name: dataclasses.replace(tensor, name=name) for name, tensor in resized.items()}
     return MergePlan(

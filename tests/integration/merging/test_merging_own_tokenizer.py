@@ -20,6 +20,8 @@ from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import CorruptArtifactError, MergeError, UnsupportedModelError
 from sqlquarry.manifests import base_digest, write_manifest
+from sqlquarry.models.local.decoding import DecodingOptions
+from sqlquarry.models.local.sampling import Sampling
 from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.quantization import QuantizationRecipe
 
@@ -252,3 +254,25 @@ def test_the_merged_model_loads_with_transformers(merged: sq.MergedModel) -> Non
     model = AutoModelForCausalLM.from_pretrained(merged.path)
     assert model.get_input_embeddings().weight.shape[0] == ROWS
     assert model.generation_config.eos_token_id == content(merged.path, "generation_config.json")["eos_token_id"]
+
+
+def test_the_model_does_not_stop_at_an_id_that_means_another_token_now(base: Path, tmp_path: Path) -> None:
+    former = content(base, "config.json")["eos_token_id"]
+    adapter = train(base, tmp_path / "adapter", rows=ROWS)
+    file = adapter.path / "tokenizer.json"
+    swapped = {"<|im_end|>": "<|pad|>", "<|pad|>": "<|im_end|>"}
+    own = json.loads(file.read_text())
+    own["model"]["vocab"] = {swapped.get(token, token): id_ for token, id_ in own["model"]["vocab"].items()}
+    for token in own["added_tokens"]:
+        token["content"] = swapped.get(token["content"], token["content"])
+    file.write_text(json.dumps(own))
+    adapter = finish(adapter.path, base)
+    merged = sq.AdapterMerger().merge(adapter, tmp_path / "merged")
+    assert content(merged.path, "config.json")["eos_token_id"] == 442
+    assert content(merged.path, "config.json")["pad_token_id"] == former
+    for name, stops in (("adapter", 442), ("merged", 442)):
+        model = sq.LocalModel({"adapter": adapter, "merged": merged}[name], device="cpu")
+        for token in (former, stops):
+            options = DecodingOptions(max_tokens=4, sampling=Sampling(logit_bias={token: 100.0}))
+            (answer,) = model.complete(["SELECT"], options)
+            assert answer.stop_reason == ("stop" if token == stops else "length"), (name, token)

@@ -142,15 +142,17 @@ def test_shards_with_resized_tables_can_be_split(grown: AdapterCheckpoint, tmp_p
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_another_base_is_refused_although_its_tables_are_replaced(
-    sharded: Base, grown: AdapterCheckpoint, tmp_path: Path
+def test_another_base_is_refused_before_anything_is_written(
+    sharded: Base, grown: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The other values are those of a table that the adapter replaces.
     other = tmp_path / "other"
     other.mkdir()
     for file in sharded.directory.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     path = next(file for file in sorted(other.glob("*.safetensors")) if EMBEDDING in load_file(file))
     save_file({name: value + 1 for name, value in load_file(path).items()}, path, {"format": "pt"})
+    monkeypatch.setattr(Update, "apply_rows", lambda *_: pytest.fail("merged"))
     with pytest.raises(MergeError, match=re.escape(str(other))):
         AdapterMerger(base_model=other).merge(grown, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.safetensors"))
