@@ -55,7 +55,7 @@ class CarriedFiles:
             UnsupportedModelError: there is no tokenizer.json, or a file cannot be read.
         """
         try:
-            files = _tokenizer_files(self)
+            files = self.tokenizer_files()
             reading, separate = trained_reading(files), "chat_template.jinja" in self.names()
             template = self.read("chat_template.jinja").decode() if separate else None
         except _MALFORMED as error:
@@ -63,6 +63,15 @@ class CarriedFiles:
         if not files.tokenizer:
             raise UnsupportedModelError(f"{self.base} has no tokenizer.json. Save the base with a fast tokenizer.")
         return FileTokenizer(reading, files.config, template)
+
+    def tokenizer_files(self) -> TokenizerFiles:
+        """Read the files that define the tokenizer.
+
+        Raises:
+            OSError, ValueError: a file cannot be read.
+        """
+        names = self.names()
+        return TokenizerFiles.read(lambda name: self.read(name) if name in names else None, names)
 
     def require_rows(self, rows: int) -> None:
         """Check that each token has a row in the embeddings.
@@ -72,7 +81,7 @@ class CarriedFiles:
             UnsupportedModelError: a file of the tokenizer cannot be read.
         """
         try:
-            ids = token_ids(trained_reading(_tokenizer_files(self)))
+            ids = token_ids(trained_reading(self.tokenizer_files()))
         except _MALFORMED as error:
             raise self._unreadable(error) from error
         if unknown := sorted((id_, text) for text, id_ in ids.items() if id_ >= rows):
@@ -90,8 +99,8 @@ class CarriedFiles:
             rows: number of rows of the embeddings.
         """
         try:
-            base = _tokenizer_files(dataclasses.replace(self, own={}))
-            own = _tokenizer_files(self) if self.own else None
+            base = dataclasses.replace(self, own={}).tokenizer_files()
+            own = self.tokenizer_files() if self.own else None
             found = {
                 name: parse_object(self.read(name), name)
                 for name in ("config.json", "generation_config.json")
@@ -108,8 +117,3 @@ class CarriedFiles:
         return UnsupportedModelError(
             f"the tokenizer in {where} cannot be read ({error}). Save the base's tokenizer again."
         )
-
-
-def _tokenizer_files(files: CarriedFiles) -> TokenizerFiles:
-    names = files.names()
-    return TokenizerFiles.read(lambda name: files.read(name) if name in names else None, names)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlquarry.errors import MergeError
@@ -29,13 +28,15 @@ class MergeJob:
         trained: the adapters.
         checkpoint: the base.
         plan: what the adapters change.
-        own_tokenizer: whether the output has the adapters' tokenizer, if they have their own.
+        files: the small files of the output.
+        tokenizer: contents of the tokenizer's files that differ from those in `files`, by name.
     """
 
     trained: TrainedAdapters
     checkpoint: BaseCheckpoint
     plan: MergePlan
-    own_tokenizer: bool = True
+    files: CarriedFiles
+    tokenizer: Mapping[str, bytes]
 
     def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
         """Return the merged model's tensors. With a recipe, the update is added to the 4-bit values."""
@@ -50,12 +51,6 @@ class MergeJob:
     def config(self) -> JsonObject:
         """The merged model's config.json."""
         return {**self.checkpoint.config, **self.plan.config}
-
-    @property
-    def files(self) -> CarriedFiles:
-        """The small files of the merged model."""
-        files = self.trained.files(self.checkpoint)
-        return files if self.own_tokenizer else dataclasses.replace(files, own={})
 
     def changes(self, dtype: str | None) -> dict[str, JsonObject]:
         """Return JSON file -> its fields that differ from those of the base.

@@ -18,9 +18,11 @@ from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.manifests import MANIFEST
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.merge_job import MergeJob
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.output import MergeOutput, OutputShard, plan_shards
+from sqlquarry.merging.output_tokenizer import changed_tokenizer
 from sqlquarry.merging.plan import MergePlan
 from sqlquarry.merging.shard_writing import write_shards
 from sqlquarry.merging.storage.opening import open_storage
@@ -117,7 +119,8 @@ class AdapterMerger:
             PromptMismatchError: the prompt is not the one of the training, or the adapters have different prompts.
             OutputInUseError: another process is merging into the same output.
             UnsupportedAdapterError: the adapter would be merged wrongly. The message gives the reason.
-            UnsupportedModelError: the base is already quantized, or not safetensors.
+            UnsupportedModelError: the base is already quantized, or not safetensors, or its tokenizer cannot be changed
+                for a prompt with ``add_special_tokens=False``.
             UnusedTensorsError: some adapter tensors do not match any tensor of the base.
             MergeError: the base, the adapter, the output or the disk is unsuitable, or the merged model is not close
                 enough to the adapter. The message gives the values.
@@ -147,7 +150,7 @@ class AdapterMerger:
         if not measuring and (finished := target.finished(inputs)) is not None:
             return finished
         checkpoint = self._checkpoint(trained)
-        job = MergeJob(trained, checkpoint, trained.plan(checkpoint))
+        job = self._job(trained, checkpoint, trained.plan(checkpoint), trained.files(checkpoint))
         if measuring and evaluation:
             inputs |= self._measured(job, evaluation)
             if (finished := target.finished(inputs)) is not None:
@@ -156,9 +159,10 @@ class AdapterMerger:
         return self._assemble(target, job, rows, evaluation)
 
     def package_base(self, adapter: AdapterCheckpoint, output_dir: str | Path) -> MergedModel:
-        """Write the adapter's base model, unchanged, with the adapter's prompt, to compare it with the merged model.
+        """Write the adapter's base model with the adapter's prompt, to compare it with the merged model.
 
-        The base keeps its own tokenizer, because it has no embeddings for tokens that an adapter adds.
+        The weights are unchanged. The base keeps its own tokenizer, because it has no embeddings for tokens that an
+        adapter adds. If the prompt leaves out special tokens, the tokenizer changes as in `merge`.
 
         Args:
             adapter: the adapter whose base model and prompt are used.
@@ -172,7 +176,8 @@ class AdapterMerger:
         with self._output(output_dir) as target:
             if (finished := target.finished(inputs)) is not None:
                 return finished
-            job = MergeJob(trained, self._checkpoint(trained), MergePlan({}), own_tokenizer=False)
+            checkpoint = self._checkpoint(trained)
+            job = self._job(trained, checkpoint, MergePlan({}), CarriedFiles(checkpoint.storage, {}))
             job.require_same_prompt()
             return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
@@ -194,7 +199,9 @@ class AdapterMerger:
         location = merged.uri if isinstance(merged, MergedModel) else merged
         target = MergeOutput(open_storage(location, self.session), location)
         checkpoint = self._checkpoint(trained)
-        return _verification(target, MergeJob(trained, checkpoint, trained.plan(checkpoint)), records)
+        return _verification(
+            target, self._job(trained, checkpoint, trained.plan(checkpoint), trained.files(checkpoint)), records
+        )
 
     @contextlib.contextmanager
     def _output(self, location: str | Path) -> Iterator[MergeOutput]:
@@ -221,6 +228,10 @@ class AdapterMerger:
         checkpoint = BaseCheckpoint.open(open_storage(location, self.session))
         trained.require_base(checkpoint)
         return checkpoint
+
+    @staticmethod
+    def _job(trained: TrainedAdapters, checkpoint: BaseCheckpoint, plan: MergePlan, files: CarriedFiles) -> MergeJob:
+        return MergeJob(trained, checkpoint, plan, files, changed_tokenizer(files, trained.formatter))
 
     def _base_kind(self, recipe: QuantizationRecipe | None) -> str:
         kind = ("original" if recipe is None else "dequantized") if self.base == "auto" else self.base
@@ -265,7 +276,8 @@ class AdapterMerger:
             target.discard()
             raise error
         changes = job.changes(self._stored_dtype)
-        target.carry_over(job.files, adapters[0][0].path / PROMPT_FILE, shards, rows, changes)
+        prompt = adapters[0][0].path / PROMPT_FILE
+        target.carry_over(job.files, prompt, shards, rows, changes, tokenizer=job.tokenizer)
         merge = target.inputs | _statistics(target.relative_updates)
         if len(adapters) > 1:
             merge["adapters"] = [{"digest": one.manifest.digest, "weight": weight} for one, weight in adapters]

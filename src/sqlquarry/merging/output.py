@@ -238,6 +238,8 @@ class MergeOutput:
         shards: Sequence[OutputShard],
         rows: MergedTensors,
         changes: Mapping[str, JsonObject],
+        *,
+        tokenizer: Mapping[str, bytes],
     ) -> None:
         """Write all other files: the prompt, the files that a server needs, and the index of the shards.
 
@@ -247,9 +249,10 @@ class MergeOutput:
             shards: the output's shards.
             rows: the contents of the shards.
             changes: JSON file -> its fields that differ from those of the base.
+            tokenizer: contents of the tokenizer's files that differ from those in `files`, by name.
         """
-        for name in files.names():
-            content = files.read(name)
+        for name in sorted({*files.names(), *tokenizer}):
+            content = tokenizer[name] if name in tokenizer else files.read(name)
             if changes.get(name):
                 content = json_bytes({**parse_object(content, name), **changes[name]})
             self._write(name, content)
