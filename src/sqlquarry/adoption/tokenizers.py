@@ -19,6 +19,7 @@ from sqlquarry.tokenizing.control_tokens import ending_token
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.reading_equality import Reading, same_tokens
 from sqlquarry.tokenizing.readings import trained_reading
+from sqlquarry.tokenizing.special_ids import token_ids
 from sqlquarry.tokenizing.special_token_removal import files_without_special_tokens
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
@@ -75,7 +76,7 @@ class ReadTokenizer:
     @property
     def ids(self) -> int:
         """The number of rows that an embedding needs: the largest token id, plus one."""
-        return max(self.tokenizer.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return max(token_ids(self.reading).values(), default=-1) + 1
 
     def equals(self, other: ReadTokenizer) -> bool:
         """Return whether both give the same tokens for every text and have the same template, BOS and EOS."""

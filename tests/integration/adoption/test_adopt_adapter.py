@@ -278,6 +278,32 @@ def test_a_cut_vocabulary_is_refused(adapter: Path, base: Base) -> None:
         adopt(adapter, base)
 
 
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["embed_tokens", "lm_head"]}], ids=["frozen", "trained"])
+def test_added_tokens_come_with_their_rows_and_their_tokenizer(
+    base: Base, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base.directory)
+    tokenizer.add_tokens(["<schema>", "</schema>"], special_tokens=True)
+    rows = len(tokenizer) + 4  # as with pad_to_multiple_of
+    model = base.load()
+    model.resize_token_embeddings(rows)
+    directory = tmp_path / "resized"
+    peft = train(Base(base.directory, model), directory, **options)
+    peft.save_pretrained(directory, save_embedding_layers=True)
+    expected = logits(peft)
+    tokenizer.save_pretrained(directory)
+    adopted = adopt(directory, base)
+    assert adopted.tokenizer_files.keys() >= {"tokenizer.json", "tokenizer_config.json"}
+    names = [name for name in load_file(adopted.path / SAFE) if "embed_tokens" in name or "lm_head" in name]
+    assert not any("modules_to_save" in name or "original_module" in name for name in names)
+    found = merged(adopted, tmp_path / "merged")
+    assert found.shape[-1] == rows
+    assert torch.allclose(found, expected, atol=2e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged")("<schema>")["input_ids"] == [rows - 6]
+    (answer,) = sq.LocalModel(adopted, device="cpu", max_tokens=2).generate([sq.Record("q", "<schema>")])
+    assert answer.completion_tokens == 2
+
+
 def test_a_formatter_for_another_tokenizer_is_refused(adapter: Path, base: Base) -> None:
     unbound = sq.PromptFormatter(template="{% for m in messages %}{{ m.content }}!!{% endfor %}")
     with pytest.raises(ConfigError, match="'!!'"):
