@@ -123,6 +123,10 @@ READERS["adopt_adapter.base_model"] = (
     lambda at, s, adapter: sq.adopt_adapter(adapter.path, base_model=at, session=s),
     AdoptionError,
 )
+READERS["adopt_model"] = (
+    lambda at, s, _: sq.adopt_model(at, formatter=sq.PromptFormatter(), session=s),
+    AdoptionError,
+)
 READERS["LocalModel.base_model"] = (
     lambda at, s, adapter: sq.LocalModel(adapter, base_model=at, session=s),
     UnsupportedModelError,
@@ -165,7 +169,14 @@ LOCAL: dict[str, Callable[[Any], object]] = {
 }
 # Functions whose path arguments are not locations or are covered above. `load_records` and `to_jsonl` have their own
 # tests.
-OTHERS = {"AdapterCheckpoint", "MergedModel", "SynthesizedDatabases.caveat", "load_records", "Records.to_jsonl"}
+OTHERS = {
+    "AdapterCheckpoint",
+    "AdapterMerger.published",
+    "MergedModel",
+    "SynthesizedDatabases.caveat",
+    "load_records",
+    "Records.to_jsonl",
+}
 
 
 def functions_with_paths() -> Iterator[str]:
