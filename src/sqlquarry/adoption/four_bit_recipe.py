@@ -95,10 +95,19 @@ class FourBitSettings:
         )
 
     def differences(self, other: FourBitSettings) -> str:
-        """Describe the settings with other 4-bit values in `other`, or return "" if there are none."""
-        names = ("quant_type", "double_quantization", "skip_modules")
+        """Describe the settings with other 4-bit values in `other`, or return "" if there are none.
+
+        If `other` does not list the skipped modules, they are not compared.
+        """
+        names = ["quant_type", "double_quantization"]
+        if other.skip_modules is not None and {*self._skipped} != {*other.skip_modules}:
+            names.append("skip_modules")
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
         return ", ".join(f"{name} is {here!r} here and {there!r} there" for name, here, there in pairs if here != there)
+
+    @property
+    def _skipped(self) -> tuple[str, ...]:
+        return (_HEAD,) if self.skip_modules is None else self.skip_modules
 
     def recipe(self, tensors: Mapping[str, StoredTensor]) -> QuantizationRecipe:
         """Return the recipe for a base with these tensors.
@@ -125,8 +134,7 @@ class FourBitSettings:
                 f"the base has no linear layers named {_LAYER}…, so it is unknown which modules were 4-bit."
             )
         heads = {_HEAD} if f"{_HEAD}.weight" in tensors else set()
-        skipped = (_HEAD,) if self.skip_modules is None else self.skip_modules
-        modules = tuple(sorted(name for name in linear | heads if not _is_skipped(name, skipped)))
+        modules = tuple(sorted(name for name in linear | heads if not _is_skipped(name, self._skipped)))
         return QuantizationRecipe(
             quant_type=self.quant_type,
             double_quantization=self.double_quantization,

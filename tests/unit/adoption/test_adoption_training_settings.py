@@ -101,6 +101,30 @@ def test_what_the_caller_says_is_used_if_no_file_contradicts(tmp_path: Path, qua
     assert settings(tmp_path, quantization, base) == QLORA
 
 
+SKIPPED = NF4 | {"llm_int8_skip_modules": ["lm_head", "model.layers.1"]}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "base", "in_config", "agree"),
+    [
+        (SKIPPED, "unsloth/tiny-bnb-4bit", None, True),
+        (SKIPPED, None, SKIPPED, True),
+        ("nf4", None, NF4 | {"llm_int8_skip_modules": ["lm_head"]}, True),
+        (NF4, None, SKIPPED, False),
+        ("nf4", None, SKIPPED, False),
+    ],
+)
+def test_skipped_modules_are_compared_if_a_file_lists_them(
+    tmp_path: Path, quantization: Any, base: str | None, in_config: Any, agree: bool
+) -> None:
+    files = {"config_json": {"quantization_config": in_config}} if in_config else {}
+    if agree:
+        assert settings(tmp_path, quantization, base, **files) is not None
+        return
+    with pytest.raises(ConfigError, match=r"model\.layers\.1"):
+        settings(tmp_path, quantization, base, **files)
+
+
 def test_eight_bit_training_can_be_merged_into_the_originals(tmp_path: Path) -> None:
     card = CARD.format(adapter="lora", bits=8, on="true")
     assert settings(tmp_path, None, None, README_md=card) is None
