@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.encoding.packing import PackedRow, pack
+from sqlquarry.training.encoding.whole_text import encode_whole, wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +80,13 @@ def prepare(
         ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
     """
     names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
-    examples = _encoded(records, names, formatter, tokenizer, kind)
-    limit = config.max_length
+    examples = _encoded(records, names, formatter, tokenizer, kind, whole=config.learns_whole_text)
+    limit = math.inf if config.cuts_records else config.max_length
     lengths = [len(example.input_ids) for example in examples]
     unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
-    rows = pack(
-        [examples[index] for index in fine],
-        [records[index].schema for index in fine],
-        max_tokens=limit,
-        share_prefixes=config.share_prefixes,
-        seed=config.seed,
-    )
+    learned = [examples[index] for index in fine]
+    rows = _rows(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
     over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
@@ -104,8 +101,28 @@ def prepare(
     )
 
 
+def _rows(examples: Sequence[Encoded], schemas: Sequence[str], config: TrainingConfig) -> list[PackedRow]:
+    """Pack examples. For TRL, which packs by itself, the rows are about the same as TRL's."""
+    limit, seed, trl = config.max_length, config.seed, config.backend == "trl"
+    if trl and config.packing_strategy is None:
+        return [
+            row
+            for example in examples
+            for row in pack([example], [0], max_tokens=limit, share_prefixes=False, seed=seed)
+        ]
+    if config.cuts_records:
+        return wrap(examples, limit)
+    return pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes and not trl, seed=seed)
+
+
 def _encoded(
-    records: Sequence[Record], names: Sequence[str], formatter: PromptFormatter, tokenizer: Tokenizer, kind: str
+    records: Sequence[Record],
+    names: Sequence[str],
+    formatter: PromptFormatter,
+    tokenizer: Tokenizer,
+    kind: str,
+    *,
+    whole: bool,
 ) -> list[Encoded]:
     label = f"{kind} record".strip()
     if not records:
@@ -117,7 +134,7 @@ def _encoded(
         )
     with phase(f"encoding {len(records):,} {label}s"):
         try:
-            return formatter.encode_all(records, tokenizer)
+            return encode_whole(records, formatter, tokenizer) if whole else formatter.encode_all(records, tokenizer)
         except RecordError as error:
             raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
 
