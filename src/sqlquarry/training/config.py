@@ -169,11 +169,16 @@ class TrainingConfig:
             "save_total_limit": (self.save_total_limit >= 2, "at least 2, so that one remains if the last is damaged"),
         }
         problems = [*sft_problems(self.sft_config, self.backend)]
-        if self.backend == "trl" and self.trainable_tokens is not None:
-            problems.append(
-                f"trainable_tokens is {self.trainable_tokens!r}, but TRL multiplies with the head's own matrix, so its "
-                'rows would silently not be trained. Leave it out, or set backend="sqlquarry"'
-            )
+        if self.backend == "trl":
+            rules |= {
+                # TRL multiplies with the head's own matrix, so its rows would silently not be trained.
+                "trainable_tokens": (self.trainable_tokens is None, 'None with backend="trl"'),
+                "sharding": (self.sharding != "hybrid", '"auto", "full" or "none" with backend="trl"'),
+                "gradient_checkpointing": (
+                    isinstance(self.gradient_checkpointing, bool | str),
+                    '"auto", True or False with backend="trl"',
+                ),
+            }
         check_rules(self, rules, *problems)
         object.__setattr__(self, "sft_config", SFTFields(json.loads(json.dumps(dict(self.sft_config)))))
 

@@ -19,8 +19,8 @@ from sqlquarry.training.base.limits import base_problems
 from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import PackedRow, pack
-from sqlquarry.training.encoding.whole_text import encode_whole, wrap
+from sqlquarry.training.encoding.packing import PackedRow, one_row, pack
+from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, split, wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class PreparedRecords:
         tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
         base_problems: reasons why the base cannot learn from the records. `check_run` refuses them.
         note: a note on special tokens in questions and schemas, or "" if there are none.
+        cut: number of records that TRL's packing cuts (`TrainingConfig.cuts_records`).
     """
 
     examples: Sequence[Encoded]
@@ -44,6 +45,7 @@ class PreparedRecords:
     tokens_unshared: int
     base_problems: tuple[str, ...] = ()
     note: str = ""
+    cut: int = 0
 
     @property
     def digest(self) -> str:
@@ -86,7 +88,7 @@ def prepare(
     unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
     learned = [examples[index] for index in fine]
-    rows = _rows(learned, [records[index].schema for index in fine], config)
+    rows, cut = _packed(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
     over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
@@ -98,21 +100,25 @@ def prepare(
         tokens_unshared=sum(lengths[index] for index in fine),
         base_problems=tuple(f"{kind}: {problem}" if kind else problem for problem in problems),
         note=f"{kind}: {note}" if kind and note else note,
+        cut=cut,
     )
 
 
-def _rows(examples: Sequence[Encoded], schemas: Sequence[str], config: TrainingConfig) -> list[PackedRow]:
-    """Pack examples. For TRL, which packs by itself, the rows are about the same as TRL's."""
-    limit, seed, trl = config.max_length, config.seed, config.backend == "trl"
-    if trl and config.packing_strategy is None:
-        return [
-            row
-            for example in examples
-            for row in pack([example], [0], max_tokens=limit, share_prefixes=False, seed=seed)
-        ]
-    if config.cuts_records:
-        return wrap(examples, limit)
-    return pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes and not trl, seed=seed)
+def _packed(examples: Sequence[Encoded], schemas: Sequence[str], config: TrainingConfig) -> tuple[list[PackedRow], int]:
+    """Return the rows and the number of records that are cut.
+
+    TRL packs by itself, and its rows are about the same. It shares no prefixes.
+    """
+    limit, seed = config.max_length, config.seed
+    if config.backend == "sqlquarry":
+        return pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes, seed=seed), 0
+    if config.packing_strategy is None:
+        return [one_row(example) for example in examples], 0
+    if config.packing_strategy == "wrapped":
+        return wrap(examples, limit), count_wrapped(examples, limit)
+    pieces = split(examples, limit)
+    cut = sum(len(example.input_ids) > limit for example in examples)
+    return pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed), cut
 
 
 def _encoded(

@@ -98,10 +98,9 @@ def plan_training(
     gpu, gpus = machines.find_gpus(config)
     if not prepared.rows:
         raise RecordError(_nothing_to_learn(prepared, config))
-    schedule = schedule_of(prepared.rows, config, shape.hidden)
+    schedule = schedule_of(prepared.rows, config, shape.hidden, processes=gpus)
     processes = machines.count_processes(gpus, schedule.rows_per_step)
-    if config.backend == "trl":
-        schedule = schedule_of(prepared.rows, config, shape.hidden, processes=processes)
+    schedule = schedule_of(prepared.rows, config, shape.hidden, processes=processes)
     row_sizes = tuple((len(row.input_ids), row.answers) for row in prepared.rows)
     if shape.expert_parameters:  # each token chooses its experts, so shapes differ from row to row
         config = dataclasses.replace(config, torch_compile=False)
@@ -116,6 +115,7 @@ def plan_training(
         over_length=tuple(sorted((one for records in given for one in records.over_length), key=lambda one: -one[1])),
         unlearnable=tuple(name for records in given for name in records.unlearnable),
         base_problems=tuple(problem for records in given for problem in records.base_problems),
+        cut=prepared.cut,
         notes=tuple(records.note for records in given if records.note),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -62,8 +63,8 @@ class TrainerCheckpoints:
         """Remove all checkpoints of a finished run."""
         for path in self._all():
             shutil.rmtree(path)
-        if self.place.is_dir() and not any(path.name != "README.md" for path in self.place.iterdir()):
-            shutil.rmtree(self.place)  # TRL writes a model card beside its checkpoints
+        with contextlib.suppress(OSError):  # the directory contains other files
+            self.place.rmdir()
 
     def _newest(self) -> str | None:
         for path in reversed(self._all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from sqlquarry.training.trl.callback import Logs, RunEvents, seconds_of
 from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from trl import SFTTrainer
 
@@ -83,17 +84,22 @@ def fit(
         TrainingError: the loss is not a finite number, or a checkpoint does not fit.
         TrainingInterruptedError: SIGTERM or SIGINT was received. The step was finished and a checkpoint written.
     """
+    from peft import get_peft_model
+    from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
 
     fields = sft_fields(config, world, rows_per_step=rows_per_step, rate=rate, evaluates=bool(evaluation))
     arguments = sft_arguments(fields, str(checkpoints.place))
     how = f", {config.quantization}" if config.quantization else ""
     attention = "flex_attention" if config.attn_implementation == "flex_attention" else "sdpa"
-    with phase(f"loading the base model{how}"):
-        model, recipe = load_base(base, config, world, attn_implementation=attention)
+    with phase(f"loading the base model{how}"), quiet_transformers():
+        complete, recipe = load_base(base, config, world, attn_implementation=attention)
+        set_seed(config.seed)  # the same adapter on every process, and in our own engine
+        model = get_peft_model(complete, lora_config(complete, config))
     with contextlib.ExitStack() as held, quiet_transformers():
         stopped = held.enter_context(stop_signals())
         events = RunEvents(config, world, checkpoints, open_logs=open_logs, stopped=stopped, held=held)
+        exact = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
         with _quiet_datasets(), phase("packing with TRL"):
             trainer = _trainer_class()(
                 model=model,
@@ -101,11 +107,10 @@ def fit(
                 train_dataset=_dataset(train),
                 eval_dataset=_dataset(evaluation) if evaluation else None,
                 processing_class=load_tokenizer(base),
-                peft_config=lora_config(model, config),
                 callbacks=[events.as_callback(), *callbacks],
             )
         trainer.remove_callback(PrinterCallback)  # our log shows the figures
-        _keep_precision(trainer)
+        _keep_precision(trainer, exact)
         _require_sharding(trainer, config, world)
         row_sizes = _row_sizes(trainer.train_dataset, train)
         newest = checkpoints.latest()
@@ -150,6 +155,9 @@ def _trainer_class() -> type[SFTTrainer]:
     from trl import SFTTrainer
 
     class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """Write no card beside the checkpoints. The adapter gets ours."""
+
         def _load_from_checkpoint(self, *arguments: Any, **options: Any) -> None:
             # PEFT loads the adapter as float32, and Adam's moments get the dtype of the adapter.
             before = {name: value.dtype for name, value in self.model.named_parameters() if value.requires_grad}
@@ -161,15 +169,20 @@ def _trainer_class() -> type[SFTTrainer]:
     return ExactTrainer
 
 
-def _keep_precision(trainer: SFTTrainer) -> None:
-    """Undo two roundings to bfloat16."""
+def _keep_precision(trainer: SFTTrainer, adapter: Mapping[str, torch.Tensor]) -> None:
+    """Undo two roundings to bfloat16.
+
+    Args:
+        trainer: the trainer.
+        adapter: the adapter from before the trainer was created, in float32.
+    """
     import torch
 
     # TRL rounds the adapter of a 4-bit base to bfloat16, even if the run computes in float32.
     if not trainer.args.bf16:
-        for parameter in trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        for name, parameter in trainer.model.named_parameters():
+            if name in adapter:
+                parameter.data = adapter[name]
     if trainer.is_fsdp_enabled:
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
