@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 
-def sft_fields(
-    config: TrainingConfig, world: World, *, rows_per_step: int, rate: float, evaluates: bool
-) -> dict[str, object]:
+def sft_fields(config: TrainingConfig, world: World, *, rows_per_step: int, rate: float) -> dict[str, object]:
     """Return all fields of SFTConfig that a run sets, except its directory.
 
     Args:
@@ -24,7 +22,6 @@ def sft_fields(
         world: the processes.
         rows_per_step: rows in one optimizer step, unless `sft_config` has another number.
         rate: peak learning rate.
-        evaluates: whether there are evaluation records.
     """
     cuda = world.device.type == "cuda"
     batch = int(str(config.sft_config.get("per_device_train_batch_size", 1)))
@@ -37,7 +34,7 @@ def sft_fields(
         "gradient_accumulation_steps": max(1, round(rows_per_step / (batch * world.size))),
         "lr_scheduler_type": "cosine",
         "optim": "adamw_torch",
-        "eval_strategy": "epoch" if evaluates else "no",
+        "eval_strategy": "no",  # `callback` evaluates after each epoch
         "prediction_loss_only": True,
     }
     ours: dict[str, object] = {
@@ -73,9 +70,11 @@ def sft_arguments(fields: Mapping[str, object], directory: str) -> SFTConfig:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # SFTConfig warns of one of its own defaults
-            return SFTConfig(output_dir=directory, **fields)
+            arguments = SFTConfig(output_dir=directory, **fields)
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"SFTConfig refuses a field of sft_config: {error}") from error
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001 - one process would use all GPUs, which TRL refuses
+    return arguments
 
 
 def _fsdp(config: TrainingConfig, world: World) -> dict[str, object]:

@@ -29,6 +29,7 @@ class RunEvents:
         config: the interval of checkpoints.
         world: the processes.
         checkpoints: the run's checkpoints.
+        evaluates: evaluate after each epoch.
         open_logs: opens the loggers for a number of steps.
         stopped: receives the signals that ask to stop.
         held: closes the loggers.
@@ -40,11 +41,12 @@ class RunEvents:
         world: World,
         checkpoints: TrainerCheckpoints,
         *,
+        evaluates: bool,
         open_logs: Logs,
         stopped: Sequence[int],
         held: ExitStack,
     ) -> None:
-        self._config, self._world, self._checkpoints = config, world, checkpoints
+        self._config, self._world, self._checkpoints, self._evaluates = config, world, checkpoints, evaluates
         self._open_logs, self._stopped, self._held = open_logs, stopped, held
         self._logs: Sequence[Callable[[LogEntry], None]] = ()
         self._entry: LogEntry | None = None  # waits for the loss of the evaluation
@@ -61,6 +63,10 @@ class RunEvents:
         is_due = not self._config.save_steps and time.monotonic() - self._saved_at >= self._config.save_interval_s
         if self._world.any(bool(self._stopped)):
             control.should_save = control.should_training_stop = True
+        # The trainer itself evaluates an epoch only after it has saved the epoch's last step.
+        ends_epoch = state.epoch.is_integer() or state.global_step >= state.max_steps
+        if self._evaluates and ends_epoch:
+            control.should_evaluate = True
         # Also after the last step, because a full disk or a signal may still keep the adapter from being saved.
         if self._world.any(is_due) or state.global_step >= state.max_steps:
             control.should_save = True

@@ -88,7 +88,7 @@ def fit(
     from transformers import set_seed
     from transformers.trainer_callback import PrinterCallback
 
-    fields = sft_fields(config, world, rows_per_step=rows_per_step, rate=rate, evaluates=bool(evaluation))
+    fields = sft_fields(config, world, rows_per_step=rows_per_step, rate=rate)
     arguments = sft_arguments(fields, str(checkpoints.place))
     how = f", {config.quantization}" if config.quantization else ""
     attention = "flex_attention" if config.attn_implementation == "flex_attention" else "sdpa"
@@ -98,16 +98,24 @@ def fit(
         model = get_peft_model(complete, lora_config(complete, config))
     with contextlib.ExitStack() as held, quiet_transformers():
         stopped = held.enter_context(stop_signals())
-        events = RunEvents(config, world, checkpoints, open_logs=open_logs, stopped=stopped, held=held)
+        events = RunEvents(
+            config,
+            world,
+            checkpoints,
+            evaluates=bool(evaluation) and "eval_strategy" not in config.sft_config,
+            open_logs=open_logs,
+            stopped=stopped,
+            held=held,
+        )
         exact = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
         with _quiet_datasets(), phase("packing with TRL"):
-            trainer = _trainer_class()(
+            trainer = _trainer(
                 model=model,
                 args=arguments,
                 train_dataset=_dataset(train),
                 eval_dataset=_dataset(evaluation) if evaluation else None,
                 processing_class=load_tokenizer(base),
-                callbacks=[events.as_callback(), *callbacks],
+                callbacks=[events.as_callback(), *_checked(callbacks)],
             )
         trainer.remove_callback(PrinterCallback)  # our log shows the figures
         _keep_precision(trainer, exact)
@@ -125,6 +133,20 @@ def fit(
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     outcome = Outcome(state.global_step, sum(losses) / len(losses), seconds_of(state.log_history))
     return TRLFit(outcome, recipe, row_sizes, {"name": "trl", "version": version("trl"), "sft_config": fields})
+
+
+def _checked(callbacks: Sequence[object]) -> Sequence[object]:
+    """Return the user's callbacks.
+
+    Raises:
+        ConfigError: one is not a `TrainerCallback` or a class of them.
+    """
+    from transformers import TrainerCallback
+
+    for one in callbacks:
+        if not (issubclass(one, TrainerCallback) if isinstance(one, type) else isinstance(one, TrainerCallback)):
+            raise ConfigError(f"callbacks contains {one!r:.80}, which is not a transformers.TrainerCallback.")
+    return callbacks
 
 
 def _dataset(examples: Sequence[Encoded]) -> Dataset:
@@ -151,7 +173,12 @@ def _row_sizes(rows: Dataset, examples: Sequence[Encoded]) -> tuple[tuple[int, i
     return sizes
 
 
-def _trainer_class() -> type[SFTTrainer]:
+def _trainer(**options: Any) -> SFTTrainer:
+    """Return a trainer that resumes exactly.
+
+    Raises:
+        ConfigError: TRL refuses a combination of options.
+    """
     from trl import SFTTrainer
 
     class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
@@ -166,7 +193,10 @@ def _trainer_class() -> type[SFTTrainer]:
                 if name in before:
                     parameter.data = parameter.data.to(before[name])
 
-    return ExactTrainer
+    try:
+        return ExactTrainer(**options)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"TRL refuses this run: {error}") from error
 
 
 def _keep_precision(trainer: SFTTrainer, adapter: Mapping[str, torch.Tensor]) -> None:
@@ -186,9 +216,11 @@ def _keep_precision(trainer: SFTTrainer, adapter: Mapping[str, torch.Tensor]) ->
     if trainer.is_fsdp_enabled:
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
-        # accelerate's policy rounds the loss to bfloat16, and would also convert 4-bit weights that are stored as
-        # float32. Autocast already computes in bfloat16.
-        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        # accelerate's own policy rounds the loss to bfloat16, and converts 4-bit weights that are stored as float32.
+        # Without it, a 4-bit base computes in the dtype of its other weights.
+        packed = any(hasattr(parameter, "quant_state") for parameter in trainer.model.parameters())
+        cast = torch.bfloat16 if trainer.args.bf16 and not packed else None
+        policy = MixedPrecisionPolicy(param_dtype=cast, reduce_dtype=torch.float32)
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
 

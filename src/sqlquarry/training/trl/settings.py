@@ -64,6 +64,7 @@ _CHOICES: Mapping[str, Collection[object]] = {
     "packing": (True, False),
     "packing_strategy": ("bfd", "bfd_split", "wrapped"),
     "completion_only_loss": (True, False, None),
+    "eval_strategy": ("steps", "no"),  # "epoch" is the default
 }
 ROWS_PER_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
