@@ -1,10 +1,12 @@
-"""Run training jobs under FSDP2 on CPUs: ``torchrun … fsdp_on_cpu.py job.json …``.
+"""Run a training job under FSDP2 on CPUs: ``torchrun … fsdp_on_cpu.py job.json [kill after this step]``.
 
 accelerate silently uses DDP on CPUs. Here it is made to take the way that it takes on GPUs.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 
 from sqlquarry.training.__main__ import main
+from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
 
 
 def force_fsdp() -> None:
@@ -34,6 +37,19 @@ def force_fsdp() -> None:
     accelerate.state.AcceleratorState.__init__ = init
 
 
+def kill_after(number: int) -> None:
+    """Kill each process when the checkpoint of a step is complete."""
+    stock = TrainerCheckpoints.mark_complete
+
+    def mark(self: TrainerCheckpoints, step: int) -> None:
+        stock(self, step)
+        if step == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    TrainerCheckpoints.mark_complete = mark
+
+
 if __name__ == "__main__":
     force_fsdp()
-    sys.exit(max(main([job]) for job in sys.argv[1:]))
+    kill_after(int(sys.argv[2]))
+    sys.exit(main([sys.argv[1]]))

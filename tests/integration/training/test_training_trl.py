@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTTrainer
 
@@ -25,7 +26,10 @@ from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError, RecordError, TrainingError, TrainingInterruptedError
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.encoding.whole_text import encode_whole
 from training_runs import difference, log_of
+
+from conftest import tiny_tokenizer
 
 TABLES = ("users", "orders", "items", "films", "staff")
 RECORDS = [
@@ -97,20 +101,21 @@ def test_one_step_equals_one_of_our_engine(
 def test_the_published_recipe_learns_whole_texts_in_rows_that_mix_and_cut_records(
     tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen, formatter = Seen(batches=True), PromptFormatter()
+    seen, formatter = Seen(batches=True), PromptFormatter.published()
     config = TrainingConfig.published(device="cpu", max_length=256, sft_config={"gradient_accumulation_steps": 5})
     trainer = QLoRAFSDPTrainer(tiny_llama, formatter=formatter, config=config, callbacks=[seen])
     with caplog.at_level(logging.WARNING, "sqlquarry"):
         adapter = trainer.train(TRAIN, output_dir=tmp_path / "adapter")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    texts = [formatter.prompt(r, tokenizer) + formatter.completion(r, tokenizer) for r in TRAIN]
-    ids = [token for text in texts for token in tokenizer(text)["input_ids"]]
+    texts = [formatter.text(record, tokenizer) for record in TRAIN]
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ids = [*chain.from_iterable(encoded)]
     rows = [batch["input_ids"][0].tolist() for batch in seen.batches]
     assert sorted(rows) == sorted(ids[start : start + 256] for start in range(0, len(ids), 256))
     for batch in seen.batches:
         assert batch["labels"].tolist() == batch["input_ids"].tolist()
         assert "position_ids" not in batch  # so the records of a row see each other
-    ends = [*accumulate(len(tokenizer(text)["input_ids"]) for text in texts)]
+    ends = [*accumulate(map(len, encoded))]
     cut = sum(begin // 256 != (end - 1) // 256 for begin, end in pairwise([0, *ends]))
     assert f"{cut} of 8 records" in caplog.text
     run = adapter.run
@@ -130,6 +135,16 @@ def test_the_published_recipe_learns_whole_texts_in_rows_that_mix_and_cut_record
     assert len(lora["target_modules"]) == 7
     assert adapter.manifest.provenance["quantization"]["storage_dtype"] == "float32"
     assert {entry["learning_rate"] for entry in log_of(adapter.path)} == {2e-4}
+
+
+@pytest.mark.parametrize("add_special_tokens", [True, False])
+def test_the_formatter_decides_whether_whole_texts_begin_with_bos(add_special_tokens: bool) -> None:
+    tokenizer = tiny_tokenizer()
+    bos = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
+    (one,) = encode_whole(TRAIN[:1], PromptFormatter(add_special_tokens=add_special_tokens), tokenizer)
+    assert one.input_ids.count(bos[1]) == (one.input_ids[0] == bos[1]) == add_special_tokens
+    assert one.labels == one.input_ids
 
 
 def test_answers_are_learned_and_every_file_of_our_engine_is_written(

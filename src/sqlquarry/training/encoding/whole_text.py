@@ -23,8 +23,8 @@ def encode_whole(records: Sequence[Record], formatter: PromptFormatter, tokenize
     """
     bound = formatter.bind(tokenizer)
     refuse_in_answers(records, tokenizer)
-    texts = [bound.prompt(record) + bound.completion(record) for record in records]
-    return [Encoded(ids, list(ids)) for ids in tokenizer(texts)["input_ids"]]
+    encoded = tokenizer([bound.text(record) for record in records], add_special_tokens=bound.add_special_tokens)
+    return [Encoded(ids, list(ids)) for ids in encoded["input_ids"]]
 
 
 def wrap(examples: Sequence[Encoded], max_tokens: int) -> list[PackedRow]:
