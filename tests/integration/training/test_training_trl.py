@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -16,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, TrainerCallback
-from trl import SFTTrainer
+from trl import SFTTrainer, pack_dataset
 
 from sqlquarry import PromptFormatter
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError, RecordError, TrainingError, TrainingInterruptedError
+from sqlquarry.prompt import Encoded
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.encoding.whole_text import encode_whole
+from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 from training_runs import difference, log_of
 
 from conftest import tiny_tokenizer
@@ -119,6 +122,8 @@ def test_the_published_recipe_learns_whole_texts_in_rows_that_mix_and_cut_record
     cut = sum(begin // 256 != (end - 1) // 256 for begin, end in pairwise([0, *ends]))
     assert f"{cut} of 8 records" in caplog.text
     run = adapter.run
+    plan = trainer.plan(TRAIN)
+    assert (plan.rows, plan.steps, plan.cut) == (len(rows), run.steps, cut)
     assert (run.rows, run.tokens_per_epoch, run.learning_rate) == (len(rows), len(ids), 2e-4)
     assert run.steps == 2 * -(-len(rows) // 5)
     backend = adapter.manifest.provenance["backend"]
@@ -132,7 +137,7 @@ def test_the_published_recipe_learns_whole_texts_in_rows_that_mix_and_cut_record
     assert backend["sft_config"].items() >= (facts | {"num_train_epochs": 2, "packing_strategy": "wrapped"}).items()
     lora = json.loads((adapter.path / "adapter_config.json").read_text())
     assert (lora["r"], lora["lora_alpha"], lora["lora_dropout"]) == (16, 8, 0.05)
-    assert len(lora["target_modules"]) == 7
+    assert len({name.rpartition(".")[2] for name in lora["target_modules"]}) == 7
     assert adapter.manifest.provenance["quantization"]["storage_dtype"] == "float32"
     assert {entry["learning_rate"] for entry in log_of(adapter.path)} == {2e-4}
 
@@ -145,6 +150,18 @@ def test_the_formatter_decides_whether_whole_texts_begin_with_bos(add_special_to
     (one,) = encode_whole(TRAIN[:1], PromptFormatter(add_special_tokens=add_special_tokens), tokenizer)
     assert one.input_ids.count(bos[1]) == (one.input_ids[0] == bos[1]) == add_special_tokens
     assert one.labels == one.input_ids
+
+
+def test_a_plan_has_the_wrapped_rows_that_trl_makes() -> None:
+    lengths = random.Random(0).choices(range(1, 60), k=1500)
+    ids = [[1000 * number + index for index in range(length)] for number, length in enumerate(lengths)]
+    rows = pack_dataset(Dataset.from_dict({"input_ids": ids, "labels": ids}), 32, "wrapped")["input_ids"]
+    examples = [Encoded(one, one) for one in ids]
+    ours = wrap(examples, 32)
+    assert [row.input_ids for row in ours] == list(rows)
+    assert sum(row.records for row in ours) == 1500
+    row_of = {token: number for number, row in enumerate(rows) for token in row}
+    assert count_wrapped(examples, 32) == sum(row_of[one[0]] != row_of[one[-1]] for one in ids)
 
 
 def test_answers_are_learned_and_every_file_of_our_engine_is_written(
