@@ -139,7 +139,8 @@ class QLoRAFSDPTrainer:
             session=self.session,
         )
         if processes is None:
-            return run.execute(World.join(device), output, checkpoint_dir)
+            world = World.join(device, cpu_collectives=self.config.backend == "trl")
+            return run.execute(world, output, checkpoint_dir)
         run.check(processes=processes)
         launch(
             records,

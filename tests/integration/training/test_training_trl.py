@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         return real(self, *arguments, **options) * (float("nan") if self.state.global_step == 2 else 1)
 
     monkeypatch.setattr(SFTTrainer, "compute_loss", breaks)
-    with pytest.raises(TrainingError, match=r"nan .*step 3"):
+    with pytest.raises(TrainingError, match=r"loss .*nan .*step 3"):
         run(tiny_llama, tmp_path / "a")
 
 
@@ -279,8 +279,8 @@ def test_a_token_that_trl_would_drop_is_an_error(
 
 def test_a_long_record_is_refused_unless_whole_texts_are_cut(tiny_llama: Path, tmp_path: Path) -> None:
     long = [*TRAIN, Record(question="How many?", schema="CREATE TABLE t (a INT);\n" * 60, sql="SELECT 1", id="long")]
-    for options in ({}, {"sft_config": {"completion_only_loss": False}}):
-        trainer = QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**OPTIONS | options))
+    for sft_config in ({}, {"completion_only_loss": False}, {"packing_strategy": "wrapped"}):
+        trainer = QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**OPTIONS), sft_config=sft_config)
         with pytest.raises(RecordError, match=r"long .*max_length|max_length.*long"):
             trainer.train(long, output_dir=tmp_path / "a")
     sft_config = {"completion_only_loss": False, "packing_strategy": "bfd_split"}
