@@ -47,6 +47,7 @@ _HOMES = {
     "TextGenerator": "answers",
     "TrainingConfig": "training",
     "Usage": "models",
+    "adopt_model": "adoption",
     "calibrate": "judging",
     "compare_reports": "judging",
     "compare_slices": "judging",
@@ -101,6 +102,7 @@ __all__ = [
     "TextGenerator",
     "TrainingConfig",
     "Usage",
+    "adopt_model",
     "calibrate",
     "compare_reports",
     "compare_slices",
@@ -121,6 +123,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from sqlquarry.adoption import adopt_model
     from sqlquarry.answers import Generation, Judgement, TextGenerator
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling

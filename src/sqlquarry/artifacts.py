@@ -12,6 +12,7 @@ from sqlquarry.errors import CorruptArtifactError
 from sqlquarry.files.locations import S3Location, local_path, located
 from sqlquarry.manifests import MANIFEST, Manifest, read_manifest
 from sqlquarry.provenance import MergeSummary, TrainingRun, read_part
+from sqlquarry.tokenizing.tokenizer_files import is_tokenizer_file
 
 if TYPE_CHECKING:
     import boto3
@@ -96,7 +97,7 @@ class _DirectoryArtifact:
 
 @dataclass(frozen=True, slots=True)
 class AdapterCheckpoint(_DirectoryArtifact):
-    """A finished LoRA adapter: PEFT's two files, the prompt and a manifest.
+    """A finished LoRA adapter: PEFT's two files, the prompt, a manifest, and a tokenizer if it has its own.
 
     Args:
         location: the directory.
@@ -116,6 +117,20 @@ class AdapterCheckpoint(_DirectoryArtifact):
         return Path(self._origin("base_model", "path"))
 
     @property
+    def tokenizer_files(self) -> Mapping[str, Path]:
+        """Name -> path of the files of the adapter's own tokenizer, or {} if it uses the tokenizer of the base.
+
+        Raises:
+            CorruptArtifactError: some files of a tokenizer are here, but no tokenizer.json.
+        """
+        names = sorted(filter(is_tokenizer_file, self.manifest.files))
+        if names and "tokenizer.json" not in names:
+            raise CorruptArtifactError(
+                f"{self.uri} has {names[0]}, but no tokenizer.json. Save the complete tokenizer with the adapter."
+            )
+        return {name: self.path / name for name in names}
+
+    @property
     def run(self) -> TrainingRun:
         """Metrics of the training run: records, steps, loss, time and memory.
 
@@ -127,7 +142,7 @@ class AdapterCheckpoint(_DirectoryArtifact):
 
 @dataclass(frozen=True, slots=True)
 class MergedModel(_DirectoryArtifact):
-    """A finished full model: safetensors, the base model's tokenizer and config, the prompt and a manifest.
+    """A finished full model: safetensors, tokenizer and config, the prompt and a manifest.
 
     Args:
         location: the directory or S3 prefix.
@@ -141,7 +156,8 @@ class MergedModel(_DirectoryArtifact):
         """Summary of the merge.
 
         Raises:
-            CorruptArtifactError: the manifest has no summary. `package_base` merges nothing, so it writes none.
+            CorruptArtifactError: the manifest has no summary. `package_base` and `adopt_model` merge nothing, so they
+                write none.
         """
         return self._part("merge", MergeSummary)
 
