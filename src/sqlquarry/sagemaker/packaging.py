@@ -65,7 +65,7 @@ def job_requirements(choice: str | Path, reporters: Sequence[str] = (), extras: 
     Args:
         choice: "locked", "without-hashes", or the path of a requirements file.
         reporters: `TrainingConfig.report_to`.
-        extras: extras of the library besides those that every job needs: "trl" for that backend.
+        extras: extras of the library, in addition to those that every job needs: "trl" for that backend.
 
     Raises:
         ConfigError: a package has no lock or hash, the file cannot be read or contains a credential, or as in
@@ -124,7 +124,7 @@ def requirements(reporters: Sequence[str] = (), extras: Sequence[str] = ()) -> s
 
     Args:
         reporters: `TrainingConfig.report_to`, whose packages are not in an extra.
-        extras: extras of the library besides those that every job needs.
+        extras: extras of the library, in addition to those that every job needs.
 
     Raises:
         ConfigError: the library or one of these packages is not installed.

@@ -183,7 +183,7 @@ class TrainingConfig:
         object.__setattr__(self, "sft_config", SFTFields(json.loads(json.dumps(dict(self.sft_config)))))
 
     @classmethod
-    def published(cls, **changes: Any) -> Self:
+    def published(cls, **changes: object) -> Self:
         """Return the published recipe, which trains with TRL: AWS's notebook "customized-text-to-sql-model".
 
         The notebook runs 16 rows of 3,072 tokens per step on 4 GPUs, which is a batch of 1 and 4 accumulated steps on
@@ -210,7 +210,7 @@ class TrainingConfig:
             "lr_scheduler_type": "constant",
             "optim": "adamw_torch",
         }
-        recipe: dict[str, Any] = {
+        recipe: dict[str, object] = {
             "backend": "trl",
             "num_train_epochs": 2,
             "learning_rate": 2e-4,
@@ -224,7 +224,8 @@ class TrainingConfig:
         }
         given = changes.get("sft_config", {})
         merged = {**sft_config, **given} if isinstance(given, Mapping) else given
-        return cls(**recipe | changes | {"sft_config": merged})
+        fields: dict[str, Any] = recipe | changes | {"sft_config": merged}
+        return cls(**fields)
 
     @property
     def learns_whole_text(self) -> bool:

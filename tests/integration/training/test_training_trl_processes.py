@@ -17,7 +17,7 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
 from training_runs import RECORDS, difference, log_of
 
-FSDP = Path(__file__).parents[2] / "support" / "fsdp_on_cpu.py"
+PROGRAM = Path(__file__).parents[2] / "support" / "trl_job.py"
 OPTIONS: dict[str, Any] = {
     "backend": "trl",
     "num_train_epochs": 1,
@@ -34,7 +34,7 @@ def torchrun(job: dict[str, Any], folder: Path, *, steps: int = 0) -> str:
     """Run a job in two processes under FSDP2 and return its output. Kill it after a number of steps if it is not 0."""
     path = folder / "job.json"
     path.write_text(json.dumps(job))
-    command = [sys.executable, *launch.TORCHRUN, "--nproc-per-node=2", str(FSDP), str(path), str(steps)]
+    command = [sys.executable, *launch.TORCHRUN, "--nproc-per-node=2", str(PROGRAM), str(path), str(steps)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": launch.LOOPBACK}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=200)
     assert (done.returncode != 0) == bool(steps), done.stderr
@@ -70,7 +70,7 @@ def test_two_processes_with_a_sharded_base_take_the_steps_of_one(
     if tolerance:
         assert difference(one.path, two.path) < tolerance
         with pytest.raises(ConfigError, match="sharding"):
-            # Without the help of `fsdp_on_cpu`, accelerate would use DDP.
+            # Without the help of `trl_job`, accelerate would use DDP.
             QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**options | {"sharding": "full"})).train(
                 RECORDS[:8], output_dir=tmp_path / "full", processes=2
             )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.errors import ConfigError, TrainingError, TrainingInterruptedError
+from sqlquarry.errors import ConfigError, TrainingInterruptedError
 from sqlquarry.pretrained import load_tokenizer, quiet_transformers
 from sqlquarry.progress.bar import phase
-from sqlquarry.prompt import IGNORED_LABEL, Encoded
-from sqlquarry.text import visible_logger
+from sqlquarry.prompt import Encoded
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.steps.adapted_model import load_base, lora_config
 from sqlquarry.training.steps.loop import Outcome
@@ -22,15 +21,11 @@ from sqlquarry.training.steps.world import World
 from sqlquarry.training.trl.arguments import sft_arguments, sft_fields
 from sqlquarry.training.trl.callback import Logs, RunEvents, seconds_of
 from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
+from sqlquarry.training.trl.exact_trainer import exact_trainer, keep_precision, require_sharding, save_adapter
+from sqlquarry.training.trl.rows import as_dataset, quiet_datasets, row_sizes_of
 
 if TYPE_CHECKING:
-    import torch
-    from datasets import Dataset
-    from trl import SFTTrainer
-
     from sqlquarry.quantization import QuantizationRecipe
-
-logger = visible_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +103,19 @@ def fit(
             held=held,
         )
         exact = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-        with _quiet_datasets(), phase("packing with TRL"):
-            trainer = _trainer(
-                model=model,
-                args=arguments,
-                train_dataset=_dataset(train),
-                eval_dataset=_dataset(evaluation) if evaluation else None,
-                processing_class=load_tokenizer(base),
+        with quiet_datasets(), phase("packing with TRL"):
+            trainer = exact_trainer(
+                model,
+                arguments,
+                train=as_dataset(train),
+                evaluation=as_dataset(evaluation) if evaluation else None,
+                tokenizer=load_tokenizer(base),
                 callbacks=[events.as_callback(), *_checked(callbacks)],
             )
         trainer.remove_callback(PrinterCallback)  # our log shows the figures
-        _keep_precision(trainer, exact)
-        _require_sharding(trainer, config, world)
-        row_sizes = _row_sizes(trainer.train_dataset, train)
+        keep_precision(trainer, exact)
+        require_sharding(trainer, config, world)
+        row_sizes = row_sizes_of(trainer.train_dataset, train)
         newest = checkpoints.latest()
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         state = trainer.state
@@ -129,7 +124,7 @@ def fit(
                 f"a signal stopped the run after step {state.global_step} of {state.max_steps}. The same call resumes "
                 f"from {checkpoints.place}."
             )
-        _save(trainer, output, world)
+        save_adapter(trainer, output, world)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     outcome = Outcome(state.global_step, sum(losses) / len(losses), seconds_of(state.log_history))
     return TRLFit(outcome, recipe, row_sizes, {"name": "trl", "version": version("trl"), "sft_config": fields})
@@ -147,121 +142,3 @@ def _checked(callbacks: Sequence[object]) -> Sequence[object]:
         if not (issubclass(one, TrainerCallback) if isinstance(one, type) else isinstance(one, TrainerCallback)):
             raise ConfigError(f"callbacks contains {one!r:.80}, which is not a transformers.TrainerCallback.")
     return callbacks
-
-
-def _dataset(examples: Sequence[Encoded]) -> Dataset:
-    """Return a data set with labels. Without them, TRL would learn every token for some combinations of columns."""
-    from datasets import Dataset
-
-    return Dataset.from_dict(
-        {"input_ids": [one.input_ids for one in examples], "labels": [one.labels for one in examples]}
-    )
-
-
-def _row_sizes(rows: Dataset, examples: Sequence[Encoded]) -> tuple[tuple[int, int], ...]:
-    """Return tokens and learned tokens of each row.
-
-    Raises:
-        TrainingError: TRL dropped or cut off tokens.
-    """
-    sizes = tuple((len(row["input_ids"]), sum(label != IGNORED_LABEL for label in row["labels"])) for row in rows)
-    expected, there = sum(len(one.input_ids) for one in examples), sum(tokens for tokens, _ in sizes)
-    if expected != there:
-        raise TrainingError(
-            f"TRL kept {there:,} of {expected:,} tokens. Set TrainingConfig.max_length to the longest record."
-        )
-    return sizes
-
-
-def _trainer(**options: Any) -> SFTTrainer:
-    """Return a trainer that resumes exactly.
-
-    Raises:
-        ConfigError: TRL refuses a combination of options.
-    """
-    from trl import SFTTrainer
-
-    class ExactTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
-        def create_model_card(self, *_: Any, **__: Any) -> None:
-            """Write no card beside the checkpoints. The adapter gets ours."""
-
-        def _load_from_checkpoint(self, *arguments: Any, **options: Any) -> None:
-            # PEFT loads the adapter as float32, and Adam's moments get the dtype of the adapter.
-            before = {name: value.dtype for name, value in self.model.named_parameters() if value.requires_grad}
-            super()._load_from_checkpoint(*arguments, **options)
-            for name, parameter in self.model.named_parameters():
-                if name in before:
-                    parameter.data = parameter.data.to(before[name])
-
-    try:
-        return ExactTrainer(**options)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"TRL refuses this run: {error}") from error
-
-
-def _keep_precision(trainer: SFTTrainer, adapter: Mapping[str, torch.Tensor]) -> None:
-    """Undo two roundings to bfloat16.
-
-    Args:
-        trainer: the trainer.
-        adapter: the adapter from before the trainer was created, in float32.
-    """
-    import torch
-
-    # TRL rounds the adapter of a 4-bit base to bfloat16, even if the run computes in float32.
-    if not trainer.args.bf16:
-        for name, parameter in trainer.model.named_parameters():
-            if name in adapter:
-                parameter.data = adapter[name]
-    if trainer.is_fsdp_enabled:
-        from torch.distributed.fsdp import MixedPrecisionPolicy
-
-        # accelerate's own policy rounds the loss to bfloat16, and converts 4-bit weights that are stored as float32.
-        # Without it, a 4-bit base computes in the dtype of its other weights.
-        packed = any(hasattr(parameter, "quant_state") for parameter in trainer.model.parameters())
-        cast = torch.bfloat16 if trainer.args.bf16 and not packed else None
-        policy = MixedPrecisionPolicy(param_dtype=cast, reduce_dtype=torch.float32)
-        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
-
-
-def _require_sharding(trainer: SFTTrainer, config: TrainingConfig, world: World) -> None:
-    """Check that accelerate shards the base. On CPUs, it silently uses DDP instead of FSDP.
-
-    Raises:
-        ConfigError: the base is not sharded although `sharding` is "full".
-    """
-    if config.shard_group_size(world.size, world.machines) == 1 or trainer.is_fsdp_enabled:
-        return
-    message = (
-        f"accelerate does not shard the base model on {world.device.type.upper()}s and uses DDP, so each of the "
-        f"{world.size} processes has a complete base"
-    )
-    if config.sharding != "auto":
-        raise ConfigError(f'{message}. Set sharding="none", or backend="sqlquarry".')
-    logger.warning("%s.", message)
-
-
-def _save(trainer: SFTTrainer, output: Path, world: World) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    state = None
-    if trainer.is_fsdp_enabled:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-        # Trainer.save_model would also gather the base.
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-        state = get_model_state_dict(trainer.model, options=options)
-    if world.is_rank0:
-        model.save_pretrained(output, state_dict=state)
-
-
-@contextlib.contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    import datasets
-
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not hidden:
-            datasets.enable_progress_bars()

@@ -1,6 +1,6 @@
-"""Run a training job under FSDP2 on CPUs: ``torchrun … fsdp_on_cpu.py job.json [kill after this step]``.
+"""Run a training job: ``trl_job.py job.json N``. It kills itself after the checkpoint of step N (0 for never).
 
-accelerate silently uses DDP on CPUs. Here it is made to take the way that it takes on GPUs.
+accelerate silently uses DDP on CPUs. Here it is made to take the way that it takes on GPUs, for jobs under torchrun.
 """
 
 from __future__ import annotations
