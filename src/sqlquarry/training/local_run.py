@@ -42,6 +42,9 @@ from sqlquarry.training.tracking.loss_plot import write_loss_plot
 from sqlquarry.training.tracking.pace import PaceMeter, peak_gpu_bytes
 from sqlquarry.training.tracking.progress import StepLog
 from sqlquarry.training.tracking.reporting import Reporter, check_report_to
+from sqlquarry.training.trl.arguments import check_trl
+from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
+from sqlquarry.training.trl.fit import fit
 
 if TYPE_CHECKING:
     import boto3
@@ -106,6 +109,8 @@ class LocalRun:
             if not world.on_rank0((output / MANIFEST).is_file):  # before the base is downloaded and hashed
                 started, machines = world.size > 1, world.machines
                 plan = world.on_rank0(lambda: self.check(processes=world.size, instances=machines, started=started))
+                if self._config.backend == "trl":
+                    check_trl(self._config, world, self._callbacks)
             base = self._fetch_base()
             if plan is not None and self._outline.directory is None:  # the head can be checked only now
                 outline = dataclasses.replace(self._outline, directory=base)
@@ -170,9 +175,6 @@ class LocalRun:
         self, base: Path, world: World, plan: TrainingPlan, output: Path, place: str | Path
     ) -> tuple[dict[str, object], Callable[[], None]]:
         """Do the same as `_fit` with TRL."""
-        from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
-        from sqlquarry.training.trl.fit import fit
-
         checkpoints = TrainerCheckpoints(place, world)
         rate = schedule_of(self._train.rows, self._config, self._outline.shape.hidden).peak_rate
         fitted = fit(
@@ -188,7 +190,8 @@ class LocalRun:
             open_logs=lambda steps: self._logs(world, plan, steps, output),
             callbacks=self._callbacks,
         )
-        done = dataclasses.replace(plan, config=self._config, row_sizes=fitted.row_sizes)
+        config = dataclasses.replace(self._config, sharding="full" if fitted.is_sharded else "none")
+        done = dataclasses.replace(plan, config=config, row_sizes=fitted.row_sizes)
         facts = _provenance(done, world, rate, fitted.outcome, fitted.recipe)
         return facts | {"backend": fitted.backend}, checkpoints.clear
 

@@ -17,7 +17,7 @@ from sqlquarry.options import check_options
 from sqlquarry.pretrained import pick_device
 from sqlquarry.prompt import DEFAULT_FORMATTER, PromptFormatter
 from sqlquarry.records import Record
-from sqlquarry.training.arguments import as_records, check_apart, check_counts
+from sqlquarry.training.arguments import as_records, check_checkpoint_dir, check_counts
 from sqlquarry.training.config import DEFAULT_CONFIG, Auto, TrainingConfig
 from sqlquarry.training.launch import launch
 from sqlquarry.training.local_run import LocalRun
@@ -106,8 +106,8 @@ class QLoRAFSDPTrainer:
             MissingExtraError: the extra "train" is not installed.
             RecordError: the arguments are not records, or records have no SQL or are longer than a row.
             ConfigError: the prompt does not fit the base model (see `PromptFormatter.bind`), `checkpoint_dir` is in
-                `output_dir`, or the run cannot work. All reasons are listed before the base is downloaded, hashed or
-                loaded (see `check_run`).
+                `output_dir`, TRL refuses `sft_config` or `callbacks`, or the run cannot work. All reasons are listed
+                before the base is downloaded, hashed or loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` contains another run or other files, the loss is not a finite number, a
                 checkpoint cannot be written, or one of several processes died.
@@ -125,7 +125,7 @@ class QLoRAFSDPTrainer:
         output = local_path(output_dir, "output_dir")
         if processes is not None:
             check_counts(processes=processes)
-        check_apart(checkpoint_dir, output)
+        check_checkpoint_dir(checkpoint_dir, output, self.config.backend)
         device = pick_device(self.config.device)
         if device == "cpu":
             warn_of_spinning()

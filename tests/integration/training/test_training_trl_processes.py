@@ -69,8 +69,17 @@ def test_two_processes_with_a_sharded_base_take_the_steps_of_one(
     assert losses[1] == pytest.approx(losses[0], abs=tolerance or 1e-3)
     if tolerance:
         assert difference(one.path, two.path) < tolerance
-        with pytest.raises(ConfigError, match="sharding"):
-            # Without the help of `trl_job`, accelerate would use DDP.
-            QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**options | {"sharding": "full"})).train(
-                RECORDS[:8], output_dir=tmp_path / "full", processes=2
-            )
+
+
+@pytest.mark.parametrize("sharding", ["auto", "full"])
+def test_ddp_instead_of_fsdp_is_named(
+    tiny_llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], sharding: str
+) -> None:
+    trainer = QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**OPTIONS, sharding=sharding))
+    if sharding == "auto":
+        adapter = trainer.train(RECORDS[:4], output_dir=tmp_path / "a", processes=2)
+        assert (adapter.run.processes, adapter.run.shard_group_size) == (2, 1)
+        assert "DDP" in capfd.readouterr().err
+    else:
+        with pytest.raises(ConfigError, match=r"DDP.*sharding"):
+            trainer.train(RECORDS[:4], output_dir=tmp_path / "a", processes=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import ConfigError
@@ -75,6 +75,20 @@ def sft_arguments(fields: Mapping[str, object], directory: str) -> SFTConfig:
         raise ConfigError(f"SFTConfig refuses a field of sft_config: {error}") from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001 - one process would use all GPUs, which TRL refuses
     return arguments
+
+
+def check_trl(config: TrainingConfig, world: World, callbacks: Sequence[object]) -> None:
+    """Check what only the libraries can check, before the base is downloaded and hashed.
+
+    Raises:
+        ConfigError: SFTConfig refuses a value, or one of the callbacks is not a `TrainerCallback` or a class of them.
+    """
+    from transformers import TrainerCallback
+
+    for one in callbacks:
+        if not (issubclass(one, TrainerCallback) if isinstance(one, type) else isinstance(one, TrainerCallback)):
+            raise ConfigError(f"callbacks contains {one!r:.80}, which is not a transformers.TrainerCallback.")
+    sft_arguments(sft_fields(config, world, rows_per_step=1, rate=1e-4), "unused")
 
 
 def _fsdp(config: TrainingConfig, world: World) -> dict[str, object]:

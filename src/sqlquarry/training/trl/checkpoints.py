@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 from sqlquarry.errors import ConfigError, TrainingError
-from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import read_object
 from sqlquarry.files.writing import write_json
 from sqlquarry.training.steps.world import World
@@ -25,16 +24,11 @@ class TrainerCheckpoints:
         world: the processes. A checkpoint fits only the same number of processes.
 
     Raises:
-        ConfigError: `place` is in S3 or is a file.
+        ConfigError: `place` is a file.
     """
 
     def __init__(self, place: str | Path, world: World) -> None:
-        where = located(place)
-        if isinstance(where, S3Location):
-            raise ConfigError(
-                f"checkpoint_dir is {where}, but TRL's trainer writes its checkpoints only to directories. Use a "
-                'directory, or set backend="sqlquarry".'
-            )
+        where = Path(place)
         if where.exists() and not where.is_dir():
             raise ConfigError(f"checkpoint_dir is {where}, which is a file. Give a directory.")
         self.place, self._world = where, world

@@ -87,21 +87,23 @@ def keep_precision(trainer: SFTTrainer, adapter: Mapping[str, torch.Tensor]) -> 
         trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
 
-def require_sharding(trainer: SFTTrainer, config: TrainingConfig, world: World) -> None:
-    """Check that accelerate shards the base. On CPUs, it silently uses DDP instead of FSDP.
+def check_sharding(trainer: SFTTrainer, config: TrainingConfig, world: World) -> bool:
+    """Return whether accelerate shards the base. On CPUs, it silently uses DDP instead of FSDP.
 
     Raises:
         ConfigError: the base is not sharded although `sharding` is "full".
     """
     if config.shard_group_size(world.size, world.machines) == 1 or trainer.is_fsdp_enabled:
-        return
+        return bool(trainer.is_fsdp_enabled)
     message = (
         f"accelerate does not shard the base model on {world.device.type.upper()}s and uses DDP, so each of the "
         f"{world.size} processes has a complete base"
     )
     if config.sharding != "auto":
         raise ConfigError(f'{message}. Set sharding="none", or backend="sqlquarry".')
-    logger.warning("%s.", message)
+    if world.is_rank0:
+        logger.warning("%s.", message)
+    return False
 
 
 def save_adapter(trainer: SFTTrainer, output: Path, world: World) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.errors import ConfigError, TrainingInterruptedError
+from sqlquarry.errors import TrainingInterruptedError
 from sqlquarry.pretrained import load_tokenizer, quiet_transformers
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import Encoded
@@ -21,7 +21,7 @@ from sqlquarry.training.steps.world import World
 from sqlquarry.training.trl.arguments import sft_arguments, sft_fields
 from sqlquarry.training.trl.callback import Logs, RunEvents, seconds_of
 from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
-from sqlquarry.training.trl.exact_trainer import exact_trainer, keep_precision, require_sharding, save_adapter
+from sqlquarry.training.trl.exact_trainer import check_sharding, exact_trainer, keep_precision, save_adapter
 from sqlquarry.training.trl.rows import as_dataset, quiet_datasets, row_sizes_of
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ class TRLFit:
         outcome: steps, mean loss and seconds.
         recipe: recipe of the quantized weights, or None.
         row_sizes: tokens and learned tokens of each row that TRL made.
+        is_sharded: whether the processes shared the base.
         backend: facts for the manifest.
     """
 
     outcome: Outcome
     recipe: QuantizationRecipe | None
     row_sizes: tuple[tuple[int, int], ...]
+    is_sharded: bool
     backend: dict[str, object]
 
 
@@ -75,7 +77,7 @@ def fit(
         callbacks: transformers' callbacks of the user.
 
     Raises:
-        ConfigError: `sft_config` or `callbacks` is invalid, or the processes cannot share the base.
+        ConfigError: TRL refuses the run, or the processes cannot share the base.
         TrainingError: the loss is not a finite number, or a checkpoint does not fit.
         TrainingInterruptedError: SIGTERM or SIGINT was received. The step was finished and a checkpoint written.
     """
@@ -110,11 +112,11 @@ def fit(
                 train=as_dataset(train),
                 evaluation=as_dataset(evaluation) if evaluation else None,
                 tokenizer=load_tokenizer(base),
-                callbacks=[events.as_callback(), *_checked(callbacks)],
+                callbacks=[events.as_callback(), *callbacks],
             )
         trainer.remove_callback(PrinterCallback)  # our log shows the figures
         keep_precision(trainer, exact)
-        require_sharding(trainer, config, world)
+        is_sharded = check_sharding(trainer, config, world)
         row_sizes = row_sizes_of(trainer.train_dataset, train)
         newest = checkpoints.latest()
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -127,18 +129,6 @@ def fit(
         save_adapter(trainer, output, world)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     outcome = Outcome(state.global_step, sum(losses) / len(losses), seconds_of(state.log_history))
-    return TRLFit(outcome, recipe, row_sizes, {"name": "trl", "version": version("trl"), "sft_config": fields})
-
-
-def _checked(callbacks: Sequence[object]) -> Sequence[object]:
-    """Return the user's callbacks.
-
-    Raises:
-        ConfigError: one is not a `TrainerCallback` or a class of them.
-    """
-    from transformers import TrainerCallback
-
-    for one in callbacks:
-        if not (issubclass(one, TrainerCallback) if isinstance(one, type) else isinstance(one, TrainerCallback)):
-            raise ConfigError(f"callbacks contains {one!r:.80}, which is not a transformers.TrainerCallback.")
-    return callbacks
+    return TRLFit(
+        outcome, recipe, row_sizes, is_sharded, {"name": "trl", "version": version("trl"), "sft_config": fields}
+    )
