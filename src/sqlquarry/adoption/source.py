@@ -11,6 +11,7 @@ from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import AdoptionError
 from sqlquarry.files.locations import S3Location, is_hub_id, located
 from sqlquarry.files.metadata import relative_name
+from sqlquarry.manifests import MANIFEST
 from sqlquarry.text import first_of
 from sqlquarry.training.base.base_model import download
 
@@ -32,7 +33,7 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 # Axolotl describes its training in config.json and README.md. Subfolders are only named in messages.
-_SMALL = (CONFIG, f"*/{CONFIG}", "config.json", "README.md", *TOKENIZER_FILES)
+_SMALL = (CONFIG, f"*/{CONFIG}", "config.json", "README.md", MANIFEST, *TOKENIZER_FILES)
 
 
 def fetch_adapter(adapter: str | Path, session: boto3.Session | None = None) -> Path:
