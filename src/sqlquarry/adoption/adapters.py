@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.base import AdapterBase
-from sqlquarry.adoption.fit import require_fit, require_same_tables
-from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter
+from sqlquarry.adoption.fit import require_fit, require_one_head, require_same_tables
+from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter, named_errors
 from sqlquarry.adoption.tensors import AdapterTensors
 from sqlquarry.adoption.tokenizers import AdapterTokenizers
 from sqlquarry.adoption.training_settings import Quantization, decide, detected
@@ -23,7 +23,7 @@ from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ArtifactError
 from sqlquarry.extras import require
 from sqlquarry.files.digests import sha256_file
-from sqlquarry.files.locations import local_path, located
+from sqlquarry.files.locations import S3Location, local_path, located
 from sqlquarry.files.writing import write_json
 from sqlquarry.manifests import MANIFEST, Manifest, read_manifest, write_manifest
 from sqlquarry.merging.plan import MergePlan
@@ -74,8 +74,23 @@ def adopt_adapter(
     """
     require("merge", "adopt_adapter")
     output = None if output_dir is None else local_path(output_dir, "output_dir")
-    files = AdapterFiles.open(fetch_adapter(adapter, session))
-    base = AdapterBase.open(base_model, session)
+    directory, origin = fetch_adapter(adapter, session), located(adapter)
+    with named_errors(directory, origin):
+        files = AdapterFiles.open(directory)
+        base = AdapterBase.open(base_model, session)
+        return _adopted(files, base, origin=origin, formatter=formatter, quantization=quantization, output=output)
+
+
+def _adopted(
+    files: AdapterFiles,
+    base: AdapterBase,
+    *,
+    origin: Path | S3Location,
+    formatter: PromptFormatter | None,
+    quantization: Quantization,
+    output: Path | None,
+) -> AdapterCheckpoint:
+    """Check and write an adapter whose files are on this machine. `origin` is the place that the caller gave."""
     settings = decide(quantization, detected(files))
     recipe = settings.recipe(base.tensors) if settings else None
     tokenizers = AdapterTokenizers.read(files, base)
@@ -89,6 +104,7 @@ def adopt_adapter(
         tensors.write(draft / SAFETENSORS)
         plan = require_fit(draft, tensors, base)
         tokenizers.require_rows(*(vocabulary_rows(base.checkpoint, one) for one in (plan, MergePlan({}))))
+        require_one_head(base)
         require_same_tables(files.config, tensors, base)
         tokenizers.copy_to(draft)
         formatter.save(draft)
@@ -99,7 +115,7 @@ def adopt_adapter(
             "prompt_fingerprint": formatter.fingerprint,
             "quantization": dataclasses.asdict(recipe) if recipe else None,
             "adopted": {
-                "from": str(located(adapter)),
+                "from": str(origin),
                 "weights_sha256": sha256_file(files.weights),
                 "tokenizer": tokenizers.origin,
             },

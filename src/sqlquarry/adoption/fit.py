@@ -51,6 +51,26 @@ def require_fit(directory: Path, tensors: AdapterTensors, base: AdapterBase) -> 
     return plan
 
 
+def require_one_head(base: AdapterBase) -> None:
+    """Refuse a base whose config.json ties the head to the embedding although it has another head.
+
+    transformers 4 ties the two, and transformers 5 does not (modeling_utils.py, `tie_weights`). So it is unknown with
+    which head the adapter was trained.
+
+    Raises:
+        AdoptionError: the two differ.
+    """
+    head, embedding = base.tensors.get(f"{_HEAD}.weight"), base.tensors.get(f"{_embedding(base)}.weight")
+    if not base.checkpoint.tied or head is None or embedding is None:
+        return
+    if share := _different_rows(AdapterTensor(head.dtype, head.shape, head.load), embedding):
+        raise AdoptionError(
+            f"tie_word_embeddings is true in config.json of the base at {base.path}, but {head.name} differs from "
+            f"{embedding.name} in {share:.0%} of the rows, and versions of transformers disagree which is used. Set "
+            f"tie_word_embeddings to false if the training used {head.name}. Otherwise remove that tensor."
+        )
+
+
 def require_same_tables(config: JsonObject, tensors: AdapterTensors, base: AdapterBase) -> None:
     """Compare the copies of the base's embedding and head in an adapter with the base, row by row.
 
@@ -62,17 +82,17 @@ def require_same_tables(config: JsonObject, tensors: AdapterTensors, base: Adapt
     Raises:
         AdoptionError: more than a tenth of the rows differ by more than rounding.
     """
-    embedding = next((name.removesuffix(".weight") for name in base.tensors if EMBEDDING.fullmatch(name)), "")
+    embedding = _embedding(base)
     tied = base.checkpoint.tied and config.get("ensure_weight_tying")
     for name, tensor in {**tensors.used, **tensors.frozen}.items():
         module = _module(name)
         if module is None:
             continue
-        source = embedding if module == _HEAD and tied else module  # a tied head is the trained embedding
-        if name == f"{PEFT_PREFIX}{module}.weight" and (_is_trained(module, config) or _is_trained(source, config)):
+        source = embedding if module == _HEAD else module
+        trained = _is_trained(module, config) or (tied and _is_trained(source, config))
+        if name == f"{PEFT_PREFIX}{module}.weight" and trained:
             continue
-        of_base = embedding if module == _HEAD and base.checkpoint.tied else module
-        stored = base.tensors.get(f"{of_base}.weight")
+        stored = base.tensors.get(f"{module}.weight") or base.tensors.get(f"{source}.weight")
         if stored is None or len(stored.shape) != 2 or stored.shape[1:] != tensor.shape[1:]:
             continue
         if (share := _different_rows(tensor, stored)) > _CHANGED_ROWS:
@@ -129,6 +149,11 @@ def _require_target_modules(config: JsonObject, tensors: AdapterTensors, base: A
             f"target_modules of the adapter covers {len(wanted)} modules of the base, but the file has no tensors of "
             f"{len(lost)} of them, for example {lost[0]}. Save the adapter again from the gathered model."
         )
+
+
+def _embedding(base: AdapterBase) -> str:
+    """Return the name of the embedding in the base, or "" if it has none of a known name."""
+    return next((name.removesuffix(".weight") for name in base.tensors if EMBEDDING.fullmatch(name)), "")
 
 
 def _is_trained(module: str, config: JsonObject) -> bool:

@@ -544,6 +544,17 @@ def test_copies_of_the_base_show_another_base(base: Base, tmp_path: Path, option
     assert adopt(tmp_path / "peft", other).path.is_dir()
 
 
+def test_a_base_with_two_heads_is_refused(adapter: Path, base: Base, tmp_path: Path) -> None:
+    other = shutil.copytree(base.directory, tmp_path / "other")
+    stored = load_file(other / "model.safetensors")
+    table = stored["model.embed_tokens.weight"]
+    save_file(stored | {"lm_head.weight": table.clone()}, other / "model.safetensors", {"format": "pt"})
+    assert adopt(adapter, other).path.is_dir()
+    save_file(stored | {"lm_head.weight": table + 1}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(AdoptionError, match=r"tie_word_embeddings.*other.*lm_head\.weight"):
+        adopt(adapter, other)
+
+
 # --- The hub and S3 ---------------------------------------------------------------------------------------------------
 
 
@@ -627,5 +638,19 @@ def test_s3_without_an_adapter_says_what_is_there(session: boto3.Session, adapte
     upload(session, adapter, "run/checkpoint-5")
     session.client("s3").put_object(Bucket="bucket", Key="other/notes.txt", Body=b"x")
     for prefix, value in {"run": "checkpoint-5", "other": r"notes\.txt", "none": "s3://bucket/none"}.items():
-        with pytest.raises(AdoptionError, match=value):
+        with pytest.raises(AdoptionError, match=value) as caught:
             adopt(f"s3://bucket/{prefix}", base, session=session)
+        assert f"s3://bucket/{prefix}" in str(caught.value)
+
+
+def test_errors_name_the_place_that_the_caller_gave(
+    session: boto3.Session, hub: Hub, adapter: Path, base: Base, home: Path
+) -> None:
+    own(change(adapter, Q=torch.zeros(4, 64)))
+    upload(session, adapter, "adapter")
+    assert hub.endpoint
+    for place in ("acme/adapter", "s3://bucket/adapter"):
+        with pytest.raises(AdoptionError, match=place) as caught:
+            adopt(place, base, session=session)
+        assert str(home) not in str(caught.value)
+        assert "snapshots" not in str(caught.value)
