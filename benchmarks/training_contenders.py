@@ -156,6 +156,7 @@ def train_trl(contender: Contender, job: Job) -> dict[str, float]:
         dtype=dtype,
         attn_implementation="sdpa",
         use_cache=False,
+        trust_remote_code=False,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_use_double_quant=True,
@@ -188,7 +189,7 @@ def train_trl(contender: Contender, job: Job) -> dict[str, float]:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         ),
-        processing_class=AutoTokenizer.from_pretrained(job.base),
+        processing_class=AutoTokenizer.from_pretrained(job.base, trust_remote_code=False),
         callbacks=[clock := _step_clock()],
     )
     return _train(trainer, clock, contender, job) | {"load_s": loaded, "record_tokens": _mean_tokens(data)}
@@ -206,7 +207,7 @@ def train_unsloth(contender: Contender, job: Job) -> dict[str, float]:
     length = job.row_tokens(contender)
     started = time.perf_counter()
     model, tokenizer = FastLanguageModel.from_pretrained(
-        str(job.base), max_seq_length=length, load_in_4bit=True, dtype=torch.bfloat16
+        str(job.base), max_seq_length=length, load_in_4bit=True, dtype=torch.bfloat16, trust_remote_code=False
     )
     loaded = time.perf_counter() - started
     model = FastLanguageModel.get_peft_model(
@@ -299,6 +300,7 @@ CONTENDERS = {
     ),
     "unsloth": Contender("Unsloth, 2 rows x 2", train_unsloth, needs=("unsloth",), batch=2),
     "unsloth-recomputed": Contender("Unsloth, 1 row x 4", train_unsloth, 1.0, ("unsloth",)),
+    "unsloth-recomputed-2": Contender("Unsloth, 2 rows x 2", train_unsloth, 1.0, ("unsloth",), batch=2),
     "ours": Contender("SQLQuarry, values in bf16", train_ours),
     "ours-recomputed": Contender("SQLQuarry, 4 bits", train_ours, 1.0),
     "ours-long": Contender("SQLQuarry, values in bf16, rows of 8,192", train_ours, row_tokens=8192, is_long=True),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from sqlquarry.aws.artifacts import opened
-from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.errors import ArtifactError, CorruptArtifactError
 from sqlquarry.files.locations import S3Location, local_path, located
 from sqlquarry.manifests import MANIFEST, Manifest, read_manifest
 from sqlquarry.provenance import MergeSummary, TrainingRun, read_part
@@ -135,8 +135,13 @@ class AdapterCheckpoint(_DirectoryArtifact):
         """Metrics of the training run: records, steps, loss, time and memory.
 
         Raises:
-            CorruptArtifactError: the manifest does not contain them.
+            ArtifactError: the adapter was adopted, so it has no training run, or the manifest does not contain one.
         """
+        if "adopted" in self.manifest.provenance:
+            raise ArtifactError(
+                f"the adapter in {self.uri} was trained elsewhere and adopted, so it has no training run. Read the "
+                "metrics in the output of the tool that trained it."
+            )
         return self._part("run", TrainingRun)
 
 

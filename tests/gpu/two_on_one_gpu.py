@@ -22,7 +22,7 @@ from sqlquarry.training.steps import adapted_model
 from sqlquarry.training.steps.world import World
 
 
-def join(device: str) -> World:
+def join(device: str, *, cpu_collectives: bool = False) -> World:  # noqa: ARG001 - gloo has them
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group("gloo")
     return World(rank, size, size, torch.device(device, 0))
