@@ -26,7 +26,10 @@ _SQL = re.compile(
 # Words around schema and question in prompts of many origins.
 _OPEN = re.compile(r"(?:<[\w -]+>|```\w*|\"\"\")\s*\Z")
 _CLOSE = re.compile(r"\A\s*(?:</[\w -]+>|```|\"\"\")")
-_ANNOUNCEMENT = re.compile(r"(?:\A|(?<=[\n.?!]))[^\S\n]*(?:#+[^\n:]{1,60}:?|[*\w][^\n.?!]{0,60}:\**)\s*\Z")
+_ABOUT_SCHEMA = r"[^\n.?!:]{0,60}\b(?:schema|context|tables?|ddl|database|structure|input|sql)\b[^\n.?!:]{0,40}"
+_ANNOUNCEMENT = re.compile(
+    rf"(?:\A|(?<=[\n.?!:]))(?:{_ABOUT_SCHEMA}[:：][*]*|[ \t]*[#*]{_ABOUT_SCHEMA})\s*\Z", re.IGNORECASE
+)
 _LABEL = re.compile(
     r"\A[#*<\[]*\s*(?:(?:user|input)[ _]?)?(?:question|query|request|instruction|input|q)\s*"
     r"(?:[>\]]|[*]*\s*[:：][*]*|\n)\s*",
@@ -97,7 +100,7 @@ class Conversations:
             raise _inseparable(exchange, "does not have the wording of formatter")
         schema, question = _separated(exchange)
         if schema is None and self._needs_schema:
-            raise _inseparable(exchange, "contains no CREATE TABLE statement")
+            raise _inseparable(exchange, "contains no CREATE TABLE statement. Pass schema= if it has no schema")
         return schema, question, sql
 
 
@@ -137,7 +140,7 @@ def _separated(exchange: _Exchange) -> tuple[str | None, str]:
         return second.schema, _required(question, exchange)
     question = exchange.second or ("" if exchange.is_system or first else exchange.first)
     if not first and not exchange.is_system and exchange.first.strip() and exchange.second.strip():
-        raise _inseparable(exchange, "contains no CREATE TABLE statement")
+        raise _inseparable(exchange, "contains no CREATE TABLE statement. Pass schema= if it has no schema")
     return (first.schema if first else None), _required(_unlabelled(question), exchange)
 
 
@@ -171,7 +174,7 @@ def _unlabelled(question: str) -> str:
 def _exchange(parts: Mapping[str, object]) -> _Exchange:
     system = _content(parts.get("system"), "system")
     if "instruction" in parts:
-        if parts.get("history"):
+        if parts.get("history") not in (None, "", "[]", [], ()):
             raise RecordError("'history' has earlier turns, but a record is one question. Write one row per question")
         column = "response" if "response" in parts else "output"
         instruction, given = (_content(parts.get(name), name) for name in ("instruction", "input"))
@@ -245,5 +248,5 @@ def _inseparable(exchange: _Exchange, why: str) -> RecordError:
     text = exchange.first if part_schema(exchange.first) and not part_schema(exchange.second) else exchange.second
     return RecordError(
         f"the prompt {' '.join(text.split())!r:.80} {why}. Describe its wording with formatter=PromptFormatter("
-        "system=…, user=…), where {schema} and {question} mark their places, or pass schema= if it has no schema"
+        "system=…, user=…), where {schema} and {question} mark their places"
     )

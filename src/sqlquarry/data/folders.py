@@ -120,5 +120,5 @@ def _has_tables(layout: _Layout, directory: Path) -> bool:
 
 
 def _matches(directory: Path, patterns: Iterable[str]) -> list[Path]:
-    found = {path for pattern in patterns for path in directory.glob(pattern) if not path.name.startswith(".")}
-    return sorted(found)
+    found = (path for pattern in patterns for path in sorted(directory.glob(pattern)))
+    return list(dict.fromkeys(path for path in found if not path.name.startswith(".")))

@@ -122,7 +122,7 @@ class RowReader:
         if schemas is None:
             raise RecordError(
                 f"has the database {database!r}, but no schema. Add its CREATE TABLE statements as the column "
-                "'schema', or pass schema=, such as their text, tables.json, or a directory of SQLite files"
+                "'schema', or pass schema=, such as their text or a directory of SQLite files"
             )
         return schemas.of(database)
 

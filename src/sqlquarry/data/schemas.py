@@ -82,6 +82,8 @@ class Schemas:
                 f"has no database, so its schema cannot be found in {self._place}. Pass database= if all rows have the "
                 "same one, or columns={'database': …}"
             )
+        if not self._entries:
+            raise DataError(f"{self._place} has no databases of the form NAME.sqlite or NAME/NAME.sqlite. Check it.")
         if (found := self._entries.get(database)) is None:
             raise RecordError(
                 f"the database {database!r:.80} is not among the {len(self._entries)} of {self._place}"
@@ -127,8 +129,6 @@ def _files_of(directory: Path) -> dict[str, Path]:
                 found[entry.stem if entry.is_file() else entry.name] = existing[-1]
     except OSError as error:
         raise DataError(f"{directory} cannot be read: {error}") from error
-    if not found:
-        raise DataError(f"{directory} has no databases of the form NAME.sqlite or NAME/NAME.sqlite. Check the path.")
     return found
 
 

@@ -55,7 +55,7 @@ class Shape:
 
 SQLQUARRY = Shape(("question", "schema"), ("schema",))
 # Spider, https://yale-lily.github.io/spider. Its rows also have a column `sql`, which contains a parse tree.
-_SPIDER = Shape(("question", "query", "db_id"), ("schema", "tables"), "query", database=("db_id",))
+_SPIDER = Shape(("question", "query"), ("schema", "tables"), "query", database=("db_id", "database"))
 # BIRD, https://bird-bench.github.io
 _BIRD = Shape(("question", "sql", "db_id"), ("schema", "tables"), database=("db_id",), id=("question_id", "id"))
 # https://huggingface.co/datasets/b-mc2/sql-create-context

@@ -64,17 +64,18 @@ def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> l
         raise DataError("the source is ''. Give a file, an s3:// address or the id of a data set.")
     try:
         path = Path(source).expanduser()
-        if path.is_dir() and (shipped := shipped_files(path, split)):
-            return [_file(file, str(file), reader) for file in shipped]
+        is_directory = path.is_dir()
         files = {name: path} if path.is_file() else {str(file): file for file in _matching(path)}
     except (OSError, RuntimeError, ValueError) as error:  # The path is not valid, or its user is unknown (~nobody).
         raise DataError(f"{name} does not exist: {error}") from error
+    if is_directory and (shipped := shipped_files(path, split)):
+        return [_file(file, str(file), reader) for file in shipped]
     if files:
         refuse_split(split, name)
         return [_file(file, shown, reader) for shown, file in files.items()]
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
         return [Source(name, name.rpartition("/")[2], _hub_rows(name, reader, split or "train"))]
-    raise DataError(f"{name} {_directory(path) if path.is_dir() else 'does not exist. Check the path.'}")
+    raise DataError(f"{name} {_directory(path) if is_directory else 'does not exist. Check the path.'}")
 
 
 def _matching(path: Path) -> list[Path]:
