@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlquarry.data.ddl import Parted, has_table, part_schema
+from sqlquarry.data.wording import Wording
 from sqlquarry.errors import RecordError
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.records import Record
 
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -40,9 +40,6 @@ _TRAILER = re.compile(
 )
 _TAGGED = re.compile(r"<([\w-]+)>(.*)</\1>", re.DOTALL)
 _PLAIN_ROLES = {"prompt": "user", "completion": "assistant"}
-# Private-use characters, which prompts do not contain.
-_BETWEEN = "\ue000"
-_MARKS = {"question": "\ue001", "schema": "\ue002"}
 
 
 class _Exchange(NamedTuple):
@@ -73,7 +70,7 @@ class Conversations:
 
     def __init__(self, formatter: PromptFormatter | None, *, dialect: str, needs_schema: bool) -> None:
         self._is_stated = formatter is not None
-        self._patterns = [_pattern(formatter or PromptFormatter(), dialect, repeat) for repeat in ("+", "+?")]
+        self._wording = Wording(formatter or PromptFormatter(), dialect)
         self._needs_schema = needs_schema
 
     def texts(self, parts: Mapping[str, object]) -> tuple[str | None, str, str | None]:
@@ -88,34 +85,17 @@ class Conversations:
         """
         exchange = _exchange(parts)
         sql = None if exchange.answer is None else _query(exchange.answer)
-        text = f"{exchange.first}{_BETWEEN}{exchange.second}"
-        longest, shortest = (pattern.fullmatch(text) for pattern in self._patterns)
-        if longest and shortest:
-            # If the text can be divided in two ways, neither is certain.
-            found = [(each["schema"].strip(), each["question"].strip()) for each in (longest, shortest)]
-            if found[0] != found[1]:
-                raise _inseparable(exchange, "contains words of the prompt more than once")
-            return *found[0], sql
+        found = self._wording.find(exchange.first, exchange.second)
+        if isinstance(found, tuple):
+            return *found, sql
+        if found == "ambiguous":
+            raise _inseparable(exchange, "contains words of the prompt more than once")
         if self._is_stated:
             raise _inseparable(exchange, "does not have the wording of formatter")
         schema, question = _separated(exchange)
         if schema is None and self._needs_schema:
             raise _inseparable(exchange, "contains no CREATE TABLE statement. Pass schema= if it has no schema")
         return schema, question, sql
-
-
-def _pattern(formatter: PromptFormatter, dialect: str, repeat: str) -> re.Pattern[str]:
-    """Return a pattern of the two messages of a formatter. White space may differ."""
-    record = Record(_MARKS["question"], _MARKS["schema"], dialect=dialect)
-    texts = {message["role"]: message["content"] for message in formatter.messages(record)}
-    words = f"{texts.get('system', '')} {_BETWEEN} {texts['user']}"
-    for mark in _MARKS.values():
-        words = words.replace(mark, f" {mark} ")
-    wording = r"\s*".join(re.escape(word) for word in words.split())
-    for name, mark in _MARKS.items():
-        wording = wording.replace(re.escape(mark), f"(?P<{name}>[^{_BETWEEN}]{repeat})", 1)
-        wording = wording.replace(re.escape(mark), f"(?P={name})")
-    return re.compile(rf"\s*{wording}\s*")
 
 
 def _separated(exchange: _Exchange) -> tuple[str | None, str]:

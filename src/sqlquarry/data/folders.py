@@ -15,7 +15,7 @@ from sqlquarry.data.splits import pick_split
 from sqlquarry.errors import ConfigError
 
 
-class _Layout(NamedTuple):
+class _DataSetLayout(NamedTuple):
     """The files of a data set, as patterns relative to its directory.
 
     Args:
@@ -33,7 +33,7 @@ class _Layout(NamedTuple):
 
 
 _LAYOUTS = (
-    _Layout(
+    _DataSetLayout(
         "BIRD",
         {
             "train": ("train.json", "train/train.json"),
@@ -47,13 +47,13 @@ _LAYOUTS = (
             for end in ("", f"/{part}_databases")  # Some tools unpack the archive into a directory of its own name.
         ),
     ),
-    _Layout(
+    _DataSetLayout(
         "KaggleDBQA",
         {"train": ("examples/*_fewshot.json",), "test": ("examples/*_test.json",)},
         ("KaggleDBQA_tables.json",),
         ("databases",),
     ),
-    _Layout(
+    _DataSetLayout(
         "Spider",
         {
             "train": ("train_spider.json|train_others.json",),
@@ -63,7 +63,7 @@ _LAYOUTS = (
         ("tables.json", "test_tables.json", "test_data/tables.json"),
         ("database", "test_database"),
     ),
-    _Layout(
+    _DataSetLayout(
         "WikiSQL",
         {name: (f"{name}.jsonl", f"data/{name}.jsonl") for name in ("train", "dev", "test")},
         ("*.tables.jsonl", "data/*.tables.jsonl"),
@@ -115,7 +115,7 @@ def refuse_split(split: str | None, source: object) -> None:
         )
 
 
-def _has_tables(layout: _Layout, directory: Path) -> bool:
+def _has_tables(layout: _DataSetLayout, directory: Path) -> bool:
     return bool(_matches(directory, (*layout.tables, *layout.databases)))
 
 

@@ -59,13 +59,13 @@ def memory_rows(source: object, reader: RowReader, split: str | None) -> tuple[s
         )
     if _is_of(source, "datasets"):
         return "row", _dataset_rows(source, reader)
+    if hasattr(source, "collect"):
+        raise ConfigError(f"source is a {type(source).__name__}. Pass the DataFrame that its collect() returns.")
     if isinstance(source, PandasFrame):
         names = list(source.columns)
         return "row", _tuples(names, source.itertuples(index=False, name=None), reader)
     if isinstance(source, PolarsFrame):
         return "row", _tuples(list(source.columns), source.iter_rows(), reader)
-    if hasattr(source, "collect"):
-        raise ConfigError(f"source is a {type(source).__name__}. Pass the DataFrame that its collect() returns.")
     if isinstance(source, Mapping):
         raise ConfigError(
             f"source is the mapping {source!r:.80}. Pass one row as [row], columns of equal length as "

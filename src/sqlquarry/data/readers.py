@@ -18,7 +18,7 @@ from sqlquarry.data.row_reader import RowReader
 from sqlquarry.data.rows import SourceRow
 from sqlquarry.data.schemas import Schemas
 from sqlquarry.data.shapes import KNOWN_SHAPES
-from sqlquarry.data.sources import Source, open_source
+from sqlquarry.data.sources import RowSource, open_source
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.inputs import is_whole
@@ -127,11 +127,11 @@ def _shipped_schemas(source: object) -> Schemas | None:
 
 
 def _records(
-    sources: list[Source], name: str, reader: RowReader, limit: int | None, *, is_dialect_known: bool
+    sources: list[RowSource], name: str, reader: RowReader, limit: int | None, *, is_dialect_known: bool
 ) -> Records:
     problems: list[str] = []
 
-    def good(rows: Iterable[tuple[Source, SourceRow | Record]]) -> Iterator[Record]:
+    def good(rows: Iterable[tuple[RowSource, SourceRow | Record]]) -> Iterator[Record]:
         for source, row in rows:
             if isinstance(row, Record):
                 yield row

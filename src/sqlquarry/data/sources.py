@@ -28,7 +28,7 @@ _PATTERN = re.compile(r"[*?[]")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-class Source(NamedTuple):
+class RowSource(NamedTuple):
     """The rows of one file or data set, with its name in errors and the stem that its records' ids start with."""
 
     name: str
@@ -39,12 +39,12 @@ class Source(NamedTuple):
 @contextmanager
 def open_source(
     source: object, reader: RowReader, split: str | None, session: boto3.Session | None
-) -> Iterator[tuple[str, list[Source]]]:
+) -> Iterator[tuple[str, list[RowSource]]]:
     """Yield the name of a source for errors, and its parts. Arguments and errors are those of `load_records`."""
     if not isinstance(source, str | Path):
         stem, rows = memory_rows(source, reader, split)
         name = f"the {type(source).__name__}"
-        yield name, [Source(name, stem, rows)]
+        yield name, [RowSource(name, stem, rows)]
     elif uri := s3_uri(source):
         refuse_split(split, uri)
         if "*" in uri:
@@ -57,7 +57,7 @@ def open_source(
         yield str(source), _local_or_hub(source, reader, split)
 
 
-def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> list[Source]:
+def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> list[RowSource]:
     """Return the files that match the source. If there are none and it can be a data set's id, return the data set."""
     name = str(source)
     if not name:
@@ -74,7 +74,7 @@ def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> l
         refuse_split(split, name)
         return [_file(file, shown, reader) for shown, file in files.items()]
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
-        return [Source(name, name.rpartition("/")[2], _hub_rows(name, reader, split or "train"))]
+        return [RowSource(name, name.rpartition("/")[2], _hub_rows(name, reader, split or "train"))]
     raise DataError(f"{name} {_directory(path) if is_directory else 'does not exist. Check the path.'}")
 
 
@@ -103,12 +103,12 @@ def _directory(path: Path) -> str:
     )
 
 
-def _file(path: Path, name: str, reader: RowReader) -> Source:
+def _file(path: Path, name: str, reader: RowReader) -> RowSource:
     stem, suffix = _known_format(name)
     rows = file_rows(path, suffix, name, reader)
     if tables := wikisql.tables_of(path):
         rows = wikisql.with_tables(rows, file_rows(tables, suffix, str(tables), reader), str(tables))
-    return Source(name, stem, rows)
+    return RowSource(name, stem, rows)
 
 
 def _known_format(name: str) -> tuple[str, str]:

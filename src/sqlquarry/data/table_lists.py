@@ -17,7 +17,7 @@ _TYPES = {"number": "NUMERIC", "time": "DATETIME", "others": ""}  # Other types 
 
 
 def schemas_of_tables(path: Path) -> dict[str, str]:
-    """Return the schema of each database in the file.
+    """Return the schema of each database in the file. It may also be an object of names and CREATE TABLE texts.
 
     Raises:
         DataError: the file cannot be read or does not have the form of a `tables.json`.
@@ -26,6 +26,8 @@ def schemas_of_tables(path: Path) -> dict[str, str]:
         databases = parse_json(read_bytes(path), str(path), lenient=True)
     except (OSError, MetadataError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    if isinstance(databases, dict) and all(isinstance(schema, str) for schema in databases.values()):
+        return databases
     schemas = {}
     for database in databases if isinstance(databases, list) else [None]:
         name = database.get("db_id") if isinstance(database, dict) else None

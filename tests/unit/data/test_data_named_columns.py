@@ -128,6 +128,8 @@ def test_schemas_of_every_kind(tmp_path: Path):
     assert schema_of(file) == both
     assert schema_of({"ship": file, "other": DDL}) == both
     assert schema_of({"ship": DDL}) == DDL
+    (tmp_path / "all.json").write_text(json.dumps({"ship": DDL, "port": "x"}))
+    assert schema_of(tmp_path / "all.json") == DDL
     file.rename(folder / "ship.sqlite")
     assert schema_of(folder) == both
     assert schema_of(folder, QUESTION | {"db_id": "x"}, database="ship") == both
