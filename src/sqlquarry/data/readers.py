@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.data.folders import shipped_schemas
+from sqlquarry.data.formats import file_format
 from sqlquarry.data.memory_rows import Rows
 from sqlquarry.data.objects import downloaded, s3_uri
 from sqlquarry.data.records import Records
@@ -18,7 +19,7 @@ from sqlquarry.data.row_reader import RowReader
 from sqlquarry.data.rows import SourceRow
 from sqlquarry.data.schemas import Schemas
 from sqlquarry.data.shapes import KNOWN_SHAPES
-from sqlquarry.data.sources import RowSource, open_source
+from sqlquarry.data.sources import NamedRows, open_source
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.inputs import is_whole
@@ -123,15 +124,19 @@ def load_records(
 
 
 def _shipped_schemas(source: object) -> Schemas | None:
-    return shipped_schemas(Path(source).expanduser()) if isinstance(source, str | Path) and not s3_uri(source) else None
+    if not isinstance(source, str | Path) or s3_uri(source):
+        return None
+    path = Path(source).expanduser()
+    # The id of a hub data set is neither a directory nor the name of a file.
+    return shipped_schemas(path) if path.is_dir() or file_format(path.name) else None
 
 
 def _records(
-    sources: list[RowSource], name: str, reader: RowReader, limit: int | None, *, is_dialect_known: bool
+    sources: list[NamedRows], name: str, reader: RowReader, limit: int | None, *, is_dialect_known: bool
 ) -> Records:
     problems: list[str] = []
 
-    def good(rows: Iterable[tuple[RowSource, SourceRow | Record]]) -> Iterator[Record]:
+    def good(rows: Iterable[tuple[NamedRows, SourceRow | Record]]) -> Iterator[Record]:
         for source, row in rows:
             if isinstance(row, Record):
                 yield row

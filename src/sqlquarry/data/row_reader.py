@@ -85,7 +85,7 @@ class RowReader:
                     f"the columns {one!r} and {other!r} contain different texts, and either could be meant. "
                     f"Pass columns={{{field!r}: {one!r}}} or columns={{{field!r}: {other!r}}}"
                 )
-        is_sqlquarry = read.shape is SQLQUARRY and not self._stated
+        is_sqlquarry = read.shape is SQLQUARRY and read.evidence is None and not self._stated
         database = self._database or _optional_text(row, read.database)
         schema, question, sql = self._texts(row, read, database)
         if not is_sqlquarry:

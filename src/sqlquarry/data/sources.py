@@ -28,7 +28,7 @@ _PATTERN = re.compile(r"[*?[]")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-class RowSource(NamedTuple):
+class NamedRows(NamedTuple):
     """The rows of one file or data set, with its name in errors and the stem that its records' ids start with."""
 
     name: str
@@ -39,16 +39,20 @@ class RowSource(NamedTuple):
 @contextmanager
 def open_source(
     source: object, reader: RowReader, split: str | None, session: boto3.Session | None
-) -> Iterator[tuple[str, list[RowSource]]]:
+) -> Iterator[tuple[str, list[NamedRows]]]:
     """Yield the name of a source for errors, and its parts. Arguments and errors are those of `load_records`."""
     if not isinstance(source, str | Path):
         stem, rows = memory_rows(source, reader, split)
         name = f"the {type(source).__name__}"
-        yield name, [RowSource(name, stem, rows)]
+        yield name, [NamedRows(name, stem, rows)]
     elif uri := s3_uri(source):
         refuse_split(split, uri)
-        if "*" in uri:
-            raise DataError(f"{uri} is a pattern, but patterns work only for local files. Give the key of one object.")
+        if "*" in uri or uri.endswith("/"):
+            what = "pattern" if "*" in uri else "directory"
+            raise DataError(
+                f"{uri} is a {what}, but on S3 only single objects are read. Give the key of one object, or copy the "
+                f"files first: aws s3 cp --recursive {uri.partition('*')[0].rpartition('/')[0]}/ DIRECTORY"
+            )
         bucket_and_key(uri)
         _known_format(uri)
         with downloaded(uri, session) as path:
@@ -57,7 +61,7 @@ def open_source(
         yield str(source), _local_or_hub(source, reader, split)
 
 
-def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> list[RowSource]:
+def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> list[NamedRows]:
     """Return the files that match the source. If there are none and it can be a data set's id, return the data set."""
     name = str(source)
     if not name:
@@ -74,7 +78,7 @@ def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> l
         refuse_split(split, name)
         return [_file(file, shown, reader) for shown, file in files.items()]
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
-        return [RowSource(name, name.rpartition("/")[2], _hub_rows(name, reader, split or "train"))]
+        return [NamedRows(name, name.rpartition("/")[2], _hub_rows(name, reader, split or "train"))]
     raise DataError(f"{name} {_directory(path) if is_directory else 'does not exist. Check the path.'}")
 
 
@@ -91,31 +95,32 @@ def _matching(path: Path) -> list[Path]:
 def _directory(path: Path) -> str:
     try:
         names = sorted(file.name for file in path.iterdir() if file_format(file.name))
+        names = names or sorted(str(file.relative_to(path)) for file in path.glob("*/*") if file_format(file.name))
     except OSError as error:
         return f"is a directory that cannot be read: {error}"
     known = f"A directory must be that of a known data set as it is shipped ({KNOWN_FOLDERS})"
     if not names:
         return f"is a directory without any file in a known format ({FORMATS}). Give the path of a file. {known}."
-    suffix = Path(names[0]).suffix
+    pattern = path / Path(names[0]).with_name(f"*{Path(names[0]).suffix}")
     return (
         f"is a directory. Give one of its files ({first_of(names, _SHOWN_FILES)}), or a pattern such as "
-        f"{path / f'*{suffix}'}. {known}."
+        f"{pattern}. {known}."
     )
 
 
-def _file(path: Path, name: str, reader: RowReader) -> RowSource:
+def _file(path: Path, name: str, reader: RowReader) -> NamedRows:
     stem, suffix = _known_format(name)
     rows = file_rows(path, suffix, name, reader)
     if tables := wikisql.tables_of(path):
         rows = wikisql.with_tables(rows, file_rows(tables, suffix, str(tables), reader), str(tables))
-    return RowSource(name, stem, rows)
+    return NamedRows(name, stem, rows)
 
 
 def _known_format(name: str) -> tuple[str, str]:
     found = file_format(name)
     if found is None:
         is_excel = name.lower().endswith((".xls", ".xlsx", ".xlsm", ".ods"))
-        hint = ". Save the sheet as CSV UTF-8 first" if is_excel else ""
+        hint = ". Save the sheet as CSV UTF-8 first, or pass pandas.read_excel(path)" if is_excel else ""
         raise DataError(
             f"the format of {name} is unknown. Its name must end in one of {FORMATS}, with or without .gz{hint}"
         )
