@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 from sqlquarry.data.ddl import Parted, has_table, part_schema
@@ -64,28 +65,28 @@ class Conversations:
     Args:
         formatter: the wording around schema and question. None tries SQLQuarry's own wording, and otherwise looks for
             CREATE TABLE statements.
-        dialect: the dialect that `{dialect}` in the wording stands for.
         needs_schema: whether the schema must be in the text. Otherwise the caller has it.
     """
 
-    def __init__(self, formatter: PromptFormatter | None, *, dialect: str, needs_schema: bool) -> None:
+    def __init__(self, formatter: PromptFormatter | None, *, needs_schema: bool) -> None:
         self._is_stated = formatter is not None
-        self._wording = Wording(formatter or PromptFormatter(), dialect)
+        self._wording = cache(partial(Wording, formatter or PromptFormatter()))  # by dialect
         self._needs_schema = needs_schema
 
-    def texts(self, parts: Mapping[str, object]) -> tuple[str | None, str, str | None]:
+    def texts(self, parts: Mapping[str, object], dialect: str) -> tuple[str | None, str, str | None]:
         """Return schema, question and SQL. The schema is None if the text has none and the caller has it.
 
         Args:
             parts: the columns of a row by their plain names.
+            dialect: the dialect that `{dialect}` in the wording stands for.
 
         Raises:
             RecordError: there is more than one question, or the schema cannot be separated from the question, or the
-                answer is not SQL.
+                answer is not SQL, or the dialect is unknown.
         """
         exchange = _exchange(parts)
         sql = None if exchange.answer is None else _query(exchange.answer)
-        found = self._wording.find(exchange.first, exchange.second)
+        found = self._wording(dialect).find(exchange.first, exchange.second)
         if isinstance(found, tuple):
             return *found, sql
         if found == "ambiguous":

@@ -87,7 +87,8 @@ class RowReader:
                 )
         is_sqlquarry = read.shape is SQLQUARRY and read.evidence is None and not self._stated
         database = self._database or _optional_text(row, read.database)
-        schema, question, sql = self._texts(row, read, database)
+        dialect = _optional_text(row, read.dialect) or self._dialect
+        schema, question, sql = self._texts(row, read, database, dialect)
         if not is_sqlquarry:
             evidence = (_optional_text(row, read.evidence) or "").strip()
             question = f"{question.strip()} ({evidence})" if evidence else question.strip()
@@ -97,17 +98,21 @@ class RowReader:
             schema=schema,
             sql=sql,
             database=database,
-            dialect=_optional_text(row, read.dialect) or self._dialect,
+            dialect=dialect,
             id=_id(row, read.id) if read.id else default_id,
-            alternatives=_alternatives(row, read.alternatives) if read.alternatives and sql is not None else (),
+            alternatives=_alternatives(row, read.alternatives) if read.alternatives else (),
         )
 
-    def _texts(self, row: Mapping[str, object], read: Reading, database: str | None) -> tuple[str, str, str | None]:
+    def _texts(
+        self, row: Mapping[str, object], read: Reading, database: str | None, dialect: str
+    ) -> tuple[str, str, str | None]:
         """Return schema, question and SQL."""
         if read.shape.kind == "wikisql":
             return wikisql.texts(row[read.parts["table"]], _text(row, read.question), row[read.sql or ""])
         if read.shape.kind == "turns":
-            schema, question, sql = self._conversations.texts({name: row[at] for name, at in read.parts.items()})
+            schema, question, sql = self._conversations.texts(
+                {name: row[at] for name, at in read.parts.items()}, dialect
+            )
             if schema is None or self._schemas is not None:
                 schema = self._schema(row, read, database)
             return schema, question, sql
@@ -130,7 +135,7 @@ class RowReader:
     def _conversations(self) -> Conversations:
         from sqlquarry.data.conversations import Conversations  # needs Jinja, which other rows do not
 
-        return Conversations(self._formatter, dialect=self._dialect, needs_schema=self._schemas is None)
+        return Conversations(self._formatter, needs_schema=self._schemas is None)
 
     @functools.cached_property
     def _shipped_schemas(self) -> Schemas | None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 _BATCH_ROWS = 10_000
-# Fields that conversations keep next to the messages, if they differ from the default.
-_BESIDE_MESSAGES = {"alternatives": (), "database": None, "dialect": "sqlite", "id": None}
+# Fields that conversations keep next to the messages, if they differ from these values. The id is always kept, because
+# a row without one gets the number of its line.
+_BESIDE_MESSAGES = {"alternatives": (), "database": None, "dialect": "sqlite", "id": ""}
 
 
 def write_file(path: str | Path, endings: Sequence[str], parts: Iterable[bytes], session: boto3.Session | None) -> None:
