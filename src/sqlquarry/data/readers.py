@@ -24,7 +24,7 @@ from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.inputs import is_whole
 from sqlquarry.records import Record
-from sqlquarry.text import visible_logger
+from sqlquarry.text import first_of, visible_logger
 
 if TYPE_CHECKING:
     import boto3
@@ -163,6 +163,12 @@ def _records(
         raise DataError(f"{name} contains no records. Check that it was written completely.")
     if not is_dialect_known:
         _hint_at_dialect(records, name)
+    if reader.ignored_columns and not any(record.sql for record in records):
+        _log.warning(
+            "%s has no SQL in a column with a known name. If one of %s has it, pass columns={'sql': …}",
+            name,
+            first_of(sorted(reader.ignored_columns)),
+        )
     return records
 
 

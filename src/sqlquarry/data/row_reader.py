@@ -36,6 +36,9 @@ class RowReader:
         dialect: the dialect of rows that do not specify one.
         formatter: the wording around schema and question in prompts.
 
+    Attributes:
+        ignored_columns: columns of rows without SQL, or of tables, that were not read. One of them may have the SQL.
+
     Raises:
         ConfigError: `columns` has an unknown field, or a column that is not text or has two fields.
     """
@@ -50,6 +53,8 @@ class RowReader:
         dialect: str = "sqlite",
         formatter: PromptFormatter | None = None,
     ) -> None:
+        self.ignored_columns: set[str] = set()
+        self._is_without_sql = False
         self._stated = _stated(columns or {})
         self._schemas, self._find_shipped_schemas = schemas, shipped_schemas
         self._database, self._dialect, self._formatter = database, dialect, formatter
@@ -62,7 +67,9 @@ class RowReader:
 
     def columns_to_read(self, names: Sequence[str]) -> list[str]:
         """Return the columns that must be read. Of rows that cannot be read, these are the known ones."""
-        return columns_to_read(names, self._stated, self._given)
+        read = columns_to_read(names, self._stated, self._given)
+        self.ignored_columns.update({*names}.difference(read))
+        return read
 
     def record(self, row: Mapping[str, object], default_id: str) -> Record:
         """Convert one row.
@@ -89,6 +96,9 @@ class RowReader:
         database = self._database or _optional_text(row, read.database)
         dialect = _optional_text(row, read.dialect) or self._dialect
         schema, question, sql = self._texts(row, read, database, dialect)
+        if sql is None and not self._is_without_sql:
+            self._is_without_sql = True  # The first such row is enough.
+            self.ignored_columns.update({*map(str, row)} - read.columns)
         if not is_sqlquarry:
             evidence = (_optional_text(row, read.evidence) or "").strip()
             question = f"{question.strip()} ({evidence})" if evidence else question.strip()

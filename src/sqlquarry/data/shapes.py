@@ -240,6 +240,8 @@ def _advice(names: Sequence[str], columns: Mapping[str, str | None]) -> str:
     """Return how to name the columns of question, schema and SQL that are missing, with guesses if there are any."""
     if "table_id" in columns and "sql" in columns:
         return ". WikiSQL's rows need its tables. Keep NAME.tables.jsonl next to NAME.jsonl, or load the directory"
+    if any(_plain(name).startswith(("create table", "select ")) for name in names):
+        return ". The first line must have the names of the columns"
     guesses = {}
     for field in ("question", "schema", "sql"):
         known = next((columns[name] for name in FIELDS[field] if columns.get(name)), None)

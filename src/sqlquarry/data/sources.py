@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN_FILES = 8
 _PATTERN = re.compile(r"[*?[]")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(?<!\.[a-zA-Z]{3})(?<!\.[a-zA-Z]{4})")  # not a.zip, a.xlsx
 
 
 class NamedRows(NamedTuple):
@@ -79,6 +79,8 @@ def _local_or_hub(source: str | Path, reader: RowReader, split: str | None) -> l
         return [_file(file, shown, reader) for shown, file in files.items()]
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
         return [NamedRows(name, name.rpartition("/")[2], _hub_rows(name, reader, split or "train"))]
+    if "://" in name:
+        raise DataError(f"{name} is an address that cannot be read. Download the file and give its path.")
     raise DataError(f"{name} {_directory(path) if is_directory else 'does not exist. Check the path.'}")
 
 

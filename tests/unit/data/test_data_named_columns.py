@@ -188,3 +188,35 @@ def test_other_bad_options(options: dict[str, object]):
     (name, value) = next(iter(options.items()))
     with pytest.raises(ConfigError, match=rf"{name} .*{value!r}"):
         load_records([QUESTION], **options)  # type: ignore[arg-type] - the mistake under test
+
+
+def test_a_warning_names_the_columns_that_may_have_the_sql(caplog: pytest.LogCaptureFixture):
+    rows = [{"question": "q", "schema": DDL, "gold": "SELECT 1"}, {"question": "q", "schema": DDL}]
+    assert [record.sql for record in load_records(rows)] == [None, None]
+    (warning,) = caplog.records
+    assert "gold" in warning.getMessage()
+    assert "columns={'sql'" in warning.getMessage()
+    caplog.clear()
+    load_records([*rows, {"question": "q", "schema": DDL, "sql": "SELECT 1"}])
+    load_records(rows[1:])
+    load_records(rows[:1], columns={"sql": "gold"})
+    assert not caplog.records
+
+
+def test_other_hints(tmp_path: Path):
+    (tmp_path / "a.csv").write_text(f"How many?,{DDL},SELECT 1\nHow?,{DDL},SELECT 2\n")
+    with pytest.raises(RecordError, match=r"line 2.*first line"):
+        load_records(tmp_path / "a.csv")
+    for missing, hint in (
+        ("a.xlsx", "CSV UTF-8|exist"),
+        ("owner/a.zip", "exist"),
+        ("https://x.org/a.jsonl", "Download"),
+    ):
+        with pytest.raises(DataError, match=hint):
+            load_records(missing)
+    with pytest.raises(DataError, match="aws s3 cp --recursive s3://b/data/ "):
+        load_records("s3://b/data/")
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    (tmp_path / "hub" / "data" / "train-0.parquet").touch()
+    with pytest.raises(DataError, match=r"data/train-0\.parquet.*hub/data/\*\.parquet"):
+        load_records(tmp_path / "hub")
