@@ -130,6 +130,19 @@ def test_hub_splits(monkeypatch: pytest.MonkeyPatch):
     assert asked == [("owner/name", "validation[:10%]")]
 
 
+def test_a_hub_data_set_has_nothing_to_do_with_local_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import datasets
+
+    rows = [{"question": "q", "query": "SELECT 1", "db_id": "port"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "databases").mkdir()
+    (tmp_path / "databases" / "port.sql").write_text("CREATE TABLE t (a)")
+    with pytest.raises(RecordError, match="row 1: .*'port'.*schema="):
+        load_records("questions")
+    assert load_records("questions", schema="databases")[0].schema == "CREATE TABLE t (a)"
+
+
 def test_a_dataset_has_the_fields_of_the_records():
     import datasets
 

@@ -82,6 +82,8 @@ def test_one_stated_column_leaves_the_others_to_the_shape():
         [{"Frage": "q", "context": "c", "answer": "[SQL] x [/SQL]"}], columns={"question": "Frage"}
     )
     assert (record.question, record.schema, record.sql) == ("q", "c", "x")
+    (record,) = load_records([{"question": "q", "answer": DDL, "query": "SELECT 1"}], columns={"schema": "answer"})
+    assert (record.schema, record.sql) == (DDL, "SELECT 1")
     row = {"question": "q", "schema": "s", "sql": "x", "hint": "h", "db": "d", "others": '["y"]'}
     columns = {"evidence": "hint", "database": "db", "alternatives": "others"}
     assert list(load_records([row], columns=columns)) == [

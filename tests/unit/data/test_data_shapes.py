@@ -66,6 +66,8 @@ def test_columns_that_disagree_are_refused(row, pairs):
             Record("q", "s", "x", None, "postgres", "i"),
         ),
         ({"question": "q", "schema": "s", "id": 1.0}, Record("q", "s", id="1")),
+        ({"question": "q", "schema": "s", "sql": "x", "evidence": "e"}, Record("q (e)", "s", "x", id="i")),
+        ({"question": "q", "schema": "s", "query": "x"}, Record("q", "s", "x", id="i")),
         (
             {"question": "q", "schema": "s", "sql": float("nan"), "database": float("nan"), "id": float("nan")},
             Record("q", "s"),

@@ -176,8 +176,8 @@ def spider(tmp_path: Path) -> Path:
             "column_names_original": [[-1, "*"], [0, "id"], [0, "ship id"], [1, "ID"], [1, "Name"], [1, "built"]],
             "column_names": [[-1, "*"], [0, "id"], [0, "ship id"], [1, "id"], [1, "name"], [1, "built"]],
             "column_types": ["text", "number", "number", "others", "text", "time"],
-            "primary_keys": [1, 3],
-            "foreign_keys": [[2, 3]],
+            "primary_keys": [0, 1, 3],
+            "foreign_keys": [[2, 3], [0, 3], [3, 0]],  # Column 0 is "*", which is part of no key.
         },
         {
             "db_id": "port",
@@ -265,6 +265,7 @@ def test_kaggle_dbqa_as_shipped(tmp_path: Path):
     row = {"db_id": "Port", "query": SQL, "question": QUESTION, "question_toks": ["how"], "sql": TREE}
     for name in ("Port", "Port_fewshot", "Port_test", "Dock_test"):
         write(tmp_path / "examples" / f"{name}.json", row)
+    (tmp_path / "examples" / "._Port_test.json").write_bytes(b"\0")  # macOS adds such files to archives.
     write(tmp_path / "KaggleDBQA_tables.json")
     database(tmp_path / "databases" / "Port" / "Port.sqlite", SCHEMA)
 
@@ -275,7 +276,7 @@ def test_kaggle_dbqa_as_shipped(tmp_path: Path):
 
 @pytest.fixture
 def wikisql(tmp_path: Path) -> Path:
-    header = ["State/territory", "No.", "no.", "Order", ""]
+    header = ["State/territory", "no.", "No.", "Order", ""]
     table = {"id": "1-10-1", "header": header, "types": ["text", "real", "text", "text", "text"], "page_title": "x"}
     for name in ("train", "dev"):
         write(tmp_path / "data" / f"{name}.tables.jsonl", table | {"rows": [["a", 1, "b", "c", "d"]]})
@@ -293,11 +294,11 @@ def wikisql(tmp_path: Path) -> Path:
 def test_wikisql_as_shipped(wikisql: Path):
     first, second = load_records(wikisql)
 
-    schema = 'CREATE TABLE table_1_10_1 ("State/territory" TEXT, "No." REAL, "no. 2" TEXT, "Order" TEXT, col4 TEXT)'
+    schema = 'CREATE TABLE table_1_10_1 ("State/territory" TEXT, "no." REAL, "No. 2" TEXT, "Order" TEXT, col4 TEXT)'
     assert first.schema == second.schema == schema
     assert first.sql == (
-        'SELECT col4 FROM table_1_10_1 WHERE "State/territory" = \'O\'\'Brien\' AND "No." > 1500 AND "No." < 3.5 '
-        "AND \"no. 2\" = '7' AND \"No.\" = 'ten'"
+        'SELECT col4 FROM table_1_10_1 WHERE "State/territory" = \'O\'\'Brien\' AND "no." > 1500 AND "no." < 3.5 '
+        "AND \"No. 2\" = '7' AND \"no.\" = 'ten'"
     )
     assert second.sql == 'SELECT MAX("Order") FROM table_1_10_1'
     assert second.id == "train:2"
