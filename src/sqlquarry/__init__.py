@@ -29,6 +29,7 @@ _HOMES = {
     "Judgement": "answers",
     "LLMGrader": "judging",
     "LocalModel": "models",
+    "MeanScore": "judging",
     "MergedModel": "artifacts",
     "ParityReport": "models",
     "Polling": "aws",
@@ -46,6 +47,7 @@ _HOMES = {
     "TextGenerator": "answers",
     "TrainingConfig": "training",
     "Usage": "models",
+    "adopt_model": "adoption",
     "calibrate": "judging",
     "compare_reports": "judging",
     "compare_slices": "judging",
@@ -58,6 +60,7 @@ _HOMES = {
     "run_pipeline": "pipeline",
     "sample_databases": "data",
     "sample_records": "data",
+    "score_slices": "judging",
     "slices": "judging",
     "write_html": "judging",
     "write_junit": "judging",
@@ -81,6 +84,7 @@ __all__ = [
     "Judgement",
     "LLMGrader",
     "LocalModel",
+    "MeanScore",
     "MergedModel",
     "ParityReport",
     "Polling",
@@ -98,6 +102,7 @@ __all__ = [
     "TextGenerator",
     "TrainingConfig",
     "Usage",
+    "adopt_model",
     "calibrate",
     "compare_reports",
     "compare_slices",
@@ -110,6 +115,7 @@ __all__ = [
     "run_pipeline",
     "sample_databases",
     "sample_records",
+    "score_slices",
     "slices",
     "write_html",
     "write_junit",
@@ -117,6 +123,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from sqlquarry.adoption import adopt_model
     from sqlquarry.answers import Generation, Judgement, TextGenerator
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
@@ -131,6 +138,7 @@ if TYPE_CHECKING:
         ExecutionGrader,
         ExecutionLimits,
         LLMGrader,
+        MeanScore,
         Report,
         SQLJudge,
         SynthesizedDatabases,
@@ -141,6 +149,7 @@ if TYPE_CHECKING:
         count_mistakes,
         find_disagreements,
         results_equal,
+        score_slices,
         slices,
         write_html,
         write_junit,

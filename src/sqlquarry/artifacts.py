@@ -141,7 +141,8 @@ class MergedModel(_DirectoryArtifact):
         """Summary of the merge.
 
         Raises:
-            CorruptArtifactError: the manifest has no summary. `package_base` merges nothing, so it writes none.
+            CorruptArtifactError: the manifest has no summary. `package_base` and `adopt_model` merge nothing, so they
+                write none.
         """
         return self._part("merge", MergeSummary)
 

@@ -17,6 +17,7 @@
     │   └── DeviceError               the GPUs are missing, too few, too small or too old
     ├── TrainingError                 training failed
     │   └── TrainingInterruptedError  training was stopped before its end. The same call resumes it
+    ├── AdoptionError                 an adapter or model made elsewhere cannot be used
     ├── MergeError                    adapter and base model do not fit together
     │   ├── UnsupportedAdapterError   merging this adapter would give a wrong model
     │   └── UnusedTensorsError        adapter tensors match no tensor of the base model
@@ -39,6 +40,7 @@ from typing import Any
 from sqlquarry.text import visible
 
 __all__ = [
+    "AdoptionError",
     "ArtifactError",
     "BedrockError",
     "ConfigError",
@@ -140,6 +142,10 @@ class TrainingError(SQLQuarryError):
 
 class TrainingInterruptedError(TrainingError):
     """A signal (a spot notice, Ctrl-C), a time limit or `stop` ended training early. The same call resumes it."""
+
+
+class AdoptionError(SQLQuarryError):
+    """An adapter or model made elsewhere cannot be used."""
 
 
 class MergeError(SQLQuarryError):

@@ -1,7 +1,8 @@
 """The prompt that a model sees for a record, the same in training and in serving.
 
 Training tokens and serving prompt come from the same rendered text. If the tokenizer adds BOS itself, the text contains
-no BOS, because a server tokenizes the text in the same way. So the tokens are equal and BOS is never doubled.
+no BOS, because a server tokenizes the text in the same way. So the tokens are equal and BOS is never doubled. If
+`add_special_tokens` is False, the tokenizer adds nothing in training, and the merged model's tokenizer adds nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,52 +21,18 @@ from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.files.locations import local_path
 from sqlquarry.files.metadata import json_bytes, read_object
 from sqlquarry.files.writing import write_atomically
-from sqlquarry.options import check_options, did_you_mean
+from sqlquarry.options import check_options
 from sqlquarry.records import Message, Record
 from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
+from sqlquarry.tokenizing.placeholders import filled, placeholder_problems, spelled_dialect
+from sqlquarry.tokenizing.prompt_texts import DEFAULT_SYSTEM, DEFAULT_USER, HUMAN_ASSISTANT, PUBLISHED, PUBLISHED_SYSTEM
 from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 PROMPT_FILE = "prompt.json"
 IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)
 
-DEFAULT_SYSTEM = (
-    "You are a powerful text-to-SQL model. Your job is to answer questions about a database. "
-    "You can use the following table schema for context: {schema}"
-)
-DEFAULT_USER = "Return the SQL query that answers the following question: {question}"
-
-# The format of the published recipe (AWS, "customized-text-to-sql-model" notebook). The recipe's prompt ends with a
-# space, which becomes a token of its own. Here the space belongs to the answer, so it joins the answer's first word.
-HUMAN_ASSISTANT = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] }}"
-    "{% elif message['role'] == 'user' %}{{ '\n\nHuman: ' + message['content'] + eos_token }}"
-    "{% else %}{{ '\n\nAssistant: ' + message['content'] + eos_token }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
-)
-PLACEHOLDERS = ("schema", "question", "dialect")
-# A name in double braces is plain text, because Jinja and str.format use double braces for other purposes.
-_PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
-_FILLED = re.compile(r"(?:(?<!\{)\{(?=\w+\})|\{(?=\w+\}(?!\})))(schema|question|dialect)\}")
-_FORMATTED = re.compile(r"\{(?:schema|question|dialect)[!:][^{}]*\}")
-# The usual spelling of dialect names. Other dialects get sqlglot's name, capitalized.
-_DIALECTS = {
-    "athena": "Amazon Athena",
-    "bigquery": "BigQuery",
-    "clickhouse": "ClickHouse",
-    "databricks": "Databricks SQL",
-    "duckdb": "DuckDB",
-    "mysql": "MySQL",
-    "postgres": "PostgreSQL",
-    "postgresql": "PostgreSQL",
-    "redshift": "Amazon Redshift",
-    "spark": "Spark SQL",
-    "sqlite": "SQLite",
-    "tsql": "T-SQL",
-}
 _PROBE = Record(question="Question", schema="Schema", sql="Select a")  # mixed case reveals templates that change case
 
 
@@ -86,17 +52,23 @@ class PromptFormatter:
         system: system message. Use "" for a model whose template does not support a system role.
         user: user message. It must contain ``{question}``. One of the two messages must contain ``{schema}``, and
             either may contain ``{dialect}``, which becomes the SQL dialect of the record, such as "PostgreSQL".
-        template: "human-assistant" (the published format), "chat" (the base model's own template) or a Jinja string.
+        template: "human-assistant" (nearly the published format, see `published`), "chat" (the base model's own
+            template) or a Jinja string.
         tokens: template and special tokens of the base model. `bind` sets it, so leave it out.
+        add_special_tokens: let the tokenizer add its special tokens (BOS) before a prompt, in training and in serving.
+            If False, the model is trained without them, and merging changes its tokenizer so that it adds none. A
+            special token in the template is kept.
 
     Raises:
-        ConfigError: a placeholder is missing or unknown, or the Jinja string does not parse.
+        ConfigError: a placeholder is missing or unknown, the Jinja string does not parse, or `tokens` was bound with
+            another `add_special_tokens`.
     """
 
     system: str = DEFAULT_SYSTEM
     user: str = DEFAULT_USER
     template: str = "human-assistant"
     tokens: BoundTokens | None = None
+    add_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         fields: dict[str, object] = {"system": self.system, "user": self.user, "template": self.template}
@@ -104,7 +76,9 @@ class PromptFormatter:
             f"{name} is {value!r:.80}, but must be a string" for name, value in fields.items() if type(value) is not str
         ]:
             raise ConfigError("PromptFormatter: " + "; ".join(bad))
-        bad = list(_placeholder_problems(self.system, self.user))
+        bad = list(placeholder_problems(self.system, self.user))
+        if self.tokens and self.tokens.adds_bos and not self.add_special_tokens:
+            bad.append("add_special_tokens is False, but tokens.adds_bos is True. Leave tokens out, and bind again")
         if self.template not in ("human-assistant", "chat"):
             try:
                 compile_template(self.template)
@@ -121,6 +95,21 @@ class PromptFormatter:
         if bad:
             raise ConfigError("PromptFormatter: " + "; ".join(bad))
 
+    @classmethod
+    def published(cls) -> PromptFormatter:
+        """Return the training prompt of the published recipe, character for character.
+
+        It differs from `PromptFormatter()` in three ways. There is no space between the sentences of the system
+        message, the tokenizer adds no BOS, and the prompt ends with a space. A server makes a token of its own from
+        that space, and `encode` trains exactly these tokens. The recipe tokenizes prompt and answer as one text, so in
+        its training the space belongs to the answer's first token.
+
+        White space at the ends of schema, question and SQL is removed, as in every prompt here. The recipe keeps it.
+
+        Source: AWS, notebook "customized-text-to-sql-model" (aws-samples/amazon-bedrock-samples, MIT-0).
+        """
+        return cls(system=PUBLISHED_SYSTEM, template=PUBLISHED, add_special_tokens=False)
+
     def messages(self, record: Record) -> list[dict[str, str]]:
         """Return the record as role/content messages.
 
@@ -129,10 +118,9 @@ class PromptFormatter:
         values = {
             "schema": record.schema.strip(),
             "question": record.question.strip(),
-            "dialect": _DIALECTS.get(record.dialect.lower(), record.dialect.capitalize()),
+            "dialect": spelled_dialect(record.dialect),
         }
-        # One pass only, so that text in a schema that looks like a placeholder is not replaced.
-        system, user = (_FILLED.sub(lambda found: values[found[1]], text) for text in (self.system, self.user))
+        system, user = (filled(text, values) for text in (self.system, self.user))
         turns = [Message("system", system)] if self.system else []
         turns.append(Message("user", user))
         if record.sql is not None:
@@ -148,8 +136,8 @@ class PromptFormatter:
 
         Raises:
             ConfigError: the tokenizer has no EOS token, has no chat template although `template` is "chat", or ends
-                every text with EOS. Or the template cannot be rendered, does not end the assistant's turn with a
-                special token, or takes too much time or memory.
+                every text with EOS although `add_special_tokens` is True. Or the template cannot be rendered, does not
+                end the assistant's turn with a special token, or takes too much time or memory.
         """
         if self.tokens is not None:
             return self
@@ -163,7 +151,7 @@ class PromptFormatter:
                 "template='chat' needs a base model with one chat template, but the tokenizer has "
                 f"{'none' if source is None else 'several'}. Use template='human-assistant' or pass a Jinja string."
             )
-        ids = tokenizer("a")["input_ids"]
+        ids = tokenizer("a", add_special_tokens=self.add_special_tokens)["input_ids"]
         if ids[-1] == tokenizer.eos_token_id:
             raise ConfigError(
                 "the tokenizer adds EOS to every text, so every prompt would end with it. Switch that off in the "
@@ -203,10 +191,8 @@ class PromptFormatter:
             RecordError: the record has no SQL.
             ConfigError: the template renders the prompt differently when there is an answer.
         """
-        if record.sql is None:
-            raise RecordError(f"record {record.id or '(no id)'} has no sql to train on. Add it or drop the record.")
         bound = self._bound(tokenizer)
-        prompt, whole = bound.prompt(record), bound._render(bound.messages(record), generation=False)  # noqa: SLF001 - the same class
+        whole, prompt = bound.text(record), bound.prompt(record)
         if not whole.startswith(prompt):
             pairs = enumerate(zip(prompt, whole, strict=False))
             start = next((index for index, (one, other) in pairs if one != other), len(whole))
@@ -217,6 +203,21 @@ class PromptFormatter:
             )
         # A server stops at the end-of-turn token, so white space after it is never generated.
         return whole[len(prompt) :].rstrip()
+
+    def text(self, record: Record, tokenizer: Tokenizer | None = None) -> str:
+        """Return prompt and answer as one text, as the template renders them.
+
+        White space after the stop text is kept, unlike in `completion`. Tokenize the text with the formatter's own
+        `add_special_tokens`.
+
+        Raises:
+            RecordError: the record has no SQL.
+            ConfigError: as for `prompt`.
+        """
+        if record.sql is None:
+            raise RecordError(f"record {record.id or '(no id)'} has no sql to train on. Add it or drop the record.")
+        bound = self._bound(tokenizer)
+        return bound._render(bound.messages(record), generation=False)  # noqa: SLF001 - the same class
 
     def encode(self, record: Record, tokenizer: Tokenizer) -> Encoded:
         """Return the record as one training example with the loss on the answer only.
@@ -240,7 +241,8 @@ class PromptFormatter:
             return []  # tokenizers refuse an empty batch
         bound = self.bind(tokenizer)
         refuse_in_answers(records, tokenizer)
-        prompts = tokenizer([bound.prompt(record) for record in records])["input_ids"]
+        texts = [bound.prompt(record) for record in records]
+        prompts = tokenizer(texts, add_special_tokens=self.add_special_tokens)["input_ids"]
         answers = tokenizer([bound.completion(record) for record in records], add_special_tokens=False)["input_ids"]
         return [
             Encoded([*prompt, *answer], [IGNORED_LABEL] * len(prompt) + list(answer))
@@ -253,8 +255,14 @@ class PromptFormatter:
 
         Binding to a tokenizer resolves the last four, so it changes the fingerprint. Artifacts store the bound one.
         """
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        canonical = json.dumps(self._fields, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def _fields(self) -> dict[str, object]:
+        """The fields for fingerprint and file. The default of a newer field is left out, so that neither changes."""
+        fields = dataclasses.asdict(self)
+        return fields if not self.add_special_tokens else {k: v for k, v in fields.items() if k != "add_special_tokens"}
 
     @property
     def chat_template(self) -> str:
@@ -278,7 +286,7 @@ class PromptFormatter:
 
     def to_json(self) -> bytes:
         """Return the content of ``prompt.json``."""
-        return json_bytes(dataclasses.asdict(self) | {"fingerprint": self.fingerprint})
+        return json_bytes(self._fields | {"fingerprint": self.fingerprint})
 
     @classmethod
     def load(cls, directory: str | Path) -> PromptFormatter:
@@ -296,7 +304,7 @@ class PromptFormatter:
             bound = BoundTokens(**tokens) if tokens else None
             # The directory may come from anybody, and even compiling a hostile template can take forever.
             for template in {content["template"], bound.template if bound else "chat"}:
-                if template not in ("human-assistant", "chat", HUMAN_ASSISTANT):
+                if template not in ("human-assistant", "chat", HUMAN_ASSISTANT, PUBLISHED):
                     wording = cls(content["system"], content["user"])
                     wording._require_bounded(template, *((bound.bos, bound.eos) if bound else ("", "")))
             formatter = cls(**content, tokens=bound)
@@ -369,21 +377,6 @@ class PromptFormatter:
         tokens = self.tokens
         # The tokenizer adds BOS later, so BOS in the text would be doubled.
         return text.removeprefix(tokens.bos) if tokens and tokens.adds_bos else text
-
-
-def _placeholder_problems(system: str, user: str) -> Iterator[str]:
-    found = {name: {one[1] for one in _FILLED.finditer(text)} for name, text in (("system", system), ("user", user))}
-    if "schema" not in found["system"] | found["user"]:
-        yield f"system or user must contain {{schema}}, but system is {system!r}"
-    if "question" not in found["user"]:
-        yield f"user must contain {{question}}, but is {user!r}"
-    for name, text in (("system", system), ("user", user)):
-        for unknown in sorted({found[1] for found in _PLACEHOLDER.finditer(text)} - {*PLACEHOLDERS}):
-            meant = did_you_mean(f"{{{unknown}}}", [f"{{{name}}}" for name in PLACEHOLDERS])
-            hint = meant or "; use {schema}, {question} or {dialect}"
-            yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
-        for formatted in _FORMATTED.findall(text):
-            yield f"{name} has {formatted}, but a placeholder cannot have a format; use only the name in braces"
 
 
 DEFAULT_FORMATTER = PromptFormatter()

@@ -8,10 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlquarry.answers import Generation
+from sqlquarry.judging.llm import LLMGrader, Rubric
 from sqlquarry.records import Record
 
 RECORD = Record("How many?", "CREATE TABLE t (a)", "SELECT COUNT(*) FROM t")
 RIGHT, WRONG = "SELECT COUNT(a) FROM t", "SELECT a FROM t"
+GRADED = Rubric("graded", "Give a score from 0 to 100.", {score: score for score in range(101)}, passing_score=90)
+
+
+def graded(judge: Any, **options: Any) -> LLMGrader:
+    return LLMGrader(judge, rubric=GRADED, **options)
 
 
 def candidate_in(prompt: str) -> str:

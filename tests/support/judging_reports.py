@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sqlquarry.answers import Judgement
@@ -63,3 +64,13 @@ def report(pattern: str, **others: str) -> Report:
         entry(i, {grader: verdict[signs[i]] for grader, signs in patterns.items()}) for i in range(len(pattern))
     )
     return Report(tuple(patterns), entries)
+
+
+def scored(*scores: float | None, name: str = "llm") -> Report:
+    """Return a report with one score for each record. None is unjudged, and 90 is enough to be correct."""
+    entries = []
+    for i, score in enumerate(scores):
+        one = entry(i, {name: "unjudged" if score is None else "correct" if score >= 90 else "wrong"})
+        judgement = dataclasses.replace(one.judgements[0], details={"kind": "llm", "score": score})
+        entries.append(dataclasses.replace(one, judgements=(judgement,)))
+    return Report((name,), entries)

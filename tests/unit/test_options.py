@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import sqlquarry
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import ConfigError
-from sqlquarry.judging.llm import Rubric
+from sqlquarry.judging.llm import PromptRubric, Rubric
 from sqlquarry.merging import Thresholds
 from sqlquarry.options import check_options
 from sqlquarry.sagemaker import Compute, Networking, StoppingCondition
@@ -196,6 +196,7 @@ PUBLIC = [
     sqlquarry.SynthesizedDatabases,
     sqlquarry.TrainingConfig,
     LocalAWS,
+    PromptRubric,
     Rubric,
     Thresholds,
     Compute,

@@ -6,7 +6,7 @@ from sqlquarry.judging.execution import DatabaseSource, ExecutionGrader, Executi
 from sqlquarry.judging.extraction import extract_sql
 from sqlquarry.judging.grader import Grader
 from sqlquarry.judging.judge import SQLJudge
-from sqlquarry.judging.llm import LLMGrader, Rubric
+from sqlquarry.judging.llm import LLMGrader, PromptRubric, Rubric
 from sqlquarry.judging.report import (
     Report,
     ReportEntry,
@@ -18,13 +18,14 @@ from sqlquarry.judging.report import (
     compare_stages,
     count_mistakes,
     find_disagreements,
+    score_slices,
     slices,
     write_html,
     write_junit,
     write_markdown,
 )
 from sqlquarry.judging.report.calibration import Calibration
-from sqlquarry.judging.report.estimates import Estimate, wilson_interval
+from sqlquarry.judging.report.estimates import Estimate, MeanScore, wilson_interval
 from sqlquarry.judging.results.cells import ComparisonOptions
 from sqlquarry.judging.results.comparison import results_equal
 from sqlquarry.judging.synthesis import SynthesizedDatabases
@@ -40,6 +41,8 @@ __all__ = [
     "ExecutionLimits",
     "Grader",
     "LLMGrader",
+    "MeanScore",
+    "PromptRubric",
     "Report",
     "ReportEntry",
     "ReportInfo",
@@ -55,6 +58,7 @@ __all__ = [
     "extract_sql",
     "find_disagreements",
     "results_equal",
+    "score_slices",
     "slices",
     "wilson_interval",
     "write_html",

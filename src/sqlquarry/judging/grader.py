@@ -17,6 +17,8 @@ class Grader(Protocol):
     - ``fingerprint(record)`` returns a text that changes with everything that a verdict depends on, except record and
       prediction. Verdicts of a grader without it are not reused.
     - ``cost_usd`` is the cost of the grader so far.
+
+    Reports show the mean of the scores from 0 to 100 that are in ``details["score"]`` of its judgements.
     """
 
     @property

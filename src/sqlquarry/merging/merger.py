@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from sqlquarry.manifests import MANIFEST
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
+from sqlquarry.merging.output_tokenizer import changed_tokenizer
 from sqlquarry.merging.plan import MergePlan
 from sqlquarry.merging.shard_writing import write_shards
 from sqlquarry.merging.storage.opening import open_storage
@@ -89,7 +90,8 @@ class AdapterMerger:
             PromptMismatchError: the prompt is not the one of the training, or the adapters have different prompts.
             OutputInUseError: another process is merging into the same output.
             UnsupportedAdapterError: the adapter would be merged wrongly. The message gives the reason.
-            UnsupportedModelError: the base is already quantized, or not safetensors.
+            UnsupportedModelError: the base is already quantized, or not safetensors, or its tokenizer cannot be changed
+                for a prompt with ``add_special_tokens=False``.
             UnusedTensorsError: some adapter tensors do not match any tensor of the base.
             MergeError: the base, the adapter, the output or the disk is unsuitable, or the merged model is not close
                 enough to the adapter. The message gives the values.
@@ -119,7 +121,8 @@ class AdapterMerger:
         if not measuring and (finished := target.finished(inputs)) is not None:
             return finished
         checkpoint = self._checkpoint(trained)
-        job = _Job(trained, checkpoint, trained.plan(checkpoint))
+        tokenizer = changed_tokenizer(checkpoint.storage, trained.formatter)
+        job = _Job(trained, checkpoint, trained.plan(checkpoint), tokenizer)
         if measuring and evaluation:
             inputs |= self._measured(job, evaluation)
             if (finished := target.finished(inputs)) is not None:
@@ -128,7 +131,9 @@ class AdapterMerger:
         return self._assemble(target, job, rows, evaluation)
 
     def package_base(self, adapter: AdapterCheckpoint, output_dir: str | Path) -> MergedModel:
-        """Write the adapter's base model, unchanged, with the adapter's prompt, to compare it with the merged model.
+        """Write the adapter's base model with the adapter's prompt, to compare it with the merged model.
+
+        The weights are unchanged. The tokenizer changes only as in `merge`, if the prompt requires it.
 
         Args:
             adapter: the adapter whose base model and prompt are used.
@@ -142,7 +147,9 @@ class AdapterMerger:
         with self._output(output_dir) as target:
             if (finished := target.finished(inputs)) is not None:
                 return finished
-            job = _Job(trained, self._checkpoint(trained), MergePlan({}))
+            checkpoint = self._checkpoint(trained)
+            tokenizer = changed_tokenizer(checkpoint.storage, trained.formatter)
+            job = _Job(trained, checkpoint, MergePlan({}), tokenizer)
             return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
     def verify(self, records: Sequence[Record], adapter: Adapters, merged: MergedModel | str | Path) -> Verification:
@@ -231,7 +238,7 @@ class AdapterMerger:
             target.discard()
             raise error
         changes = {**job.plan.config, **dtype_changes(checkpoint.config, self._stored_dtype)}
-        target.carry_over(checkpoint, adapters[0][0].path / PROMPT_FILE, shards, rows, changes)
+        target.carry_over(checkpoint, adapters[0][0].path / PROMPT_FILE, shards, rows, changes, tokenizer=job.tokenizer)
         merge = target.inputs | _statistics(target.relative_updates)
         if len(adapters) > 1:
             merge["adapters"] = [{"digest": one.manifest.digest, "weight": weight} for one, weight in adapters]
@@ -250,11 +257,12 @@ class AdapterMerger:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Adapters, their base, and the plan for merging them."""
+    """Adapters, their base, the plan for merging them, and the tokenizer files that the output has instead."""
 
     trained: TrainedAdapters
     checkpoint: BaseCheckpoint
     plan: MergePlan
+    tokenizer: Mapping[str, bytes] = field(default_factory=dict)
 
     def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
         """Return the merged model's tensors. With a recipe, the update is added to the 4-bit values."""

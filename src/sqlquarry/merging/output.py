@@ -250,6 +250,8 @@ class MergeOutput:
         shards: Sequence[OutputShard],
         rows: MergedTensors,
         changes: JsonObject,
+        *,
+        tokenizer: Mapping[str, bytes],
     ) -> None:
         """Write all other files: the prompt, the base's files that a server needs, and the index of the shards.
 
@@ -259,10 +261,12 @@ class MergeOutput:
             shards: the output's shards.
             rows: the contents of the shards.
             changes: fields of config.json that differ from those of the base.
+            tokenizer: contents of the tokenizer's files that differ from those of the base, by name.
         """
         names = base.storage.sizes()
-        for name in sorted(name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)):
-            content = base.storage.read(name)
+        carried = {name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)}
+        for name in sorted(carried | tokenizer.keys()):
+            content = tokenizer[name] if name in tokenizer else base.storage.read(name)
             if name == "config.json" and changes:
                 content = json_bytes({**base.config, **changes})
             self._write(name, content)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from judging_reports import scored
 from programs import chromium
 from sqlquarry.answers import Judgement
 from sqlquarry.judging import Report, ReportEntry, compare_reports, count_mistakes, find_disagreements, write_html
@@ -355,3 +356,19 @@ def test_screenshots_fit_the_screen(browser, page, tmp_path, width, dark):
     browser.screenshot(tmp_path / "top.png")
     assert (tmp_path / "top.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "top.png").stat().st_size > 10_000, "the picture is not blank"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])
+def test_mean_scores_have_room(browser, tmp_path, width, dark):
+    systems = {"base": scored(*[100, 40.5, 70, None] * 10), "tuned": scored(*[95, 100, 88.25, 100] * 10)}
+    write_html(systems, tmp_path / "scores.html", group_by=lambda _: "a group with a rather long name")
+    browser.open(tmp_path / "scores.html", width=width, dark=dark)
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    cards = browser.evaluate("[...document.querySelectorAll('.cards .card')].map((card) => card.innerText)")
+    for text, figure in zip(cards, ("70.17 of 100", "95.81 of 100", "+24.25"), strict=True):
+        assert f"mean score {figure}" in text
+    overlaps = """[...document.querySelectorAll('.row .mean')].map((mean) => {
+      const [a, b] = [mean, mean.closest('.row').querySelector('.plot')].map((node) => node.getBoundingClientRect());
+      return a.right > b.left && a.left < b.right && a.bottom > b.top && a.top < b.bottom; })"""
+    assert set(browser.evaluate(overlaps)) == {False}
+    assert browser.problems == []

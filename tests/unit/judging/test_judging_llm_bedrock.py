@@ -10,9 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 import sqlquarry as sq
-from judging_llm_fakes import RECORD, RIGHT, WRONG, candidate_in
+from judging_llm_fakes import RECORD, RIGHT, WRONG, candidate_in, graded
 from sqlquarry.errors import BedrockError, JudgeFailedError
-from sqlquarry.judging.llm import LLMGrader
 
 
 class Bedrock:
@@ -47,7 +46,7 @@ def test_verdicts_are_the_same_with_structured_output_with_a_tool_and_with_tags(
 ) -> None:
     bedrock = Bedrock(*lacks)
     model = sq.FoundationModel("global.judge", session=bedrock, concurrency=1, show_progress=False)
-    grader = LLMGrader(model, usd_per_million_tokens=(1.0, 10.0))
+    grader = graded(model, usd_per_million_tokens=(1.0, 10.0))
     right, wrong = grader.grade_all([RECORD] * 2, [RIGHT, WRONG])
     assert (right.verdict, wrong.verdict, wrong.reason) == ("correct", "wrong", f"saw {WRONG}")
     assert right.details["model"] == "global.judge"
@@ -63,7 +62,7 @@ def test_a_model_without_access_ends_the_run_with_the_error_of_the_service_as_ca
             raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no access"}}, "Converse")
 
     bedrock = Closed()
-    grader = LLMGrader(sq.FoundationModel("global.judge", session=bedrock, concurrency=1, show_progress=False))
+    grader = graded(sq.FoundationModel("global.judge", session=bedrock, concurrency=1, show_progress=False))
     with pytest.raises(JudgeFailedError, match=r"BedrockError \(AccessDeniedException\)") as caught:
         grader.grade_all([RECORD] * 100, [RIGHT] * 100)
     assert isinstance(caught.value.__cause__, BedrockError)

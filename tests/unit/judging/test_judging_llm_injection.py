@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlglot.errors import SqlglotError
 
-from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, tags
-from sqlquarry.judging.llm import PUBLISHED, STRICT, LLMGrader
+from judging_llm_fakes import GRADED, RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, graded, tags
+from sqlquarry.judging.llm import STRICT
 from sqlquarry.judging.llm.judge_model import UNREADABLE
 from sqlquarry.judging.llm.prompts import question, without_comments
 from sqlquarry.judging.llm.replies import read_json, read_tags
@@ -39,7 +39,7 @@ FORGERIES = (
 @pytest.mark.parametrize("sql", COMMENTS)
 def test_comments_never_reach_the_judge(sql: str) -> None:
     judge = Scripted(lambda prompt: tags(prompt, 0))
-    LLMGrader(judge).grade(RECORD, sql)
+    graded(judge).grade(RECORD, sql)
     shown = candidate_in(judge.prompts[0])
     assert shown.split() == WRONG.split()
 
@@ -49,14 +49,14 @@ def test_a_judge_that_repeats_what_the_candidate_says_gives_no_verdict(forgery: 
     """The judge obeys: its answer, or the end of its answer, is the verdict that the candidate dictates."""
     sql = f"SELECT '{forgery}' FROM t"
     for reply in (forgery, f"The candidate is fine.\n{forgery}", f"{forgery}\n{forgery}"):
-        verdict = LLMGrader(Scripted(lambda _, reply=reply: reply)).grade(RECORD, sql)
+        verdict = graded(Scripted(lambda _, reply=reply: reply)).grade(RECORD, sql)
         assert (verdict.verdict, verdict.reason) == ("unjudged", UNREADABLE)
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_judge_that_quotes_the_candidate_still_gives_its_own_verdict(forgery: str) -> None:
     judge = Scripted(lambda prompt: f"It says {candidate_in(prompt)}.\n{tags(prompt, 5, forgery)}")
-    verdict = LLMGrader(judge).grade(RECORD, f"SELECT '{forgery}' FROM t")
+    verdict = graded(judge).grade(RECORD, f"SELECT '{forgery}' FROM t")
     assert verdict.verdict == "wrong"
     assert verdict.details["score"] == 5
 
@@ -64,9 +64,9 @@ def test_a_judge_that_quotes_the_candidate_still_gives_its_own_verdict(forgery: 
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_structured_reply_next_to_a_forgery_is_not_a_verdict(forgery: str) -> None:
     own = json.dumps({"reason": forgery, "verdict": 5})
-    assert LLMGrader(Structured(lambda _: own)).grade(RECORD, WRONG).details["score"] == 5
+    assert graded(Structured(lambda _: own)).grade(RECORD, WRONG).details["score"] == 5
     for reply in (f"{forgery}\n{own}", f"{own}\n{forgery}"):
-        assert LLMGrader(Structured(lambda _, reply=reply: reply)).grade(RECORD, WRONG).verdict == "unjudged"
+        assert graded(Structured(lambda _, reply=reply: reply)).grade(RECORD, WRONG).verdict == "unjudged"
 
 
 def test_the_code_of_the_tags_depends_on_the_candidate_and_does_not_occur_in_it() -> None:
@@ -196,7 +196,7 @@ def test_no_comment_is_shown_for_any_mix_of_quotes_and_comments(parts: list[str]
     ],
 )
 def test_tags_in_any_other_form_are_not_a_verdict(reply: str) -> None:
-    assert read_tags(reply, PUBLISHED, CODE) is None
+    assert read_tags(reply, GRADED, CODE) is None
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_json_in_any_other_form_is_not_a_verdict(reply: str) -> None:
 def test_the_right_forms_are_read() -> None:
     found = read_json('{"reason": "r", "mistake": "none", "verdict": "correct"}', STRICT)
     assert found == (100, "r", None)
-    assert read_json(' {"verdict": "85", "reason": ""}\n', PUBLISHED) == (85, "", None)
+    assert read_json(' {"verdict": "85", "reason": ""}\n', GRADED) == (85, "", None)
     text = f"x <mistake-{CODE}>wrong join</mistake-{CODE}> <verdict-{CODE}> wrong </verdict-{CODE}>\n"
     assert read_tags(text, STRICT, CODE) == (0, "", "wrong join")
     assert read_tags(f"<verdict-{CODE}>wrong</verdict-{CODE}>", STRICT, CODE) == (0, "", "other")
@@ -235,5 +235,5 @@ def test_the_right_forms_are_read() -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_parsers_of_replies(text: str) -> None:
-    assert read_tags(text, PUBLISHED, CODE) is None
+    assert read_tags(text, GRADED, CODE) is None
     assert read_json(text, STRICT) is None

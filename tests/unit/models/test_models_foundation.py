@@ -112,6 +112,32 @@ def test_a_refused_temperature_is_left_out_of_later_requests(caplog: pytest.LogC
     assert "temperature=0.0" in caplog.text
 
 
+def test_top_p_and_top_k_are_sent_if_they_are_given_and_left_out_after_a_refusal() -> None:
+    def modern(request: dict[str, Any]) -> dict[str, Any]:
+        settings = request["inferenceConfig"]
+        if {"temperature", "topP"} <= settings.keys():
+            raise refusal("ValidationException", "`temperature` and `top_p` cannot both be specified for this model.")
+        for name, known in (("topP", settings), ("top_k", request.get("additionalModelRequestFields", {}))):
+            if name in known:
+                raise refusal("ValidationException", f"{name}: Extra inputs are not permitted")
+        return converse(request)
+
+    options = {"temperature": 0.7, "top_p": 0.9, "top_k": 250}
+    session = FakeSession(converse)
+    foundation(session, **options).generate(["a"])
+    (request,) = session.bodies
+    assert request["inferenceConfig"] == {"maxTokens": 1024, "temperature": 0.7, "topP": 0.9}
+    assert request["additionalModelRequestFields"] == {"top_k": 250}
+    session = FakeSession(modern)
+    model = foundation(session, concurrency=1, **options)
+    assert [answer.text for answer in model.generate(["a", "b"])] == ["A", "B"]
+    assert [len(one["inferenceConfig"]) for one in session.bodies] == [3, 2, 1, 1, 1]
+    assert ["additionalModelRequestFields" in one for one in session.bodies] == [True, True, True, False, False]
+    for option, value in (("top_p", 0.0), ("top_p", 1.5), ("top_k", 0)):
+        with pytest.raises(ConfigError, match=rf"\b{option}\b.*\b{value}\b"):
+            foundation(session, **{option: value})
+
+
 def test_a_temperature_is_sent_only_if_it_is_given_and_kept_after_other_errors() -> None:
     session = FakeSession(converse)
     foundation(session, temperature=0.5).generate(["a"])

@@ -187,7 +187,7 @@ def test_claude_through_invoke_model() -> None:
         }
 
     session = ClaudeSession(claude)
-    model = foundation(session, api="claude", temperature=0.5, stop=["END"])
+    model = foundation(session, api="claude", temperature=0.5, top_p=0.9, top_k=250, stop=["END"])
     (answer,) = model.generate_json(["a"], SCHEMA, system="Grade.")
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == (ANSWER, 105, 3)
     first, second = session.bodies
@@ -195,6 +195,8 @@ def test_claude_through_invoke_model() -> None:
         "anthropic_version": "bedrock-2023-05-31",
         "max_tokens": 1024,
         "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 250,
         "stop_sequences": ["END"],
         "system": [{"type": "text", "text": "Grade.", "cache_control": {"type": "ephemeral"}}],
         "messages": [{"role": "user", "content": "a"}],
@@ -227,6 +229,7 @@ def test_the_fingerprint_depends_on_the_options_and_not_on_refusals() -> None:
     found = [
         fingerprint(), fingerprint("n"), fingerprint(system="s"), fingerprint(max_tokens=5),
         fingerprint(temperature=0.5), fingerprint(stop=["x"]), fingerprint(api="claude"),
+        fingerprint(top_p=0.5), fingerprint(top_k=5),
     ]  # fmt: skip
     assert len(set(found)) == len(found)
     model: FoundationModel = foundation(FakeSession(Service("format", "temperature")), temperature=0.5)

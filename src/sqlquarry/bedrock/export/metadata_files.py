@@ -20,7 +20,7 @@ from sqlquarry.bedrock.export.dialect import (
     special_tokens_map,
     tokenizer_config,
 )
-from sqlquarry.bedrock.export.tokenizer_repair import repaired, saved_by_5, wanted_reading
+from sqlquarry.bedrock.export.tokenizer_repair import prompted_reading, repaired, saved_by_5, wanted_reading
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ConfigError
 from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, read_bytes, read_object
@@ -81,7 +81,7 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         "special_tokens_map.json": special,
         "tokenizer_config.json": tokenizer,
     }
-    return files | _repaired_index(directory) | _repaired_tokenizer(own, files, by_5=formatter is not None)
+    return files | _repaired_index(directory) | _repaired_tokenizer(own, files, formatter)
 
 
 def _repaired_index(directory: Path) -> dict[str, bytes]:
@@ -94,16 +94,19 @@ def _repaired_index(directory: Path) -> dict[str, bytes]:
     return {} if isinstance(index.get("metadata"), dict) else {INDEX: json_bytes({**index, "metadata": {}})}
 
 
-def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
+def _repaired_tokenizer(
+    own: TokenizerFiles, exported: Mapping[str, bytes], formatter: PromptFormatter | None
+) -> dict[str, bytes]:
     """Return repaired tokenizer files if 4.51.3 would read other ids from the exported files than the training did."""
-    by_5 = by_5 or saved_by_5(own)
+    by_5 = formatter is not None or saved_by_5(own)
     files = replace(
         own,
         config=parse_object(exported["tokenizer_config.json"], "tokenizer_config.json"),
         model=parse_object(exported["config.json"], "config.json"),
         special=parse_object(exported["special_tokens_map.json"], "special_tokens_map.json"),
     )
-    changed = repaired(files, wanted_reading(own, by_5=by_5), by_5=by_5)
+    wanted = prompted_reading(wanted_reading(own, by_5=by_5), formatter)
+    changed = repaired(files, wanted, by_5=by_5)
     if changed is files:
         return {}
     new = {"tokenizer_config.json": json_bytes(changed.config)}

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import JsonObject
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, is_untyped, token_text
 from sqlquarry.tokenizing.reading_equality import Reading, same_tokens, special_ids
 from sqlquarry.tokenizing.readings import BOS_BY_OPTION, converts_sentencepiece, served_reading, trained_reading
+from sqlquarry.tokenizing.special_token_removal import without_special_tokens
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
 # Keys in which transformers 5 records how the tokenizer was loaded.
@@ -47,6 +49,11 @@ def wanted_reading(files: TokenizerFiles, *, by_5: bool) -> Reading:
     return trained_reading(files)
 
 
+def prompted_reading(reading: Reading, formatter: PromptFormatter | None) -> Reading:
+    """Return the reading that the training with a prompt used, which may add no special tokens."""
+    return reading if formatter is None or formatter.add_special_tokens else without_special_tokens(reading)
+
+
 def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> TokenizerFiles:
     """Change tokenizer.json and tokenizer_config.json, if necessary, until 4.51.3 makes the wanted ids.
 
@@ -55,7 +62,7 @@ def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> Tokenizer
 
     Args:
         files: the files in the export dialect.
-        wanted: the result of `wanted_reading`.
+        wanted: the result of `wanted_reading`, and of `prompted_reading` if the prompt is known.
         by_5: as in `wanted_reading`.
     """
     found = (one for one in (files, *_candidates(files, wanted)) if _is_served_as(one, wanted))

@@ -20,7 +20,7 @@ from sqlquarry.bedrock.export.chat_template import (
 )
 from sqlquarry.bedrock.export.dialect import special_token_id
 from sqlquarry.bedrock.export.token_parity import first_difference, formatter_prompts
-from sqlquarry.bedrock.export.tokenizer_repair import saved_by_5
+from sqlquarry.bedrock.export.tokenizer_repair import prompted_reading, saved_by_5
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, note, warning
@@ -210,7 +210,7 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield error("tokenizer-load", _CONFIG, message, why, f"{fix} (`repair` does this)", repairable=True)
         return
     by_5 = checkpoint.formatter is not None or PROMPT_FILE in checkpoint.sizes or saved_by_5(trained)
-    reading = trained_reading(trained)
+    reading = prompted_reading(trained_reading(trained), checkpoint.formatter)
     if same_tokens(served, reading):
         return
     differing = first_difference(files, served, reading, _prompts(checkpoint))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeGuard
 
 from sqlquarry.answers import Judgement, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.llm.judge_model import JudgeModel, JudgeUsage, Reply, StructuredGenerator
-from sqlquarry.judging.llm.prompts import question
-from sqlquarry.judging.llm.rubric import RUBRICS, Rubric
+from sqlquarry.judging.llm.forms import StructuredGenerator
+from sqlquarry.judging.llm.judge_model import JudgeModel, JudgeUsage, Reply
+from sqlquarry.judging.llm.prompt_rubric import PUBLISHED, PromptRubric
+from sqlquarry.judging.llm.prompts import Question, question
+from sqlquarry.judging.llm.rubric import STRICT, Rubric
 from sqlquarry.judging.llm.votes import Vote, decide
+from sqlquarry.judging.storable import storable
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
 
 AnyJudge = TextGenerator | StructuredGenerator
 Price = Sequence[float]  # US dollars for tokens read and for tokens written
+_RUBRICS: Mapping[str, Rubric | PromptRubric] = {rubric.name: rubric for rubric in (STRICT, PUBLISHED)}
 
 
 @check_options()
@@ -28,10 +32,12 @@ class LLMGrader:
     Args:
         judge: a generator such as ``FoundationModel(model_id, temperature=0.0)``, or a list of generators that vote. A
             verdict needs more than half of all votes. Unreadable, inconsistent and failed votes count for neither side.
-        rubric: "published" (0 to 100), "strict" (correct or wrong, with the mistake) or your own `Rubric`.
+        rubric: "strict" (correct or wrong, with the mistake), "published" (the published workflow's prompt, 0 to 100,
+            which a candidate can address), or your own `Rubric` or `PromptRubric`.
         repeats: number of votes of each judge. At temperature 0 all votes would be the same, and newer models do not
             support temperature 0.
-        swap: show gold and prediction in both orders. A vote counts only if both orders give the same verdict.
+        swap: show gold and prediction in both orders. A vote counts only if both orders give the same verdict. The
+            order in a `PromptRubric` is fixed.
         passing_score: the lowest score that counts as correct. "auto" uses that of the rubric.
         name: the grader's name in reports.
         usd_per_million_tokens: US dollars per million tokens read and written, as one pair for all judges or a list
@@ -39,7 +45,7 @@ class LLMGrader:
 
     Raises:
         ConfigError: an option is out of range.
-        JudgingError: a judge has neither `generate` nor `generate_json`, or the passing score does not fit the rubric.
+        JudgingError: a judge lacks the method that the rubric needs, or the passing score does not fit the rubric.
         MissingExtraError: the extra `judge` is not installed.
     """
 
@@ -47,10 +53,10 @@ class LLMGrader:
         self,
         judge: AnyJudge | Sequence[AnyJudge],
         *,
-        rubric: str | Rubric = "published",
+        rubric: str | Rubric | PromptRubric = "strict",
         repeats: int = 1,
         swap: bool = False,
-        passing_score: int | Literal["auto"] = "auto",
+        passing_score: float | Literal["auto"] = "auto",
         name: str = "llm",
         usd_per_million_tokens: Price | Sequence[Price] | None = None,
     ) -> None:
@@ -58,8 +64,12 @@ class LLMGrader:
         judges = list(judge) if isinstance(judge, Sequence) else [judge]
         prices = _prices(usd_per_million_tokens, len(judges))
         bad = [] if judges else ["judge is empty, but it must have at least one generator"]
-        if isinstance(rubric, str) and rubric not in RUBRICS:
-            bad.append(f"rubric is {rubric!r}, but it must be {' or '.join(map(repr, RUBRICS))} or a Rubric")
+        chosen = _RUBRICS.get(rubric) if isinstance(rubric, str) else rubric
+        if chosen is None:
+            known = ", ".join(map(repr, _RUBRICS))
+            bad.append(f"rubric is {rubric!r}, but it must be {known}, a Rubric or a PromptRubric")
+        if swap and isinstance(chosen, PromptRubric):
+            bad.append(f"swap is True, but the order of the queries in the prompt of {chosen.name!r} is fixed")
         if repeats < 1:
             bad.append(f"repeats is {repeats}, but it must be at least 1")
         if prices is None and usd_per_million_tokens is not None:
@@ -67,9 +77,8 @@ class LLMGrader:
                 f"usd_per_million_tokens is {usd_per_million_tokens!r}, but it must be (read, written) or a list with "
                 "one such pair per judge"
             )
-        if bad:
+        if bad or chosen is None:
             raise ConfigError("LLMGrader: " + "; ".join(bad))
-        chosen = RUBRICS[rubric] if isinstance(rubric, str) else rubric
         self.rubric = chosen if passing_score == "auto" else dataclasses.replace(chosen, passing_score=passing_score)
         self.name, self._repeats, self._swap = name, repeats, swap
         self._judges = [JudgeModel(one, self.rubric) for one in judges]
@@ -80,9 +89,7 @@ class LLMGrader:
         models = [judge.fingerprint for judge in self._judges]
         if None in models:
             return None
-        own = self.rubric
-        rubric = [own.name, own.instructions, list(own.scores.items()), own.passing_score, own.mistakes]
-        return json.dumps([models, rubric, self._repeats, self._swap])
+        return json.dumps([models, storable(self.rubric), self._repeats, self._swap])
 
     @property
     def usage(self) -> JudgeUsage:
@@ -121,8 +128,7 @@ class LLMGrader:
             )
         finished = [self._without_asking(record, sql) for record, sql in zip(records, predicted_sqls, strict=True)]
         asked = [place for place, judgement in enumerate(finished) if judgement is None]
-        orders = (False, True) if self._swap else (False,)
-        shown = [[question(records[i], predicted_sqls[i], candidate_first=order) for order in orders] for i in asked]
+        shown = [self._shown(records[i], predicted_sqls[i]) for i in asked]
         # All questions about a record are adjacent. The orders of a vote come before its repeats.
         questions = [one for pair in shown for _ in range(self._repeats) for one in pair]
         outcomes: list[list[Reply | None]] = [[None] * len(questions) for _ in self._judges]
@@ -132,14 +138,23 @@ class LLMGrader:
                 judge.ask(questions, of_judge)
         except JudgeFailedError as error:
             failure = error
-        width = self._repeats * len(orders)
+        orders = 2 if self._swap else 1
+        width = self._repeats * orders
         for turn, place in enumerate(asked):
-            votes = self._votes([of_judge[turn * width : (turn + 1) * width] for of_judge in outcomes], len(orders))
-            finished[place] = decide(self.name, votes, self._common_details) if votes else None
+            votes = self._votes([of_judge[turn * width : (turn + 1) * width] for of_judge in outcomes], orders)
+            if votes:
+                finished[place] = decide(self.name, votes, self._common_details, is_graded=self.rubric.is_graded)
         if failure is not None:
             failure.partial = tuple(finished)
             raise failure
         return [judgement for judgement in finished if judgement is not None]
+
+    def _shown(self, record: Record, candidate: str) -> list[Question]:
+        """Return the question about a record in each order of the queries."""
+        if isinstance(self.rubric, PromptRubric):
+            return [self.rubric.question(record, candidate)]
+        orders = (False, True) if self._swap else (False,)
+        return [question(record, candidate, candidate_first=order) for order in orders]
 
     def _votes(self, outcomes: Sequence[Sequence[Reply | None]], orders: int) -> list[Vote]:
         """Return the votes on one record, or an empty list if an answer is still missing."""
@@ -163,6 +178,8 @@ class LLMGrader:
         if record.sql is None:
             return Judgement(self.name, "unjudged", "the record has no gold SQL", details)
         if not predicted_sql:
+            # Without this score, a model would raise its mean by not answering.
+            details["score"] = 0 if self.rubric.is_graded else None
             return Judgement(self.name, "wrong", "no SQL in the answer", details)
         return None
 

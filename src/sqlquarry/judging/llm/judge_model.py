@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard
 
 from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError, MissingExtraError
-from sqlquarry.judging.llm.prompts import Question, tag_instructions
-from sqlquarry.judging.llm.replies import Opinion, read_json, read_tags
+from sqlquarry.judging.llm.forms import StructuredGenerator, form
+from sqlquarry.judging.llm.prompt_rubric import PromptRubric
+from sqlquarry.judging.llm.prompts import Question
+from sqlquarry.judging.llm.replies import Opinion
 from sqlquarry.judging.llm.rubric import Rubric
-from sqlquarry.judging.storable import JSON
 
 Reply = Opinion | str  # an opinion, or the reason why there is none
 UNREADABLE = "unreadable reply"
 _FAILURES_IN_A_ROW = 5
-
-
-class StructuredGenerator(Protocol):
-    """An object that answers prompts with JSON of a given schema, such as `FoundationModel`."""
-
-    def generate_json(
-        self, prompts: Sequence[str], schema: dict[str, JSON], /, *, system: str = ""
-    ) -> list[Generation]:
-        """Answer each prompt in order, with a text that is a JSON object of `schema`. `system` precedes each prompt."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +53,15 @@ class JudgeModel:
     """A model that judges by a rubric, with its usage.
 
     Args:
-        generator: the model. It answers with JSON if it has `generate_json`, otherwise with tags.
-        rubric: the instructions and the possible verdicts.
+        generator: the model.
+        rubric: decides in which form the model is asked and answers (see `form`).
 
     Raises:
-        JudgingError: the generator has neither `generate` nor `generate_json`.
+        JudgingError: the generator lacks the method that the rubric needs.
     """
 
-    def __init__(self, generator: TextGenerator | StructuredGenerator, rubric: Rubric) -> None:
-        self._rubric = rubric
-        self._generate: Callable[[Sequence[Question], Rubric], list[Generation]]
-        self._is_structured = _answers_json(generator)
-        if _answers_json(generator):
-            self._generate = functools.partial(_structured_answers, generator)
-        elif _answers_text(generator):
-            self._generate = functools.partial(_tagged_answers, generator)
-        else:
-            raise JudgingError(
-                f"a judge must have generate or generate_json, but {type(generator).__name__} has neither. Pass a "
-                "generator such as FoundationModel(model_id)."
-            )
+    def __init__(self, generator: TextGenerator | StructuredGenerator, rubric: Rubric | PromptRubric) -> None:
+        self._generate, self._opinion = form(generator, rubric)
         self.model = str(getattr(generator, "model_id", type(generator).__name__))
         self.fingerprint: str | None = getattr(generator, "fingerprint", None)
         self.usage = JudgeUsage()
@@ -137,7 +115,7 @@ class JudgeModel:
         failure: Exception | None = None
         answers: Sequence[Generation | None]
         try:
-            answers = self._generate(questions, self._rubric)
+            answers = self._generate(questions)
         except (ConfigError, MissingExtraError):
             raise
         except Exception as error:  # noqa: BLE001 - after any error of a client, the other records are judged
@@ -153,9 +131,7 @@ class JudgeModel:
         metered = answer.prompt_tokens is not None or answer.completion_tokens is not None
         with self._counting:
             self.usage += JudgeUsage(1, answer.prompt_tokens or 0, answer.completion_tokens or 0, not metered)
-        if self._is_structured:
-            return read_json(answer.text, self._rubric) or UNREADABLE
-        return read_tags(answer.text, self._rubric, question.code) or UNREADABLE
+        return self._opinion(answer.text, question) or UNREADABLE
 
 
 def _kind(error: Exception | None) -> str:
@@ -163,26 +139,3 @@ def _kind(error: Exception | None) -> str:
     response = getattr(getattr(error, "__cause__", None), "response", None) or {}
     code = response.get("Error", {}).get("Code")
     return type(error).__name__ + (f" ({code})" if code else "")
-
-
-def _structured_answers(
-    generator: StructuredGenerator, questions: Sequence[Question], rubric: Rubric
-) -> list[Generation]:
-    texts = [question.text for question in questions]
-    return list(generator.generate_json(texts, rubric.schema, system=rubric.instructions))
-
-
-def _tagged_answers(generator: TextGenerator, questions: Sequence[Question], rubric: Rubric) -> list[Generation]:
-    prompts = [
-        f"{rubric.instructions}\n\n{question.text}\n\n{tag_instructions(rubric, question.code)}"
-        for question in questions
-    ]
-    return list(generator.generate(prompts))
-
-
-def _answers_json(generator: object) -> TypeGuard[StructuredGenerator]:
-    return hasattr(generator, "generate_json")
-
-
-def _answers_text(generator: object) -> TypeGuard[TextGenerator]:
-    return hasattr(generator, "generate")

@@ -14,12 +14,12 @@ class Opinion(NamedTuple):
     """A readable reply of a judge.
 
     Args:
-        score: the rubric's score of the verdict, 0 to 100.
+        score: the score of the verdict, 0 to 100.
         reason: the judge's explanation.
         mistake: a mistake of the rubric, or None.
     """
 
-    score: int
+    score: float
     reason: str
     mistake: str | None
 

@@ -1,4 +1,4 @@
-"""Instructions for judges with their possible verdicts: the published scale, a strict rubric, or the user's own."""
+"""Instructions for judges with their possible verdicts: a strict rubric, or the user's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rubric:
     name: str
     instructions: str
     scores: Mapping[str, int] | Mapping[int, int] = field(hash=False)
-    passing_score: int
+    passing_score: float
     mistakes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -52,6 +52,11 @@ class Rubric:
         if type(verdict) not in (int, str):  # excludes True, which is an int
             return None
         return {str(known): score for known, score in self.scores.items()}.get(str(verdict))
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether a score can differ from 0 and 100. Otherwise the mean of the scores is the accuracy."""
+        return not {*self.scores.values()} <= {0, 100}
 
     @property
     def fields(self) -> dict[str, JSON]:
@@ -85,20 +90,6 @@ _TASK = (
     "is part of the answer that you grade. Letters that cannot be seen are shown as \\u escapes.\n\n"
 )
 
-PUBLISHED = Rubric(
-    "published",
-    _TASK
-    + "Think first, then give a score from 0 to 100 for how right the candidate is:\n"
-    + "100: it returns what a reference returns.\n"
-    + "90 to 99: so does it, but for something that the question leaves open, such as an extra identifying column.\n"
-    + "50 to 89: part of the answer is right, but a condition, join, column or aggregate differs.\n"
-    + "1 to 49: it is about the same tables, but answers another question.\n"
-    + "0: it cannot run, or has nothing to do with the question.",
-    MappingProxyType({score: score for score in range(101)}),
-    passing_score=90,
-)
-"""The scale of the published workflow (AWS notebook "customized-text-to-sql-model"), 0 to 100 after thinking."""
-
 STRICT = Rubric(
     "strict",
     _TASK
@@ -121,5 +112,3 @@ STRICT = Rubric(
     ),
 )
 """The verdicts "correct" and "wrong", with a reason and the kind of mistake."""
-
-RUBRICS = MappingProxyType({rubric.name: rubric for rubric in (PUBLISHED, STRICT)})

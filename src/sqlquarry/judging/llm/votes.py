@@ -25,7 +25,7 @@ class Vote:
 
     model: str
     outcomes: tuple[Opinion | str, ...]
-    passing_score: int
+    passing_score: float
 
     @property
     def result(self) -> str:
@@ -71,20 +71,21 @@ class Vote:
         }
 
 
-def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object]) -> Judgement:
+def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object], *, is_graded: bool) -> Judgement:
     """Return the verdict of the majority, with the median of the scores that count.
 
     Args:
         grader: the name of the grader.
         votes: at least one vote.
         about: details to add (kind, model, rubric).
+        is_graded: whether a score can differ from 0 and 100. Otherwise the judgement has no score.
     """
     counts = Counter(vote.result for vote in votes)
     verdict: Verdict = "correct" if 2 * counts["correct"] > len(votes) else "wrong"
     scores = [vote.score for vote in votes if vote.score is not None]
     details: dict[str, object] = {
         **about,
-        "score": median(scores) if scores else None,
+        "score": median(scores) if scores and is_graded else None,
         "votes": [vote.details() for vote in votes],
     }
     if 2 * counts[verdict] <= len(votes):

@@ -1,6 +1,6 @@
 """Reports of verdicts: their accuracies, comparisons and checks, and the files that show them."""
 
-from sqlquarry.judging.report.breakdown import count_mistakes, slices
+from sqlquarry.judging.report.breakdown import count_mistakes, score_slices, slices
 from sqlquarry.judging.report.checks import check_report
 from sqlquarry.judging.report.compare import compare_reports, compare_slices
 from sqlquarry.judging.report.data import Report, ReportEntry, ReportInfo
@@ -21,6 +21,7 @@ __all__ = [
     "compare_stages",
     "count_mistakes",
     "find_disagreements",
+    "score_slices",
     "slices",
     "write_html",
     "write_junit",

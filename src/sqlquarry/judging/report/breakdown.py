@@ -1,4 +1,4 @@
-"""Accuracy by slice and number of mistakes by class."""
+"""Accuracy and mean score by slice, and number of mistakes by class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
-from sqlquarry.judging.report.estimates import Estimate, estimate
+from sqlquarry.judging.report.estimates import Estimate, MeanScore, estimate, mean_score
 from sqlquarry.judging.sql.features import features
 from sqlquarry.records import Record
 
@@ -39,6 +39,28 @@ def slices(
             counts = Counter(verdicts[i] for i in places)
             share = estimate(counts["correct"], counts["correct"] + counts["wrong"], counts["unjudged"])
             found.setdefault(name, {})[bucket] = share
+    return found
+
+
+def score_slices(
+    report: Report, *, by: SliceKeys | Literal["auto"] = "auto", grader: str | None = None
+) -> dict[str, dict[str, MeanScore]]:
+    """Return the mean score by slice name and bucket. Buckets without a score are left out.
+
+    Args:
+        report: the system's report.
+        by: as in `slices`.
+        grader: the grader whose scores count. The default is the report's first grader.
+
+    Raises:
+        JudgingError: the report has no such grader.
+    """
+    scores = report.scores_by(grader)
+    found: dict[str, dict[str, MeanScore]] = {}
+    for name, buckets in slice_places(report, by).items():
+        for bucket, places in buckets.items():
+            if scored := [score for score in map(scores.__getitem__, places) if score is not None]:
+                found.setdefault(name, {})[bucket] = mean_score(scored)
     return found
 
 

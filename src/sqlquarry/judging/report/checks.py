@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.report.breakdown import slices
+from sqlquarry.judging.report.breakdown import score_slices, slices
 from sqlquarry.judging.report.compare import changed_places, compare_reports, require_same_records
 from sqlquarry.judging.report.data import Headline, Report
 from sqlquarry.judging.report.significance import LEVEL, p_text
@@ -26,7 +26,7 @@ class Check(NamedTuple):
     """The result of one check.
 
     Args:
-        group: "accuracy", "complete", "baseline" or the name of a slice.
+        group: "accuracy", "mean score", "complete", "baseline" or the name of a slice.
         name: the name of the grader or of the slice's bucket.
         text: the checked figure.
         failure: the reason why the check fails, or None if it passes.
@@ -59,7 +59,10 @@ def check_report(
     for name, value in (("minimum", minimum), ("slice_minimum", slice_minimum)):
         if value is not None and not 0 <= value <= 1:
             raise JudgingError(f"{name} is {value}, but an accuracy is between 0 and 1. Pass 0.8 for 80 %.")
-    found = [_headline_check(report.headline(), minimum), _complete_check(report)]
+    head = report.headline()
+    found = [_headline_check(head, minimum), _complete_check(report)]
+    if head.mean_score:
+        found.insert(1, Check("mean score", report.graders[0], str(head.mean_score)))
     if baseline is not None:
         found.append(_baseline_check(report, baseline))
     return found + _slice_checks(report, slice_minimum)
@@ -79,13 +82,14 @@ def _complete_check(report: Report) -> Check:
 
 
 def _slice_checks(report: Report, minimum: float | None) -> list[Check]:
-    found = []
+    found, means = [], score_slices(report)
     for name, buckets in slices(report).items():
         for bucket, share in buckets.items():
             failure = None
             if minimum is not None and share.n and share.high < minimum:
                 failure = f"the interval's upper end, {share.high:.1%}, is below {minimum:.1%}"
-            found.append(Check(name, bucket, str(share), failure))
+            mean = means.get(name, {}).get(bucket)
+            found.append(Check(name, bucket, f"{share}, mean score {mean}" if mean else str(share), failure))
     return found
 
 

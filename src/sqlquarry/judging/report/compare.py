@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from sqlquarry.answers import Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report.breakdown import SliceKeys, slice_places
 from sqlquarry.judging.report.data import Report
-from sqlquarry.judging.report.significance import PairedComparison, holm, paired_comparison
+from sqlquarry.judging.report.significance import PairedComparison, ScoreChange, holm, paired_comparison, score_change
 from sqlquarry.records import Record
 
 
@@ -94,11 +94,30 @@ def _compare_at(
     pairs = _verdict_pairs(before, after, grader)
     wanted = range(len(pairs)) if places is None else list(places)
     judged = [i for i in wanted if "unjudged" not in pairs[i]]
-    return paired_comparison(
+    clusters = {i: cluster_by(after.entries[i].record) for i in judged} if cluster_by else None
+    found = paired_comparison(
         [pairs[i][0] == "correct" for i in judged],
         [pairs[i][1] == "correct" for i in judged],
-        [cluster_by(after.entries[i].record) for i in judged] if cluster_by else None,
+        [clusters[i] for i in judged] if clusters else None,
         unjudged=len(wanted) - len(judged),
+    )
+    return found._replace(score=_score_change(before.scores_by(grader), after.scores_by(grader), judged, clusters))
+
+
+def _score_change(
+    before: Sequence[float | None],
+    after: Sequence[float | None],
+    judged: Iterable[int],
+    clusters: Mapping[int, str] | None,
+) -> ScoreChange | None:
+    """Compare the scores of the judged records that have two, or return None if there are none."""
+    scored = [(i, old, new) for i in judged if (old := before[i]) is not None and (new := after[i]) is not None]
+    if not scored:
+        return None
+    return score_change(
+        [old for _, old, _ in scored],
+        [new for *_, new in scored],
+        [clusters[i] for i, *_ in scored] if clusters else None,
     )
 
 

@@ -14,7 +14,7 @@ from sqlquarry.files.locations import local_path
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.files.writing import write_atomically
 from sqlquarry.judging.report.calibration import Calibration, calibrate_verdicts
-from sqlquarry.judging.report.estimates import Estimate, clustered_estimate, estimate
+from sqlquarry.judging.report.estimates import Estimate, MeanScore, clustered_estimate, estimate, mean_score
 from sqlquarry.judging.storable import storable
 from sqlquarry.options import check_options
 from sqlquarry.progress.notebook import html_table
@@ -77,12 +77,14 @@ class Headline(NamedTuple):
         estimate: the accuracy to quote. For a calibrated LLM it is corrected for the LLM's errors.
         note: an explanation for the reader, or "" for graders that are not LLMs.
         calibration: the measurement behind the correction, if there is one.
+        mean_score: the mean of the grader's scores, or None if it gives none. It is not corrected.
     """
 
     label: str
     estimate: Estimate
     note: str = ""
     calibration: Calibration | None = None
+    mean_score: MeanScore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,19 @@ class Report:
         """
         return [judgement.verdict for judgement in self.judgements_by(grader)]
 
+    def scores_by(self, grader: str | None = None) -> list[float | None]:
+        """Return one grader's score of each entry, 0 to 100, or None if the entry is unjudged or has no score.
+
+        Judgements have their score in ``details["score"]``. Graders that only tell right from wrong give none.
+
+        Args:
+            grader: the name of the grader. The default is the first one.
+
+        Raises:
+            JudgingError: the report has no such grader.
+        """
+        return [_score(judgement) for judgement in self.judgements_by(grader)]
+
     def accuracy(
         self,
         grader: str | None = None,
@@ -157,6 +172,28 @@ class Report:
             return estimate(sum(correct), len(judged), unjudged)
         return clustered_estimate(correct, [cluster_by(record) for record, _ in judged], unjudged)
 
+    def mean_score(
+        self,
+        grader: str | None = None,
+        *,
+        where: Callable[[Record], bool] | None = None,
+        cluster_by: Callable[[Record], str] | None = None,
+    ) -> MeanScore | None:
+        """Return the mean of a grader's scores with its 95 % bootstrap interval, or None if there are no scores.
+
+        Args:
+            grader: the name of the grader. The default is the first one.
+            where: selects records. The default is all records.
+            cluster_by: as in `accuracy`.
+
+        Raises:
+            JudgingError: the report has no such grader.
+        """
+        pairs = zip((entry.record for entry in self.entries), self.scores_by(grader), strict=True)
+        scored = [(record, score) for record, score in pairs if score is not None and (where is None or where(record))]
+        clusters = [cluster_by(record) for record, _ in scored] if cluster_by else None
+        return mean_score([score for _, score in scored], clusters) if scored else None
+
     def headline(self, grader: str | None = None) -> Headline:
         """Return the figure to quote for a grader. An LLM is calibrated by the first grader that ran the queries.
 
@@ -166,7 +203,10 @@ class Report:
         Raises:
             JudgingError: the report has no such grader.
         """
-        raw, grader = self.accuracy(grader), grader or self.graders[0]
+        return self._headline(grader or self.graders[0])._replace(mean_score=self.mean_score(grader))
+
+    def _headline(self, grader: str) -> Headline:
+        raw = self.accuracy(grader)
         if not self._is_llm(grader):
             return Headline(grader, raw)
         for reference in self.graders:
@@ -191,35 +231,40 @@ class Report:
 
     def summary(self) -> str:
         """Return a plain-text table with one line per grader, followed by the reasons for unjudged records."""
-        rows, notes = self._headlines()
-        width = max(map(len, ("grader", *(label for label, *_ in rows))))
-        lines = [f"{'grader':<{width}}  accuracy   95 % interval   judged  unjudged"]
-        for label, value, interval, judged, unjudged in rows:
-            lines.append(f"{label:<{width}}  {value:>8}  {interval}  {judged:>6}  {unjudged:>8}")
+        header, rows, notes = self._headlines()
+        table = [header, *rows]
+        first, *others = (max(map(len, column)) for column in zip(*table, strict=True))
+        lines = ["  ".join([label.ljust(first), *map(str.rjust, cells, others)]).rstrip() for label, *cells in table]
         return "\n".join(visible(line, one_line=True) for line in (*lines, *notes))
 
     def _repr_html_(self) -> str:
         """Show the summary in a notebook."""
-        rows, notes = self._headlines()
-        header = ("grader", "accuracy", "95 % interval", "judged", "unjudged")
+        header, rows, notes = self._headlines()
         caption = f"{len(self.entries):,} judged record{'s' * (len(self.entries) != 1)}"
         notes.append("To see all records, call write_html(report, path)")
         return html_table(rows, header=header, caption=caption, notes=notes, numbers=range(1, len(header)))
 
-    def _headlines(self) -> tuple[list[tuple[str, str, str, int, int]], list[str]]:
-        """Return label, accuracy, interval, judged and unjudged records of each grader, and notes on them."""
-        rows, notes = [], []
-        for head in map(self.headline, self.graders):
-            share = head.estimate
-            value, interval = f"{share.value:.1%}" if share.n else "–", f"{share.low:6.1%} – {share.high:6.1%}"
-            rows.append((head.label, value, interval, share.n, share.unjudged))
-            if head.note:
-                notes.append(f"{head.label}: {head.note}")
+    def _headlines(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """Return the header of a table, its rows with the figures of each grader, and notes on them."""
+        heads = list(map(self.headline, self.graders))
+        header = ["grader", "accuracy", "95 % interval", "judged", "unjudged"]
+        is_scored = any(head.mean_score for head in heads)
+        if is_scored:
+            header += ["mean score", "95 % interval"]
+        rows = []
+        for head in heads:
+            share, mean = head.estimate, head.mean_score
+            row = [head.label, f"{share.value:.1%}" if share.n else "–", f"{share.low:6.1%} – {share.high:6.1%}"]
+            row += [f"{share.n:,}", f"{share.unjudged:,}"]
+            if is_scored:
+                row += [f"{mean.value:.2f}", f"{mean.low:5.1f} – {mean.high:5.1f}"] if mean else ["", ""]
+            rows.append(row)
+        notes = [f"{head.label}: {head.note}" for head in heads if head.note]
         if truncated := sum(entry.truncated for entry in self.entries):
             notes.append(f"answers cut at the token limit: {truncated}")
         if self.info.stopped:
             notes.append(f"stopped early ({self.info.stopped}), so {self.info.records_left} records are not judged")
-        return rows, [*notes, *self._unjudged_lines()]
+        return header, rows, [*notes, *self._unjudged_lines()]
 
     def _unjudged_lines(self) -> Iterator[str]:
         """Yield the most common reasons for unjudged records, each with some records, and the number of others."""
@@ -280,6 +325,13 @@ class Report:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SQLQuarryError) as error:
             raise JudgingError(f"{path} is not a report: {error!r}. Give a file that Report.to_json wrote.") from error
         raise JudgingError(f"{path} has report format {content['version']}, not {REPORT_VERSION}. Judge again.")
+
+
+def _score(judgement: Judgement) -> float | None:
+    score = judgement.details.get("score")
+    if judgement.verdict == "unjudged" or not isinstance(score, int | float) or isinstance(score, bool):
+        return None
+    return float(score) if 0 <= score <= 100 else None
 
 
 def _json(content: object) -> bytes:

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.extras import require
@@ -46,10 +47,11 @@ class _System(NamedTuple):
 
 
 class _Slice(NamedTuple):
-    """The positions of a slice's records, and one estimate per system."""
+    """The positions of a slice's records, and one estimate and one mean of the scores per system."""
 
     places: Sequence[int]
     estimates: Sequence[Estimate]
+    means: Sequence[float | None]
 
 
 def write_html(
@@ -108,7 +110,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,  # Markup comes from the template
     )
-    environment.filters |= {"percent": _percent, "points": _points, "p_text": p_text}
+    environment.filters |= {"percent": _percent, "points": _points, "p_text": p_text, "signed": _signed}
     return environment
 
 
@@ -139,13 +141,18 @@ def _slices(reports: Mapping[str, Report], group_by: Callable[[Record], str] | N
     own = slice_places(main, {"group": group_by}) if group_by else {}
     found = {**own, **slice_places(main, "auto")}
     return {
-        name: {bucket: _Slice(places, _estimates(reports, places)) for bucket, places in buckets.items()}
-        for name, buckets in found.items()
+        name: {bucket: _slice(reports, places) for bucket, places in buckets.items()} for name, buckets in found.items()
     }
 
 
-def _estimates(reports: Mapping[str, Report], places: Sequence[int]) -> list[Estimate]:
-    return [Report(one.graders, [one.entries[i] for i in places]).accuracy() for one in reports.values()]
+def _slice(reports: Mapping[str, Report], places: Sequence[int]) -> _Slice:
+    parts = [Report(one.graders, [one.entries[i] for i in places]) for one in reports.values()]
+    return _Slice(places, [part.accuracy() for part in parts], [_mean(part.scores_by()) for part in parts])
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known else None
 
 
 def _buckets_by_place(
@@ -177,4 +184,8 @@ def _percent(share: float) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+    return _signed(100 * share)
+
+
+def _signed(points: float, digits: int = 1) -> str:
+    return f"{points:+.{digits}f}".replace("-", "−")

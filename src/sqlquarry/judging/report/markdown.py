@@ -8,17 +8,18 @@ from pathlib import Path
 
 from sqlquarry.files.locations import local_path
 from sqlquarry.files.writing import write_atomically
-from sqlquarry.judging.report.breakdown import slices
+from sqlquarry.judging.report.breakdown import score_slices, slices
 from sqlquarry.judging.report.compare import changed_places, compare_reports, compare_slices, require_same_records
 from sqlquarry.judging.report.data import Report
-from sqlquarry.judging.report.estimates import Estimate
-from sqlquarry.judging.report.significance import p_text
+from sqlquarry.judging.report.estimates import Estimate, MeanScore
+from sqlquarry.judging.report.significance import ScoreChange, p_text
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5
 _SMALLEST_SLICE = 10  # records, because the interval of fewer spans half of the scale
 _EXAMPLES = 5
 _LONGEST_SQL = 1000
+_MEAN_SCORE, _SCORE_CHANGE = "mean score (95 % interval)", "change of mean score (95 % interval)"
 
 
 def write_markdown(
@@ -51,9 +52,11 @@ def write_markdown(
 def _headline(report: Report, baseline: Report | None) -> str:
     rows: list[Sequence[str]] = []
     notes = []
-    for grader in report.graders:
-        head = report.headline(grader)
+    heads = [(grader, report.headline(grader)) for grader in report.graders]
+    is_scored = any(head.mean_score for _, head in heads)
+    for grader, head in heads:
         cells = [as_markdown(head.label), _share(head.estimate), _interval(head.estimate), _counts(head.estimate)]
+        cells += [_mean(head.mean_score)] if is_scored else []
         if baseline is not None:
             found = compare_reports(baseline, report, grader=grader)
             cells += [
@@ -62,11 +65,14 @@ def _headline(report: Report, baseline: Report | None) -> str:
                 f"+{found.fixed} / −{found.broken}",
                 p_text(found.p_value).removeprefix("p = "),
             ]
+            cells += [_score_points(found.score)] if is_scored else []
         rows.append(cells)
         notes += [f"{as_markdown(head.label)}: {as_markdown(head.note)}."] if head.note else []
     columns = ["grader", "accuracy", "95 % interval", "judged"]
-    columns += ["baseline", "points (95 % interval)", "fixed / broken", "p"] if baseline is not None else []
+    columns += [_MEAN_SCORE] if is_scored else []
     if baseline is not None:
+        columns += ["baseline", "points (95 % interval)", "fixed / broken", "p"]
+        columns += [_SCORE_CHANGE] if is_scored else []
         detectable = compare_reports(baseline, report).detectable
         notes.append(
             "The comparison is paired, by the graders' verdicts on the same records, with a bootstrap interval and the "
@@ -79,6 +85,7 @@ def _headline(report: Report, baseline: Report | None) -> str:
 def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
     if baseline is not None:
         changes = [c for c in compare_slices(baseline, report) if c.comparison.before.n >= _SMALLEST_SLICE]
+        is_scored = any(c.comparison.score for c in changes)
         losses = [c for c in changes if c.comparison.difference < 0]
         rows = [
             [
@@ -88,20 +95,32 @@ def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
                 _share(c.comparison.after),
                 f"{100 * c.comparison.difference:+.1f}",
                 p_text(c.adjusted_p).removeprefix("p = "),
+                *([_score_points(c.comparison.score)] if is_scored else []),
             ]
             for c in losses[:_SLICES]
         ]
         if rows:
             yield "### Slices that lost most"
-            yield _table(["slice", "n", "baseline", "now", "points", "p (Holm)"], rows)
+            columns = ["slice", "n", "baseline", "now", "points", "p (Holm)"]
+            yield _table([*columns, *([_SCORE_CHANGE] if is_scored else [])], rows)
         return
-    shares = [(f"{name}: {b}", share) for name, found in slices(report).items() for b, share in found.items()]
-    worst = sorted((s for s in shares if s[1].n >= _SMALLEST_SLICE), key=lambda item: item[1].value)[:_SLICES]
+    shares = [(name, bucket, share) for name, found in slices(report).items() for bucket, share in found.items()]
+    worst = sorted((s for s in shares if s[2].n >= _SMALLEST_SLICE), key=lambda item: item[2].value)[:_SLICES]
+    means = score_slices(report)
     if worst:
         yield "### Worst slices"
         yield _table(
-            ["slice", "accuracy", "95 % interval", "judged"],
-            [[as_markdown(name), _share(share), _interval(share), _counts(share)] for name, share in worst],
+            ["slice", "accuracy", "95 % interval", "judged", *([_MEAN_SCORE] if means else [])],
+            [
+                [
+                    as_markdown(f"{name}: {bucket}"),
+                    _share(share),
+                    _interval(share),
+                    _counts(share),
+                    *([_mean(means.get(name, {}).get(bucket))] if means else []),
+                ]
+                for name, bucket, share in worst
+            ],
         )
 
 
@@ -145,6 +164,14 @@ def _share(share: Estimate) -> str:
 
 def _interval(share: Estimate) -> str:
     return f"{share.low:.1%} to {share.high:.1%}"
+
+
+def _mean(mean: MeanScore | None) -> str:
+    return f"{mean.value:.2f} ({mean.low:.1f} to {mean.high:.1f})" if mean else ""
+
+
+def _score_points(change: ScoreChange | None) -> str:
+    return f"{change.difference:+.2f} ({change.low:+.1f} to {change.high:+.1f})" if change else ""
 
 
 def _counts(share: Estimate) -> str:

@@ -8,11 +8,42 @@ from typing import NamedTuple
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.report.estimates import Estimate, bootstrap_interval, estimate, normal_quantile
+from sqlquarry.judging.report.estimates import (
+    Estimate,
+    bootstrap_interval,
+    estimate,
+    normal_quantile,
+)
 
 LEVEL = 0.05  # a smaller p-value is not attributed to chance
 _POWER = 0.8
 _PRECISION = 1e-4  # of a detectable difference, a hundredth of a point
+
+
+class ScoreChange(NamedTuple):
+    """The change of the mean score between two systems on the records on which both have a score.
+
+    Args:
+        before: the mean score of the system to compare with, 0 to 100, or nan if no record has two scores.
+        after: the mean score of the system in question.
+        low: lower end of the 95 % interval of the difference.
+        high: upper end of this interval.
+        n: number of records with two scores.
+    """
+
+    before: float
+    after: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """After − before, −100 to 100."""
+        return self.after - self.before
+
+    def __str__(self) -> str:
+        return f"mean score {self.difference:+.2f} [{self.low:+.1f}, {self.high:+.1f}] (n={self.n})"
 
 
 class PairedComparison(NamedTuple):
@@ -28,6 +59,7 @@ class PairedComparison(NamedTuple):
         high: upper end of this interval.
         p_value: p-value of "both are equally accurate" by the exact McNemar test, which treats records as independent.
         detectable: the smallest true difference that this test finds with 80 % power on this number of records.
+        score: the change of the mean score, or None if no record has two scores.
     """
 
     before: Estimate
@@ -39,6 +71,7 @@ class PairedComparison(NamedTuple):
     high: float
     p_value: float
     detectable: float
+    score: ScoreChange | None = None
 
     def __str__(self) -> str:
         if not self.before.n:
@@ -47,7 +80,30 @@ class PairedComparison(NamedTuple):
             f"{100 * self.difference:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], "
             f"{self.fixed} fixed, {self.broken} broken, {p_text(self.p_value)} "
             f"(n={self.before.n}, detectable: {100 * self.detectable:.1f} points)"
+            f"{f', {self.score}' if self.score else ''}"
         )
+
+
+def score_change(
+    before: Sequence[float], after: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> ScoreChange:
+    """Compare the scores of two systems on the same records, in the same order.
+
+    The interval of the difference comes from the paired bootstrap, as in `paired_comparison`. If resampling shows no
+    spread, the interval is that of Agresti and Min, with each gain and loss as a fraction of a fixed or broken record.
+    It is not too short, because a gain of 0 or 100 has the largest variance among gains with the same mean.
+
+    Args:
+        before: scores of the system to compare with, 0 to 100, by record.
+        after: scores of the system in question, by record.
+        clusters: the cluster of each record, for the interval. None treats all records as independent.
+    """
+    n = len(before)
+    differences = [(new - old) / 100 for old, new in zip(before, after, strict=True)]
+    gained, lost = sum(d for d in differences if d > 0), -sum(d for d in differences if d < 0)
+    low, high = _difference_interval(differences, gained, lost, clusters)
+    means = (sum(before) / n, sum(after) / n) if n else (math.nan, math.nan)
+    return ScoreChange(*means, 100 * low, 100 * high, n)
 
 
 def paired_comparison(
@@ -69,10 +125,7 @@ def paired_comparison(
     n = len(before)
     differences = [float(new) - float(old) for old, new in zip(before, after, strict=True)]
     fixed, broken = differences.count(1.0), differences.count(-1.0)
-    units = range(n) if clusters is None else clusters
-    low, high = bootstrap_interval(differences, clusters) if len(set(units)) > 1 else (0.0, 0.0)
-    if low == high:
-        low, high = _agresti_min(fixed, broken, n)
+    low, high = _difference_interval(differences, fixed, broken, clusters)
     return PairedComparison(
         estimate(sum(before), n, unjudged),
         estimate(sum(after), n, unjudged),
@@ -167,7 +220,16 @@ def p_text(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def _agresti_min(fixed: int, broken: int, n: int) -> tuple[float, float]:
+def _difference_interval(
+    differences: Sequence[float], fixed: float, broken: float, clusters: Sequence[Hashable] | None
+) -> tuple[float, float]:
+    """Return the interval of the mean of differences from −1 to 1. Gains add up to `fixed` and losses to `broken`."""
+    units = range(len(differences)) if clusters is None else clusters
+    low, high = bootstrap_interval(differences, clusters) if len(set(units)) > 1 else (0.0, 0.0)
+    return _agresti_min(fixed, broken, len(differences)) if low == high else (low, high)
+
+
+def _agresti_min(fixed: float, broken: float, n: int) -> tuple[float, float]:
     plus, minus, total = fixed + 0.5, broken + 0.5, n + 2
     center = (plus - minus) / total
     margin = normal_quantile(0.95) * math.sqrt(plus + minus - (plus - minus) ** 2 / total) / total

@@ -47,7 +47,10 @@ class FoundationModel:
         formatter: turns records into messages. It does not have to be bound, because the service renders the messages.
         max_tokens: longest answer, in tokens.
         temperature: None leaves the temperature out, which newer models require. If a model refuses the temperature,
-            later requests leave it out.
+            later requests leave it out. The same is true of top_p and top_k.
+        top_p: sample from the likeliest tokens whose probabilities add up to this value, above 0 and at most 1. None
+            leaves it out.
+        top_k: sample from this number of the likeliest tokens, for Claude's models. None leaves it out.
         stop: texts that end an answer.
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
         concurrency: maximum number of requests in flight. It is lower while the service throttles.
@@ -69,22 +72,25 @@ class FoundationModel:
         formatter: PromptFormatter = DEFAULT_FORMATTER,
         max_tokens: int = 1024,
         temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
         stop: Sequence[str] = (),
         api: API = "converse",
         concurrency: int = 8,
         retry: RetryPolicy = DEFAULT_RETRY,
         show_progress: bool = True,
     ) -> None:
-        bad = option_problems(
-            {"max_tokens": max_tokens, "concurrency": concurrency}, {"temperature": temperature or 0.0}
-        )
+        counts = {"max_tokens": max_tokens, "concurrency": concurrency, "top_k": 1 if top_k is None else top_k}
+        bad = option_problems(counts, {"temperature": temperature or 0.0})
+        if top_p is not None and not 0 < top_p <= 1:
+            bad.append(f"top_p is {top_p!r}, but must be above 0 and at most 1")
         bad += stop_problems(stop)
         if not model_id.strip():
             bad.append("model_id is empty")
         if bad:
             raise ConfigError("FoundationModel: " + "; ".join(bad))
         self.model_id, self.formatter, self._system, self._api = model_id, formatter, system, api
-        self._style = self._first_style = RequestStyle(max_tokens, temperature, tuple(stop))
+        self._style = self._first_style = RequestStyle(max_tokens, temperature, tuple(stop), top_p, top_k)
         # Only imported models are cold at times, so ModelNotReadyException is an ordinary error here.
         retry = dataclasses.replace(retry, cold_start_budget_s=0.0)
         self._sender = BatchSender(model_id, model_id, retry, concurrency=concurrency, show_progress=show_progress)
@@ -152,7 +158,7 @@ class FoundationModel:
         """A text that changes if the model id or an option that affects the answers changes."""
         options = self._first_style
         parts = (self.model_id, self._api, self._system, self.formatter.fingerprint)
-        return json.dumps([*parts, options.max_tokens, options.temperature, options.stop])
+        return json.dumps([*parts, options.max_tokens, options.temperature, options.stop, options.top_p, options.top_k])
 
     def _ask(self, requests: Sequence[PromptRequest], resume: Sequence[Generation | None]) -> list[Generation]:
         runner = self._sender.runner()

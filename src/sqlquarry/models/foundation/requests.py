@@ -4,6 +4,7 @@
 |------------|------------------------------------|---------------------------------------|
 | structured | `outputConfig.textFormat`          | `output_config.format`                |
 | forced tool| `toolConfig`, `toolChoice.tool`    | `tools`, `tool_choice`                |
+| top_k      | `additionalModelRequestFields`     | `top_k`                               |
 | cache      | `{"cachePoint": …}` after `system` | `cache_control` of the `system` block |
 
 Sources: Converse and InvokeModel in the Bedrock API reference; "Get validated JSON results from models" and "Prompt
@@ -84,6 +85,8 @@ class RequestStyle:
         max_tokens: longest answer, in tokens.
         temperature: None leaves it out.
         stop: texts that end an answer.
+        top_p: None leaves it out.
+        top_k: None leaves it out. Converse passes it to the model under this name, which Claude's models know.
         caching: mark the end of the system prompt as cacheable if the request has a schema.
         structure: how an answer is made to follow its schema: by the service ("format"), by a forced tool call
             ("tool"), or by tags that the prompt asks for ("tags").
@@ -92,6 +95,8 @@ class RequestStyle:
     max_tokens: int
     temperature: float | None = None
     stop: tuple[str, ...] = ()
+    top_p: float | None = None
+    top_k: int | None = None
     caching: bool = True
     structure: Structure = "format"
 
@@ -102,8 +107,15 @@ class RequestStyle:
         service also refuses the last structure, which needs no special support.
         """
         code, message = error_code(error), str(error).lower()
-        if code == "ValidationException" and self.temperature is not None and "temperature" in message:
-            return dataclasses.replace(self, temperature=None)
+        # Services write top_p or topP.
+        fewer = {
+            "temperature": dataclasses.replace(self, temperature=None),
+            "topp": dataclasses.replace(self, top_p=None),
+            "topk": dataclasses.replace(self, top_k=None),
+        }
+        for name, style in fewer.items():
+            if code == "ValidationException" and style != self and name in message.replace("_", ""):
+                return style
         if request.schema is None:
             return None
         # If a model does not support caching, access is denied: "… your request did not allow prompt caching".
@@ -120,6 +132,7 @@ class ConverseRequest(TypedDict, total=False):
     messages: Required[Sequence[MessageTypeDef]]
     inferenceConfig: Required[InferenceConfigurationTypeDef]
     system: Sequence[SystemContentBlockTypeDef]
+    additionalModelRequestFields: Mapping[str, object]
     outputConfig: OutputConfigTypeDef
     toolConfig: ToolConfigurationTypeDef
 
@@ -136,10 +149,14 @@ def converse_request(request: PromptRequest, style: RequestStyle) -> ConverseReq
         settings["stopSequences"] = list(style.stop)
     if style.temperature is not None:
         settings["temperature"] = style.temperature
+    if style.top_p is not None:
+        settings["topP"] = style.top_p
     content: ConverseRequest = {
         "messages": [{"role": role, "content": [{"text": text}]} for role, text in _turns(request, style)],
         "inferenceConfig": settings,
     }
+    if style.top_k is not None:
+        content["additionalModelRequestFields"] = {"top_k": style.top_k}
     schema = request.schema
     if request.system:
         content["system"] = [{"text": request.system}]
@@ -167,8 +184,8 @@ def claude_request(request: PromptRequest, style: RequestStyle) -> dict[str, obj
     }
     if style.stop:
         content["stop_sequences"] = list(style.stop)
-    if style.temperature is not None:
-        content["temperature"] = style.temperature
+    sampling = {"temperature": style.temperature, "top_p": style.top_p, "top_k": style.top_k}
+    content |= {name: value for name, value in sampling.items() if value is not None}
     schema = request.schema
     if request.system:
         cache = {"cache_control": {"type": "ephemeral"}} if schema is not None and style.caching else {}

@@ -151,7 +151,9 @@ class LocalModel:
 
         check_inputs(prompts, method="complete", records=False)
         options.check_token_ids(self._rows)
-        encoded = self._encoded(prompts, add_special_tokens=options.add_special_tokens)
+        # A formatter without special tokens belongs to a model that never saw them in training.
+        adds = options.add_special_tokens and (self.formatter is None or self.formatter.add_special_tokens)
+        encoded = self._encoded(prompts, add_special_tokens=adds)
         self._require_rows(encoded)
         decoder = Decoder(
             self._reader,
