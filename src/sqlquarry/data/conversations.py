@@ -32,8 +32,8 @@ _ANNOUNCEMENT = re.compile(
     rf"(?:\A|(?<=[\n.?!:]))(?:{_ABOUT_SCHEMA}[:：][*]*|[ \t]*[#*]{_ABOUT_SCHEMA})\s*\Z", re.IGNORECASE
 )
 _LABEL = re.compile(
-    r"\A[#*<\[]*\s*(?:(?:user|input)[ _]?)?(?:question|query|request|instruction|input|q)\s*"
-    r"(?:[>\]]|[*]*\s*[:：][*]*|\n)\s*",
+    r"\A(?:[^\n:?]{0,80}\bquestion[*]*\s*[:：][*]*|[#*<\[]*\s*(?:(?:user|input)[ _]?)?"
+    r"(?:question|query|request|instruction|input|q)\s*(?:[>\]]|[*]*\s*[:：][*]*|\n))\s*",
     re.IGNORECASE,
 )
 _TRAILER = re.compile(
@@ -115,20 +115,17 @@ def _separated(exchange: _Exchange) -> tuple[str | None, str]:
     if second:
         question = _question_beside(second)
         if question == "" and not exchange.is_system:
-            return second.schema, _required(_unlabelled(exchange.first), exchange)
-        if question is None or (exchange.first.strip() and not exchange.is_system):
+            question = _unlabelled(exchange.first)
+        elif question is None or (exchange.first.strip() and not exchange.is_system):
             raise _inseparable(exchange, "contains the schema among other words")
-        return second.schema, _required(question, exchange)
-    question = exchange.second or ("" if exchange.is_system or first else exchange.first)
-    if not first and not exchange.is_system and exchange.first.strip() and exchange.second.strip():
+    elif first or exchange.is_system or not exchange.first.strip():
+        question = _unlabelled(exchange.second)
+    else:
         raise _inseparable(exchange, "contains no CREATE TABLE statement. Pass schema= if it has no schema")
-    return (first.schema if first else None), _required(_unlabelled(question), exchange)
-
-
-def _required(question: str, exchange: _Exchange) -> str:
     if not question:
         raise _inseparable(exchange, "contains no question next to the schema")
-    return question
+    found = first or second
+    return found and found.schema, question
 
 
 def _question_beside(parted: Parted) -> str | None:

@@ -138,7 +138,7 @@ def test_a_hub_data_set_has_nothing_to_do_with_local_databases(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "databases").mkdir()
     (tmp_path / "databases" / "port.sql").write_text("CREATE TABLE t (a)")
-    with pytest.raises(RecordError, match="row 1: .*'port'.*schema="):
+    with pytest.raises(RecordError, match=r"row 1: .*'port'.*schema="):
         load_records("questions")
     assert load_records("questions", schema="databases")[0].schema == "CREATE TABLE t (a)"
 

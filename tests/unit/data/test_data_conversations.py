@@ -46,6 +46,8 @@ def loaded(*rows: object, **options) -> list[tuple[str, str, str | None]]:
         (None, "<schema>\n{schema}\n</schema>\n<question>{question}</question>"),
         ("You write SQL. Be brief.", "**Question:** {question}\n\n**Context**\n{schema}"),
         ("{schema}", "{question}"),
+        ("Schema:\n{schema}", "Return the SQL query that answers the following question: {question}"),
+        (None, "Tables:\n{schema}\n\nWrite one query that answers this question: {question}"),
         (
             "You write SQL for these tables.\n\n{schema}\n\nAnswer with SQL only.",
             "### Input:\n{question}\n\n### Response:",
@@ -128,6 +130,7 @@ def test_a_formatter_describes_any_wording():
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Co"))).map(str.strip).filter(bool)
 FORMATTERS = [
+    PromptFormatter.published(),
     None,
     PromptFormatter(system="", user="{schema}\n-- {question}"),
     PromptFormatter(user="{question} {dialect}"),
