@@ -42,13 +42,15 @@ def schemas_of_tables(path: Path) -> dict[str, str]:
 
 
 def _schema(database: Any) -> str:  # its form is checked by reading it
-    tables = [quoted(str(name)) for name in database["table_names_original"]]
-    columns = [(_number(at), quoted(str(name))) for at, name in _pairs(database["column_names_original"])]
-    types = [str(kind) for kind in database["column_types"]]
+    tables = [quoted(_text(name)) for name in database["table_names_original"]]
+    columns = [(_number(at), quoted(_text(name))) for at, name in _pairs(database["column_names_original"])]
+    types = [_text(kind) for kind in database["column_types"]]
     lines: list[list[str]] = [[] for _ in tables]
     for (table, name), kind in zip(columns, types, strict=True):
         if table >= 0:  # The first column is "*" and belongs to no table.
             lines[table].append(f"{name} {_TYPES.get(kind, kind.upper())}".strip())
+    if [] in lines:
+        raise ValueError(f"the table {tables[lines.index([])]} has no columns")
     for table, names in _primary_keys(database.get("primary_keys", []), columns):
         lines[table].append(f"PRIMARY KEY ({', '.join(names)})")
     for one, other in _pairs(database.get("foreign_keys", [])):
@@ -81,4 +83,10 @@ def _number(value: object) -> int:
         raise TypeError(f"{value!r:.40} is not a number")
     if value < -1:
         raise ValueError(f"{value} is not the number of a table or column")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError(f"{value!r:.40} is not a name")
     return value

@@ -41,16 +41,16 @@ def with_tables(questions: Iterator[SourceRow], tables: Iterator[SourceRow], nam
     Raises:
         DataError: a table cannot be read.
     """
-    by_id: dict[object, Mapping[str, object]] = {}
+    by_id: dict[str, Mapping[str, object]] = {}
     for unit, number, table in tables:
         if isinstance(table, RecordError):
             raise DataError(f"{name}, {unit} {number}: {table}")
         # The rows of the tables are the bulk of the file and are not needed.
-        by_id[table.get("id")] = {key: value for key, value in table.items() if key != "rows"}
+        by_id[str(table.get("id"))] = {key: value for key, value in table.items() if key != "rows"}
     for unit, number, row in questions:
         if isinstance(row, RecordError) or "table_id" not in row:
             yield SourceRow(unit, number, row)
-        elif (found := by_id.get(row["table_id"])) is None:
+        elif (found := by_id.get(str(row["table_id"]))) is None:
             yield SourceRow(unit, number, RecordError(f"the table {row['table_id']!r:.80} is not in {name}"))
         else:
             yield SourceRow(unit, number, {**row, "table": found})

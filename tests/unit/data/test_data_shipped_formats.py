@@ -312,6 +312,7 @@ def test_wikisql_as_shipped(wikisql: Path):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
+        ({"table_id": ["1-10-1"]}, "line 1: .*1-10-1"),
         ({"table_id": "1-10-2"}, r"line 1: .*'1-10-2'.*dev\.tables\.jsonl"),
         ({"sql": {"sel": 5, "conds": [], "agg": 0}}, r"line 1: 'sel'.*\b5\b.*\b4\b"),
         ({"sql": {"sel": -1, "conds": [], "agg": 0}}, r"line 1: 'sel'.*-1"),
@@ -339,6 +340,31 @@ def test_wikisql_without_its_tables(wikisql: Path):
     (wikisql / "data" / "train.tables.jsonl").write_text("{}\n[")
     with pytest.raises(DataError, match=r"train\.tables\.jsonl, line 2"):
         load_records(wikisql / "data" / "train.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"table_names_original": ["a", "b"]}, r"ValueError.*\bb\b"),
+        ({"table_names_original": [3]}, r"TypeError.*\b3\b"),
+        ({"column_names_original": [[0, "x"], [1, "y"]]}, "IndexError"),
+        ({"column_names_original": [[0, "x"], ["0", "y"]]}, "TypeError.*'0'"),
+        ({"column_names_original": [[0, "x"], [-2, "y"]]}, "ValueError.*-2"),
+        ({"column_names_original": [[0, "x"], [0]]}, r"ValueError.*\[0\]"),
+        ({"column_types": ["text"]}, "ValueError"),
+        ({"primary_keys": [2]}, "IndexError"),
+        ({"foreign_keys": [[0]]}, "ValueError"),
+        ({"foreign_keys": None}, "TypeError"),
+    ],
+)
+def test_a_damaged_list_of_tables_is_an_error_with_the_database(tmp_path: Path, change: dict[str, object], error: str):
+    good = {"table_names_original": ["a"], "column_names_original": [[0, "x"], [0, "y"]], "column_types": ["text"] * 2}
+    row = {"db_id": "port", "question": QUESTION, "query": SQL}
+    tables = write(tmp_path / "tables.json", {"db_id": "port"} | good)
+    assert load_records([row], schema=tables)[0].schema == "CREATE TABLE a (x TEXT, y TEXT);"
+    write(tables, {"db_id": "port"} | good | change)
+    with pytest.raises(DataError, match=rf"tables\.json.*'port'.*{error}"):
+        load_records([row], schema=tables)
 
 
 def test_other_directories_are_refused_and_known_ones_are_listed(tmp_path: Path):
