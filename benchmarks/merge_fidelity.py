@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 import sqlquarry as sq
-from common import argument_parser, clock
+from common import argument_parser, clock, same_text
 
 Base = Literal["dequantized", "original"]
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -110,11 +110,6 @@ def answer(
         lost = sum(was and not now for was, now in zip(reference, right, strict=True))
         won = sum(now and not was for was, now in zip(reference, right, strict=True))
         say(f"{name}: exact match {sum(right) / len(right):.2%} of {len(right)} (-{lost} +{won})")
-
-
-def same_text(predicted: str, gold: str) -> bool:
-    """Return whether two texts are equal except for white space and a final semicolon, without any extra package."""
-    return predicted.rstrip("; \n").split() == gold.rstrip("; \n").split()
 
 
 def measure(adapter: sq.AdapterCheckpoint, work: Path, records: Sequence[sq.Record]) -> None:

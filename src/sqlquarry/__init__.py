@@ -47,6 +47,7 @@ _HOMES = {
     "TextGenerator": "answers",
     "TrainingConfig": "training",
     "Usage": "models",
+    "adopt_adapter": "adoption",
     "adopt_model": "adoption",
     "calibrate": "judging",
     "compare_reports": "judging",
@@ -102,6 +103,7 @@ __all__ = [
     "TextGenerator",
     "TrainingConfig",
     "Usage",
+    "adopt_adapter",
     "adopt_model",
     "calibrate",
     "compare_reports",
@@ -123,7 +125,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sqlquarry.adoption import adopt_model
+    from sqlquarry.adoption import adopt_adapter, adopt_model
     from sqlquarry.answers import Generation, Judgement, TextGenerator
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from sqlquarry.aws.artifacts import opened
-from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.errors import ArtifactError, CorruptArtifactError
 from sqlquarry.files.locations import S3Location, local_path, located
 from sqlquarry.manifests import MANIFEST, Manifest, read_manifest
 from sqlquarry.provenance import MergeSummary, TrainingRun, read_part
+from sqlquarry.tokenizing.tokenizer_files import is_tokenizer_file
 
 if TYPE_CHECKING:
     import boto3
@@ -96,7 +97,7 @@ class _DirectoryArtifact:
 
 @dataclass(frozen=True, slots=True)
 class AdapterCheckpoint(_DirectoryArtifact):
-    """A finished LoRA adapter: PEFT's two files, the prompt and a manifest.
+    """A finished LoRA adapter: PEFT's two files, the prompt, a manifest, and a tokenizer if it has its own.
 
     Args:
         location: the directory.
@@ -116,18 +117,37 @@ class AdapterCheckpoint(_DirectoryArtifact):
         return Path(self._origin("base_model", "path"))
 
     @property
+    def tokenizer_files(self) -> Mapping[str, Path]:
+        """Name -> path of the files of the adapter's own tokenizer, or {} if it uses the tokenizer of the base.
+
+        Raises:
+            CorruptArtifactError: some files of a tokenizer are here, but no tokenizer.json.
+        """
+        names = sorted(filter(is_tokenizer_file, self.manifest.files))
+        if names and "tokenizer.json" not in names:
+            raise CorruptArtifactError(
+                f"{self.uri} has {names[0]}, but no tokenizer.json. Save the complete tokenizer with the adapter."
+            )
+        return {name: self.path / name for name in names}
+
+    @property
     def run(self) -> TrainingRun:
         """Metrics of the training run: records, steps, loss, time and memory.
 
         Raises:
-            CorruptArtifactError: the manifest does not contain them.
+            ArtifactError: the adapter was adopted, so it has no training run, or the manifest does not contain one.
         """
+        if "adopted" in self.manifest.provenance:
+            raise ArtifactError(
+                f"the adapter in {self.uri} was trained elsewhere and adopted, so it has no training run. Read the "
+                "metrics in the output of the tool that trained it."
+            )
         return self._part("run", TrainingRun)
 
 
 @dataclass(frozen=True, slots=True)
 class MergedModel(_DirectoryArtifact):
-    """A finished full model: safetensors, the base model's tokenizer and config, the prompt and a manifest.
+    """A finished full model: safetensors, tokenizer and config, the prompt and a manifest.
 
     Args:
         location: the directory or S3 prefix.

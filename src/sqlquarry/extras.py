@@ -8,6 +8,7 @@ from sqlquarry.openmp import wait_passively
 # An extra counts as installed if all of its packages here can be imported.
 EXTRA_PACKAGES = {
     "train": ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors"),
+    "trl": ("trl", "datasets", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors"),
     "hub": ("datasets",),
     "merge": ("torch", "bitsandbytes", "tokenizers"),
     "aws": ("boto3",),

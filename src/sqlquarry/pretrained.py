@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlquarry.checkpoints.model_files import weight_files
+from sqlquarry.checkpoints.safetensors_header import read_header
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 from sqlquarry.text import make_handlers_visible, visible
@@ -97,13 +99,26 @@ def load_causal_lm(
     options["use_safetensors"] = True
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
-        options["quantization_config"] = recipe.transformers_config(dtype)
+        options["quantization_config"] = recipe.transformers_config(dtype, _in_16_bits(directory, recipe))
     with reading_model(directory):
         model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
     if model.config.tie_word_embeddings:
         # transformers 5 keeps a separate head if the files contain one. The servers of merged models do not.
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     return keep_trainable_on_cpu(model) if recipe else model
+
+
+def _in_16_bits(directory: Path, recipe: QuantizationRecipe) -> list[str] | None:
+    """Return the modules that a recipe leaves in 16 bits, or None if the recipe does not list the 4-bit modules yet."""
+    if not recipe.modules:
+        return None
+    tensors = {name: one for path in weight_files(directory) for name, one in read_header(path).tensors.items()}
+    names = {
+        name.removesuffix(".weight")
+        for name, one in tensors.items()
+        if name.endswith(".weight") and len(one.shape) == 2
+    }
+    return sorted({*names, "lm_head"} - {*recipe.modules})  # a tied head is not in the files
 
 
 @contextlib.contextmanager

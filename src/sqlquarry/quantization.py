@@ -90,8 +90,15 @@ class QuantizationRecipe:
             offsets=tuple(float(state.offset) for state in states) if self.double_quantization else (),
         )
 
-    def transformers_config(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-        """Return the `BitsAndBytesConfig` with which transformers quantizes a model by this recipe."""
+    def transformers_config(
+        self, compute_dtype: torch.dtype, skip_modules: list[str] | None = None
+    ) -> BitsAndBytesConfig:
+        """Return the `BitsAndBytesConfig` with which transformers quantizes a model by this recipe.
+
+        Args:
+            compute_dtype: dtype of the products.
+            skip_modules: full names of modules that stay in 16 bits. None means transformers' default, the head.
+        """
         import torch
         from transformers import BitsAndBytesConfig
 
@@ -101,6 +108,7 @@ class QuantizationRecipe:
             bnb_4bit_use_double_quant=self.double_quantization,
             bnb_4bit_quant_storage=getattr(torch, self.storage_dtype),
             bnb_4bit_compute_dtype=compute_dtype,
+            llm_int8_skip_modules=skip_modules,
         )
 
     def pack(self, weight: torch.Tensor, layer: torch.nn.Module | None = None) -> Params4bit:

@@ -16,7 +16,15 @@ from moto import mock_aws
 
 import sqlquarry as sq
 from sqlquarry.bedrock.preflight import preflight, repair
-from sqlquarry.errors import ArtifactError, BedrockError, ConfigError, JudgingError, MergeError, UnsupportedModelError
+from sqlquarry.errors import (
+    AdoptionError,
+    ArtifactError,
+    BedrockError,
+    ConfigError,
+    JudgingError,
+    MergeError,
+    UnsupportedModelError,
+)
 from sqlquarry.manifests import Manifest, base_digest, write_manifest
 from sqlquarry.training.steps.checkpoint import Checkpoints
 
@@ -107,6 +115,18 @@ READERS: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception]]] = 
     "repair": (lambda at, s, _: repair(at, session=s), BedrockError),
     "BedrockImporter.import_model": (lambda at, s, _: importer(s).import_model(at, "m"), BedrockError),
 }
+READERS["adopt_adapter"] = (
+    lambda at, s, adapter: sq.adopt_adapter(at, base_model=adapter.base_model_path, session=s),
+    AdoptionError,
+)
+READERS["adopt_adapter.base_model"] = (
+    lambda at, s, adapter: sq.adopt_adapter(adapter.path, base_model=at, session=s),
+    AdoptionError,
+)
+READERS["adopt_model"] = (
+    lambda at, s, _: sq.adopt_model(at, formatter=sq.PromptFormatter(), session=s),
+    AdoptionError,
+)
 READERS["LocalModel.base_model"] = (
     lambda at, s, adapter: sq.LocalModel(adapter, base_model=at, session=s),
     UnsupportedModelError,
@@ -124,6 +144,7 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     "PromptFormatter.load": sq.PromptFormatter.load,
     "PromptFormatter.save": sq.PromptFormatter().save,
     "QLoRAFSDPTrainer.train": lambda at: sq.QLoRAFSDPTrainer("base").train(RECORDS, output_dir=at),
+    "adopt_adapter.output_dir": lambda at: sq.adopt_adapter("adapter", base_model="base", output_dir=at),
     "repair.output_dir": lambda at: repair("model", output_dir=at),
     "run_pipeline": lambda at: sq.run_pipeline(
         RECORDS,
@@ -146,10 +167,10 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     "write_junit": lambda at: sq.write_junit(REPORT, at),
     "write_markdown": lambda at: sq.write_markdown(REPORT, at),
 }
-# Functions whose path arguments are not locations or are covered above. Those of records have their own
-# tests.
+# Functions whose path arguments are not locations or are covered above. Those of records have their own tests.
 OTHERS = {
     "AdapterCheckpoint",
+    "AdapterMerger.published",
     "MergedModel",
     "SynthesizedDatabases.caveat",
     "load_records",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sqlquarry import AdapterCheckpoint, PromptFormatter
@@ -87,6 +87,28 @@ def train(
     return peft.eval()
 
 
+def train_resized(
+    base: Base, directory: Path, rows: int, *, dtype: torch.dtype | None = None, seed: int = 1, **options: Any
+) -> Any:
+    """Like `train` for a vocabulary of `rows` tokens. Only the tensor names that the library adopts are kept."""
+    config = {"r": 4, "lora_alpha": 6, "target_modules": LINEAR, "task_type": "CAUSAL_LM"} | options
+    model = base.load(dtype)
+    torch.manual_seed(seed)
+    if rows != model.config.vocab_size:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    peft = get_peft_model(model, LoraConfig(**config))
+    for parameter in peft.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float() + torch.randn(parameter.shape) * 0.05
+    peft.create_or_update_model_card = lambda _directory: None
+    peft.save_pretrained(directory)
+    file = directory / "adapter_model.safetensors"
+    copies = (".modules_to_save.", ".original_module.")
+    kept = {name: value for name, value in load_file(file).items() if not any(one in name for one in copies)}
+    save_file(kept, file, {"format": "pt"})
+    return peft.eval()
+
+
 def finish(directory: Path, base: Path, recipe: QuantizationRecipe | None = None) -> AdapterCheckpoint:
     """Add the prompt and the manifest, as the trainer does."""
     PromptFormatter().save(directory)
@@ -129,7 +151,8 @@ def our_merge(
     for name, tensor in {**stored, **made.extra}.items():
         update = made.updates.get(name, Update())
         weight = (update.saved or tensor).load()
-        merged[name], _, _ = update.apply_rows(weight, 0, dtype or getattr(torch, FLOATS[tensor.dtype][0]))
+        stored_as = made.dtypes.get(name, tensor.dtype)
+        merged[name], _, _ = update.apply_rows(weight, 0, dtype or getattr(torch, FLOATS[stored_as][0]))
     return merged, made.config.get("tie_word_embeddings", base.model.config.tie_word_embeddings)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import sqlquarry as sq
 from sqlquarry.aws import aws_client
-from sqlquarry.errors import ConfigError, DataError, IncompleteArtifactError, JudgingError, RecordError
+from sqlquarry.errors import AdoptionError, ConfigError, DataError, IncompleteArtifactError, JudgingError, RecordError
 
 RECORDS = sq.Records(
     sq.Record(f"How many {name}?", f"CREATE TABLE {name} (a)", f"SELECT COUNT(*) FROM {name}", id=name)
@@ -32,6 +32,9 @@ judge = sq.SQLJudge([sq.ExactGrader()])
         (lambda: sq.LocalModel(7), ConfigError, "MergedModel"),
         (lambda: sq.LocalModel(7), ConfigError, "AdapterCheckpoint"),
         (lambda: sq.AdapterCheckpoint.load("runs/no-such-adapter"), IncompleteArtifactError, "runs/no-such-adapter"),
+        (lambda: sq.adopt_adapter(7, base_model="a"), ConfigError, "7"),
+        (lambda: sq.adopt_adapter("a", base_model="b", output_dir="s3://b/c"), ConfigError, "s3://b/c"),
+        (lambda: sq.adopt_adapter("no-adapter", base_model="b"), AdoptionError, "'no-adapter'"),
         (lambda: aws_client("s3", "my-profile"), ConfigError, "'my-profile'"),
         (lambda: sq.SQLJudge([sq.ExecutionGrader]), ConfigError, "ExecutionGrader"),
         (lambda: judge.evaluate(RECORDS, "model-1"), JudgingError, "'model-1'"),

@@ -57,9 +57,9 @@ def test_every_package_has_one_version_and_its_hashes(lock: Path) -> None:
 def test_the_locks_satisfy_pyproject(python: str) -> None:
     torch = ROOT / "requirements/torch.txt"
     dev = versions(python, ROOT / "requirements/dev.txt", ROOT / "requirements/torch-needs.txt", torch)
-    job = versions(python, JOB_LOCKS / "job.txt")
+    job, trl = (versions(python, JOB_LOCKS / f"{name}.txt") | {"torch": dev["torch"]} for name in ("job", "trl"))
     extras = PROJECT["optional-dependencies"]
-    for lock, names in ((dev, list(extras)), (job | {"torch": dev["torch"]}, ["train", "merge", "aws"])):
+    for lock, names in ((dev, list(extras)), (job, ["train", "merge", "aws"]), (trl, ["train", "trl"])):
         required = [*PROJECT["dependencies"], *(line for name in names for line in extras[name])]
         for one in map(Requirement, required):
             if one.name != "sqlquarry":

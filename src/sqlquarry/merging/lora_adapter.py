@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlquarry.checkpoints.adapter_tables import PEFT_PREFIX, TABLE, WRAPPERS
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
 from sqlquarry.files.metadata import JsonObject, read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
-from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, row_blocks
 from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
 
-_PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
+_BLOCK_BYTES = 16 * 2**20
 # A checkpoint has three matrices for each expert. transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe") has
 # two parameters for all experts of a layer, and an adapter's target_parameters refer to these two.
 _EXPERT = re.compile(
@@ -64,7 +66,7 @@ class LoraAdapter:
             MergeError: a tensor contains NaN or infinity.
         """
         for tensor in self.tensors.values():
-            if not all_finite(tensor.load()):
+            if not all(all_finite(tensor.load(rows)) for rows in row_blocks(tensor, _BLOCK_BYTES, 1)):
                 raise MergeError(
                     f"the adapter tensor {tensor.name} contains NaN or infinity, so its training diverged. Train it "
                     "again, for example with a lower learning rate."
@@ -113,6 +115,11 @@ class LoraAdapter:
         targets = self.config.get("target_parameters") or ()
         return name if any(f".{name}".endswith(f".{target}") for target in targets) else name.rpartition(".")[0]
 
+    def trains(self, name: str) -> bool:
+        """Return whether the complete tensor was trained (modules_to_save). Other saved tensors are frozen copies."""
+        module = name.rpartition(".")[0]
+        return any(f".{module}".endswith(f".{entry}") for entry in self.config.get("modules_to_save") or ())
+
     def token_indices(self, module: str) -> Sequence[int] | None:
         """Return the trained rows of an embedding. A plain list in the configuration means the input embedding."""
         indices = self.config.get("trainable_token_indices")
@@ -133,7 +140,7 @@ class _Lookup:
     def _take(self, module: str, suffix: str) -> StoredTensor | None:
         # transformers 5 and Mixtral's checkpoints use different names for the block of experts.
         for name in (module, module.replace(".block_sparse_moe.", ".mlp.")):
-            if (tensor := self._adapter.tensors.get(f"{_PREFIX}{name}.{suffix}")) is not None:
+            if (tensor := self._adapter.tensors.get(f"{PEFT_PREFIX}{name}.{suffix}")) is not None:
                 self.unused.discard(tensor.name)
                 return tensor
         return None
@@ -141,7 +148,10 @@ class _Lookup:
     def update(self, target: StoredTensor) -> Update:
         """Return the update of one base tensor."""
         module, _, leaf = target.name.rpartition(".")
-        saved = self._take(module, leaf) or self._take(module, f"base_layer.{leaf}")
+        found = [self._take(module, f"{wrapper}{leaf}") for wrapper in WRAPPERS]
+        saved = next(filter(None, found), None)
+        if saved and TABLE.fullmatch(target.name) and saved.shape[1:] == target.shape[1:]:
+            target = dataclasses.replace(target, shape=saved.shape)  # the vocabulary may have been resized
         if leaf != "weight":
             update = Update(saved, self._bias(module) if leaf == "bias" else ())
             _check_fit(target, [(saved, target.shape), *((factor.b, target.shape) for factor in update.factors)])
@@ -174,7 +184,7 @@ class _Lookup:
             out, width = width, out
         rank = (*a.shape, 1)[0]
         _check_fit(target, [(a, (rank, width)), (b, (out, rank))])
-        trained = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", a.name.removeprefix(_PREFIX))
+        trained = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", a.name.removeprefix(PEFT_PREFIX))
         scale = self._adapter.scale(self._adapter.pattern_key(f"{trained}.weight"), rank)
         return (LowRank(a, b, scale, transposed=transposed),)
 
@@ -182,7 +192,7 @@ class _Lookup:
         b = self._take(module, "lora_B.bias")
         if b is None:
             return ()
-        a = self._adapter.tensors.get(f"{_PREFIX}{module}.lora_A.weight")
+        a = self._adapter.tensors.get(f"{PEFT_PREFIX}{module}.lora_A.weight")
         if a is None:
             raise MergeError(f"the adapter has lora_B.bias for {module}, but no lora_A. Save the adapter again.")
         return (LowRank(None, b, self._adapter.scale(module, (*a.shape, 1)[0])),)
@@ -198,7 +208,7 @@ class _Lookup:
         # PEFT nests the factors of the two parameters of a module (base_layer), and the file does not record the order
         # of nesting. The shapes distinguish them: gate_up is (2 I, H) and down is (H, I), which are never equal.
         for level in ("", "base_layer."):
-            names = [f"{_PREFIX}{layer}.mlp.experts.{level}lora_{which}.weight" for which in "AB"]
+            names = [f"{PEFT_PREFIX}{layer}.mlp.experts.{level}lora_{which}.weight" for which in "AB"]
             a, b = (self._adapter.tensors.get(name) for name in names)
             if a is None or b is None or len(a.shape) != 2 or a.shape[0] % count:
                 continue

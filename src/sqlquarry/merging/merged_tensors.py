@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.errors import MergeError
 from sqlquarry.merging.four_bit import FourBitTensor, row_step
-from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, tensor_bytes
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, row_blocks, tensor_bytes
 from sqlquarry.merging.update import Update, all_finite
 from sqlquarry.quantization import QuantizationRecipe
 
@@ -99,8 +99,9 @@ class MergedTensor:
 
     def _base(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the base's rows as stored, and the values that the update is added to. Both may share memory."""
-        if self.update is not None and self.update.saved is not None:
-            return self.tensor.load(rows), self.update.saved.load(rows)
+        saved = self.update.saved if self.update else None
+        if saved is not None and saved != self.tensor:
+            return self.tensor.load(rows), saved.load(rows)
         if self.four_bit is not None:
             return self.four_bit.rows(rows)
         stored = self.tensor.load(rows)
@@ -120,10 +121,11 @@ class MergedTensors:
     """The tensors of a merged model. They are computed when they are read.
 
     Args:
-        tensors: the tensors of the base, and those that only the output has.
+        tensors: the tensors of the base, and those that the output has instead of or in addition to them.
         updates: tensor name -> the change that the adapter makes.
         recipe: how the base was quantized, or None to use the weights as stored.
         dtype: the output's dtype by safetensors' name. None keeps the dtype of each tensor.
+        dtypes: tensor name -> the dtype to keep if it is not the stored one.
 
     Raises:
         MergeError: a quantized module is not in the base.
@@ -135,7 +137,9 @@ class MergedTensors:
         updates: Mapping[str, Update],
         recipe: QuantizationRecipe | None,
         dtype: str | None = None,
+        dtypes: Mapping[str, str] | None = None,
     ) -> None:
+        self._dtypes = dtypes or {}
         self.tensors = tensors
         self.updates = updates
         self._recipe = recipe
@@ -156,7 +160,7 @@ class MergedTensors:
         dtype: str | None = None,
     ) -> MergedTensors:
         """Return the model that results from applying `plan` to the base."""
-        return cls({**base, **plan.extra}, plan.updates, recipe, dtype)
+        return cls({**base, **plan.extra}, plan.updates, recipe, dtype, plan.dtypes)
 
     def open(self, name: str) -> MergedTensor:
         """Return the tensor of this name, without reading it."""
@@ -167,26 +171,10 @@ class MergedTensors:
 
     def dtype(self, tensor: StoredTensor) -> str:
         """Return the dtype of a tensor in the output, by safetensors' name."""
-        return self._dtype if self._dtype and tensor.dtype in FLOATS else tensor.dtype
+        return self._dtype if self._dtype and tensor.dtype in FLOATS else self._dtypes.get(tensor.name, tensor.dtype)
 
     def nbytes(self, tensor: StoredTensor) -> int:
         """Return the number of bytes of a tensor in the output."""
         if self.dtype(tensor) == tensor.dtype:
             return tensor.nbytes
         return tensor.nbytes // FLOATS[tensor.dtype][1] * FLOATS[self.dtype(tensor)][1]
-
-
-def row_blocks(tensor: StoredTensor, nbytes: int, step: int) -> list[slice]:
-    """Divide a tensor's rows into blocks of about `nbytes` that begin at multiples of `step`.
-
-    A block of a few rows would be multiplied by a different routine and could differ in the last bit. Therefore the
-    last block also takes the remaining rows.
-    """
-    rows = tensor.shape[0] if tensor.shape else 1
-    if len(tensor.shape) < 2:
-        return [slice(0, rows)]
-    if len(tensor.shape) > 2:  # experts, one after another
-        step = 1
-    height = max(step, nbytes // max(1, tensor.row_bytes) // step * step)
-    starts = range(0, max(1, rows - height + 1), height)
-    return [slice(start, start + height if start != starts[-1] else rows) for start in starts]

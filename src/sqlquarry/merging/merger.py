@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,8 +18,10 @@ from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.manifests import MANIFEST
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
+from sqlquarry.merging.carried_files import CarriedFiles
+from sqlquarry.merging.merge_job import MergeJob
 from sqlquarry.merging.merged_tensors import MergedTensors
-from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
+from sqlquarry.merging.output import MergeOutput, OutputShard, plan_shards
 from sqlquarry.merging.output_tokenizer import changed_tokenizer
 from sqlquarry.merging.plan import MergePlan
 from sqlquarry.merging.shard_writing import write_shards
@@ -27,7 +29,6 @@ from sqlquarry.merging.storage.opening import open_storage
 from sqlquarry.merging.tensor_file import FLOATS
 from sqlquarry.merging.trained_adapters import Adapters, TrainedAdapters
 from sqlquarry.merging.verification.comparison import compare
-from sqlquarry.merging.verification.examples import Examples
 from sqlquarry.merging.verification.results import Thresholds, require_thresholds
 from sqlquarry.options import check_options, check_rules
 from sqlquarry.prompt import PROMPT_FILE
@@ -71,6 +72,34 @@ class AdapterMerger:
 
     def __post_init__(self) -> None:
         check_rules(self, {"max_shard_bytes": (self.max_shard_bytes >= 1, "at least 1")})
+
+    @classmethod
+    def published(
+        cls,
+        *,
+        base_model: str | Path | None = None,
+        thresholds: Thresholds | None = None,
+        session: boto3.Session | None = None,
+    ) -> AdapterMerger:
+        """Return the merger of the published recipe: original weights, float16, and shards of 2 GB.
+
+        Source: aws-samples/amazon-bedrock-samples, custom-models/import_models/llama-3/
+        customized-text-to-sql-model.ipynb, which loads the base in float16, calls PEFT's merge_and_unload, and saves
+        with max_shard_size="2GB".
+
+        Args:
+            base_model: as for `AdapterMerger`.
+            thresholds: as for `AdapterMerger`.
+            session: as for `AdapterMerger`.
+        """
+        return cls(
+            base="original",
+            base_model=base_model,
+            dtype="float16",
+            max_shard_bytes=2_000_000_000,
+            thresholds=thresholds,
+            session=session,
+        )
 
     def merge(
         self, adapter: Adapters, output_dir: str | Path, *, evaluation: Sequence[Record] | None = None
@@ -121,8 +150,7 @@ class AdapterMerger:
         if not measuring and (finished := target.finished(inputs)) is not None:
             return finished
         checkpoint = self._checkpoint(trained)
-        tokenizer = changed_tokenizer(checkpoint.storage, trained.formatter)
-        job = _Job(trained, checkpoint, trained.plan(checkpoint), tokenizer)
+        job = self._job(trained, checkpoint, trained.plan(checkpoint), trained.files(checkpoint))
         if measuring and evaluation:
             inputs |= self._measured(job, evaluation)
             if (finished := target.finished(inputs)) is not None:
@@ -133,14 +161,15 @@ class AdapterMerger:
     def package_base(self, adapter: AdapterCheckpoint, output_dir: str | Path) -> MergedModel:
         """Write the adapter's base model with the adapter's prompt, to compare it with the merged model.
 
-        The weights are unchanged. The tokenizer changes only as in `merge`, if the prompt requires it.
+        The weights are unchanged. The base keeps its own tokenizer, because it has no embeddings for tokens that an
+        adapter adds. If the prompt leaves out special tokens, the tokenizer changes as in `merge`.
 
         Args:
             adapter: the adapter whose base model and prompt are used.
             output_dir: as for `merge`.
 
         Raises:
-            MergeError: as for `merge`.
+            MergeError: as for `merge`, or the base's tokenizer makes other tokens from the prompt than the adapter's.
         """
         trained = TrainedAdapters.open(adapter)
         inputs = self._inputs(trained) | {"base": "original", "adapter_digest": None, "evaluation_sha256": None}
@@ -148,8 +177,8 @@ class AdapterMerger:
             if (finished := target.finished(inputs)) is not None:
                 return finished
             checkpoint = self._checkpoint(trained)
-            tokenizer = changed_tokenizer(checkpoint.storage, trained.formatter)
-            job = _Job(trained, checkpoint, MergePlan({}), tokenizer)
+            job = self._job(trained, checkpoint, MergePlan({}), CarriedFiles(checkpoint.storage, {}))
+            job.require_same_prompt()
             return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
     def verify(self, records: Sequence[Record], adapter: Adapters, merged: MergedModel | str | Path) -> Verification:
@@ -170,7 +199,9 @@ class AdapterMerger:
         location = merged.uri if isinstance(merged, MergedModel) else merged
         target = MergeOutput(open_storage(location, self.session), location)
         checkpoint = self._checkpoint(trained)
-        return _verification(target, _Job(trained, checkpoint, trained.plan(checkpoint)), records)
+        return _verification(
+            target, self._job(trained, checkpoint, trained.plan(checkpoint), trained.files(checkpoint)), records
+        )
 
     @contextlib.contextmanager
     def _output(self, location: str | Path) -> Iterator[MergeOutput]:
@@ -198,6 +229,10 @@ class AdapterMerger:
         trained.require_base(checkpoint)
         return checkpoint
 
+    @staticmethod
+    def _job(trained: TrainedAdapters, checkpoint: BaseCheckpoint, plan: MergePlan, files: CarriedFiles) -> MergeJob:
+        return MergeJob(trained, checkpoint, plan, files, changed_tokenizer(files, trained.formatter))
+
     def _base_kind(self, recipe: QuantizationRecipe | None) -> str:
         kind = ("original" if recipe is None else "dequantized") if self.base == "auto" else self.base
         if kind == "dequantized" and recipe is None:
@@ -212,7 +247,7 @@ class AdapterMerger:
             )
         return kind
 
-    def _measured(self, job: _Job, records: Sequence[Record]) -> JsonObject:
+    def _measured(self, job: MergeJob, records: Sequence[Record]) -> JsonObject:
         """Measure both kinds of base. Return the one closer to the adapter on its training base, and both results."""
         candidates = {
             kind: job.rows(recipe, self._stored_dtype)
@@ -223,22 +258,26 @@ class AdapterMerger:
         return {"base": min(numbers, key=lambda kind: numbers[kind]["kl"]), "candidates": numbers}
 
     def _assemble(
-        self, target: MergeOutput, job: _Job, rows: MergedTensors, evaluation: Sequence[Record] | None
+        self, target: MergeOutput, job: MergeJob, rows: MergedTensors, evaluation: Sequence[Record] | None
     ) -> MergedModel:
         """Write the shards, the metadata and finally the manifest."""
         checkpoint, adapters = job.checkpoint, job.trained.adapters
-        shards = plan_shards(checkpoint.shards, list(job.plan.extra.values()), rows, self.max_shard_bytes)
+        shards = plan_shards(checkpoint.shards, rows, self.max_shard_bytes)
         expected = job.trained.base["sha256"]
-        # The base is normally hashed while it is read for the merge. That does not work for files that are split.
-        whole = all(shard.source or shard.tensors[0].name in job.plan.extra for shard in shards)
+        # The base is normally hashed while it is read for the merge. That does not work for files that are split or
+        # contain a tensor that the adapter replaces by a resized one.
+        whole = {shard.source.file.name for shard in shards if shard.source} == {
+            one.file.name for one in checkpoint.shards
+        }
         if not whole and (error := checkpoint.mismatch(checkpoint.digest({}), expected)):
             raise error
         write_shards(target, shards, rows)
         if whole and (error := checkpoint.mismatch(checkpoint.digest(_source_digests(target, shards)), expected)):
             target.discard()
             raise error
-        changes = {**job.plan.config, **dtype_changes(checkpoint.config, self._stored_dtype)}
-        target.carry_over(checkpoint, adapters[0][0].path / PROMPT_FILE, shards, rows, changes, tokenizer=job.tokenizer)
+        changes = job.changes(self._stored_dtype)
+        prompt = adapters[0][0].path / PROMPT_FILE
+        target.carry_over(job.files, prompt, shards, rows, changes, tokenizer=job.tokenizer)
         merge = target.inputs | _statistics(target.relative_updates)
         if len(adapters) > 1:
             merge["adapters"] = [{"digest": one.manifest.digest, "weight": weight} for one, weight in adapters]
@@ -255,42 +294,16 @@ class AdapterMerger:
         return target.finish(shards, provenance)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Adapters, their base, the plan for merging them, and the tokenizer files that the output has instead."""
-
-    trained: TrainedAdapters
-    checkpoint: BaseCheckpoint
-    plan: MergePlan
-    tokenizer: Mapping[str, bytes] = field(default_factory=dict)
-
-    def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
-        """Return the merged model's tensors. With a recipe, the update is added to the 4-bit values."""
-        return MergedTensors.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
-
-    @property
-    def reference(self) -> MergedTensors:
-        """The adapter on its training base, in fp32."""
-        return self.rows(self.trained.recipe, "F32")
-
-    @property
-    def config(self) -> JsonObject:
-        """The merged model's config.json."""
-        return {**self.checkpoint.config, **self.plan.config}
-
-    def examples(self, records: Sequence[Record]) -> Examples:
-        """Encode records with the base's tokenizer."""
-        return Examples.encode(records, self.trained.formatter, self.checkpoint.storage)
-
-
-def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> Verification:
-    written = BaseCheckpoint.open(target.storage).tensors
-    if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
+def _verification(target: MergeOutput, job: MergeJob, records: Sequence[Record]) -> Verification:
+    written, reference = BaseCheckpoint.open(target.storage).tensors, job.reference
+    shapes, expected = ({name: one.shape for name, one in model.items()} for model in (written, reference.tensors))
+    if different := sorted({name for name, _ in shapes.items() ^ expected.items()}):
+        name = different[0]
         raise MergeError(
-            f"{target.location} is not a merge of this adapter into its base: only one of them has {different[0]}. "
-            "Pass the model that was merged from this adapter."
+            f"{target.location} is not a merge of this adapter into its base: its shape of {name} is "
+            f"{shapes.get(name)}, not {expected.get(name)}. Pass the model that was merged from this adapter."
         )
-    (agreement,) = compare(job.config, job.reference, [MergedTensors(written, {}, None)], job.examples(records))
+    (agreement,) = compare(job.config, reference, [MergedTensors(written, {}, None)], job.examples(records))
     return Verification(
         agreement=agreement,
         coverage=1.0,  # plan_merge refuses an adapter with unused tensors

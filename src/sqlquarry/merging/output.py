@@ -18,25 +18,10 @@ from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
 from sqlquarry.manifests import MANIFEST, MERGE_STATE, Manifest
-from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, encode_header
-
-# Files that a server reads in addition to the weights, and the license texts that must accompany the weights.
-_CARRIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-    "*processor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +33,8 @@ class OutputShard:
         header: the leading bytes of the file.
         tensors: the tensors that follow the header, in this order.
         nbytes: size of the file.
-        source: the base's file with the same tensors. None if this shard is a part of a file of the base, or new.
+        source: the base's file with the same tensors. None if this shard is a part of a file of the base, is new, or
+            contains a resized tensor.
     """
 
     name: str
@@ -73,17 +59,19 @@ class WrittenShard:
     relative_updates: Mapping[str, float | None]
 
 
-def plan_shards(
-    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
-) -> tuple[OutputShard, ...]:
+def plan_shards(files: Sequence[TensorFile], rows: MergedTensors, max_shard_bytes: int) -> tuple[OutputShard, ...]:
     """Plan the output's shards: those of the base with their names and headers, or new ones if a shard is too large.
 
-    If shards are split or added, all of them are renumbered.
+    Tensors that the base lacks are in shards of their own at the end. If shards are split or added, all of them are
+    renumbered.
     """
+    contents = [(file, [rows.tensors[tensor.name] for tensor in file.tensors]) for file in files]
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
-        (file, group) for file in files for group in _groups(file.tensors, rows, max_shard_bytes)
+        (file, group) for file, tensors in contents for group in _groups(tensors, rows, max_shard_bytes)
     ]
-    groups += [(None, group) for group in _groups(extra, rows, max_shard_bytes)] if extra else []
+    stored = {tensor.name for file in files for tensor in file.tensors}
+    added = [tensor for name, tensor in rows.tensors.items() if name not in stored]
+    groups += [(None, group) for group in _groups(added, rows, max_shard_bytes)] if added else []
     renumbered = len(groups) > len(files)
     shards = []
     for number, (file, group) in enumerate(groups, 1):
@@ -96,7 +84,7 @@ def plan_shards(
         name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         shards.append(
             OutputShard(
-                name=name if renumbered or whole is None else whole.file.name,
+                name=name if renumbered or file is None else file.file.name,
                 header=header,
                 tensors=group,
                 nbytes=len(header) + sum(rows.nbytes(tensor) for tensor in group),
@@ -245,35 +233,33 @@ class MergeOutput:
 
     def carry_over(
         self,
-        base: BaseCheckpoint,
+        files: CarriedFiles,
         prompt: Path,
         shards: Sequence[OutputShard],
         rows: MergedTensors,
-        changes: JsonObject,
+        changes: Mapping[str, JsonObject],
         *,
         tokenizer: Mapping[str, bytes],
     ) -> None:
-        """Write all other files: the prompt, the base's files that a server needs, and the index of the shards.
+        """Write all other files: the prompt, the files that a server needs, and the index of the shards.
 
         Args:
-            base: the base checkpoint.
+            files: the files that a server needs.
             prompt: the adapter's ``prompt.json``.
             shards: the output's shards.
             rows: the contents of the shards.
-            changes: fields of config.json that differ from those of the base.
-            tokenizer: contents of the tokenizer's files that differ from those of the base, by name.
+            changes: JSON file -> its fields that differ from those of the base.
+            tokenizer: contents of the tokenizer's files that differ from those in `files`, by name.
         """
-        names = base.storage.sizes()
-        carried = {name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)}
-        for name in sorted(carried | tokenizer.keys()):
-            content = tokenizer[name] if name in tokenizer else base.storage.read(name)
-            if name == "config.json" and changes:
-                content = json_bytes({**base.config, **changes})
+        for name in sorted({*files.names(), *tokenizer}):
+            content = tokenizer[name] if name in tokenizer else files.read(name)
+            if changes.get(name):
+                content = json_bytes({**parse_object(content, name), **changes[name]})
             self._write(name, content)
         self._write(prompt.name, prompt.read_bytes())
         if all(shard.source and shard.header == shard.source.header for shard in shards):
-            if INDEX in names:
-                self._write(INDEX, base.storage.read(INDEX))
+            if INDEX in files.base.sizes():
+                self._write(INDEX, files.base.read(INDEX))
         elif [shard.name for shard in shards] != [ONE_SHARD]:
             weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
             total = sum(rows.nbytes(tensor) for shard in shards for tensor in shard.tensors)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import json_bytes
-from sqlquarry.merging.storage.protocols import Storage
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.tokenizing.special_token_removal import files_without_special_tokens
-from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 
-def changed_tokenizer(storage: Storage, formatter: PromptFormatter) -> dict[str, bytes]:
-    """Return name -> content of the tokenizer files that must differ from those in `storage`.
+def changed_tokenizer(files: CarriedFiles, formatter: PromptFormatter) -> dict[str, bytes]:
+    """Return name -> content of the tokenizer files that must differ from those in `files`.
 
     A prompt with ``add_special_tokens=False`` needs a tokenizer that adds none. Otherwise nothing changes.
 
@@ -20,18 +19,17 @@ def changed_tokenizer(storage: Storage, formatter: PromptFormatter) -> dict[str,
     """
     if formatter.add_special_tokens:
         return {}
-    present = storage.sizes()
     try:
-        files = TokenizerFiles.read(lambda name: storage.read(name) if name in present else None, present)
-        changed = files_without_special_tokens(files)
+        before = files.tokenizer_files()
+        after = files_without_special_tokens(before)
     except UnsupportedModelError:
         raise
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnsupportedModelError(
-            f"the tokenizer in {storage} cannot be read ({error}). Save the base's tokenizer again."
+            f"the tokenizer for {files.base} cannot be read ({error}). Save the tokenizer again."
         ) from error
     pairs = {
-        "tokenizer.json": (files.tokenizer, changed.tokenizer),
-        "tokenizer_config.json": (files.config, changed.config),
+        "tokenizer.json": (before.tokenizer, after.tokenizer),
+        "tokenizer_config.json": (before.config, after.config),
     }
     return {name: json_bytes(new) for name, (old, new) in pairs.items() if new != old}

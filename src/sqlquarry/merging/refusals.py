@@ -56,6 +56,7 @@ def refuse_malformed(config: JsonObject) -> None:
     checks = {
         "lora_alpha": is_number(config.get("lora_alpha", 8)),
         "alpha_pattern": isinstance(patterns, dict) and all(map(is_number, patterns.values())),
+        "modules_to_save": _is_texts(config.get("modules_to_save") or []),
         "target_parameters": isinstance(config.get("target_parameters") or [], list),
         "trainable_token_indices": all(
             isinstance(rows, list) and all(type(row) is int for row in rows)
@@ -72,6 +73,10 @@ def refuse_malformed(config: JsonObject) -> None:
             bad.append(f"alpha_pattern {pattern!r:.80} may take forever to match")
     if bad:
         raise MergeError(f"adapter_config.json has invalid values: {'; '.join(bad)}. Train the adapter again.")
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def refuse_unmergeable(config: JsonObject) -> None:

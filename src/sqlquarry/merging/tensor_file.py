@@ -129,3 +129,19 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
     return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def row_blocks(tensor: StoredTensor, nbytes: int, step: int) -> list[slice]:
+    """Divide a tensor's rows into blocks of about `nbytes` that begin at multiples of `step`.
+
+    A block of a few rows would be multiplied by a different routine and could differ in the last bit. Therefore the
+    last block also takes the remaining rows.
+    """
+    rows = tensor.shape[0] if tensor.shape else 1
+    if len(tensor.shape) < 2:
+        return [slice(0, rows)]
+    if len(tensor.shape) > 2:  # experts, one after another
+        step = 1
+    height = max(step, nbytes // max(1, tensor.row_bytes) // step * step)
+    starts = range(0, max(1, rows - height + 1), height)
+    return [slice(start, start + height if start != starts[-1] else rows) for start in starts]

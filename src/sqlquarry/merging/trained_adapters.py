@@ -9,11 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlquarry.artifacts import AdapterCheckpoint
-from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
+from sqlquarry.checkpoints.adapter_tables import EMBEDDING
+from sqlquarry.errors import (
+    ConfigError,
+    MergeError,
+    PromptMismatchError,
+    UnsupportedAdapterError,
+    UnsupportedModelError,
+)
 from sqlquarry.extras import require
 from sqlquarry.files.locations import located
 from sqlquarry.manifests import Manifest, read_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.four_bit import differing_offset
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
@@ -48,7 +56,7 @@ class TrainedAdapters:
             ConfigError: there is no adapter.
             CorruptArtifactError: a file differs from its manifest.
             PromptMismatchError: a prompt is not the one of the training, or two adapters have different prompts.
-            MergeError: a manifest does not name the base, or two adapters have different bases.
+            MergeError: a manifest does not name the base, or two adapters have different bases or tokenizers.
         """
         require("merge", "AdapterMerger")
         if adapters is None or isinstance(adapters, str | os.PathLike):
@@ -78,6 +86,11 @@ class TrainedAdapters:
                     f"{adapter.path} and {adapters[0][0].path} were trained on different bases, or on differently "
                     "quantized weights of the same base. Merge only adapters that have the same base."
                 )
+            if _tokenizer_digests(adapter) != _tokenizer_digests(adapters[0][0]):
+                raise MergeError(
+                    f"{adapter.path} and {adapters[0][0].path} have different tokenizers, but a merged model has only "
+                    "one. Merge them separately."
+                )
         return cls(adapters, base, recipe, formatter)
 
     @property
@@ -102,13 +115,46 @@ class TrainedAdapters:
                 f"the mean 4-bit scale of {module} is {found:.6g}, but it was {recorded:.6g} in training"
             )
 
+    def files(self, checkpoint: BaseCheckpoint) -> CarriedFiles:
+        """Return the small files of the merged model, with the tokenizer that the adapters were trained with."""
+        return CarriedFiles(checkpoint.storage, self.adapters[0][0].tokenizer_files)
+
     def plan(self, checkpoint: BaseCheckpoint) -> MergePlan:
         """Plan the merge into the base. This reads every adapter tensor once."""
         adapters = [(LoraAdapter.open(adapter.path), weight) for adapter, weight in self.adapters]
         plan = plan_merge(adapters, checkpoint.tensors, tied=checkpoint.tied)
+        resized = "vocab_size" in plan.config
+        if resized and ("vocab_size" not in checkpoint.config or "text_config" in checkpoint.config):
+            raise UnsupportedAdapterError(
+                f"the adapter changes the vocabulary to {plan.config['vocab_size']} tokens, but config.json of "
+                f"{checkpoint.storage} has no vocab_size of its own, or describes a multimodal model. Train without "
+                "new tokens."
+            )
+        files = self.files(checkpoint)
+        if files.own or (resized and "tokenizer.json" in files.names()):
+            files.require_rows(vocabulary_rows(checkpoint, plan))
         for lora, _ in adapters:
             lora.require_finite()
         return plan
+
+
+def vocabulary_rows(checkpoint: BaseCheckpoint, plan: MergePlan) -> int:
+    """Return the number of rows of the merged model's embedding.
+
+    Raises:
+        UnsupportedModelError: the base has no embedding of a known name.
+    """
+    rows = next((one.shape[0] for name, one in checkpoint.tensors.items() if EMBEDDING.fullmatch(name)), None)
+    if rows is None:
+        raise UnsupportedModelError(
+            f"{checkpoint.storage} has no embed_tokens.weight, so the adapter's tokenizer cannot be checked. Save the "
+            "adapter without a tokenizer."
+        )
+    return int(plan.config.get("vocab_size", rows))
+
+
+def _tokenizer_digests(adapter: AdapterCheckpoint) -> dict[str, str | int]:
+    return {name: adapter.manifest.files[name]["sha256"] for name in adapter.tokenizer_files}
 
 
 def _trained_on(manifest: Manifest) -> tuple[dict[str, str], QuantizationRecipe | None]:

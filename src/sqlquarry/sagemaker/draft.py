@@ -72,6 +72,8 @@ def trainer_problems(
     """List the options of a trainer and a merge that cannot work in a job with these settings."""
     merges = (None, *get_args(MergeBase))
     problems = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
+    if trainer.callbacks:
+        problems.append("the trainer has callbacks, which are objects of this process and cannot be sent to a job")
     device = trainer.config.device
     if device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[compute.processor]):
         problems.append(f"the trainer's device is {device!r}, but {compute.instance_type} has a {compute.processor}")

@@ -80,13 +80,15 @@ def gather(
     formatter = trainer.formatter
     job = ContainerJob(base_model=name if is_hub_id(name) else None, config=trainer.config, merge=merge)
     channels.append(Channel("job", {"job.json": job.to_json(), PROMPT_FILE: formatter.to_json()}))
+    extras = ("trl",) if trainer.config.backend == "trl" else ()
+    needed = packaging.job_requirements(requirements, trainer.config.report_to, extras)
     wheel, content = packaging.wheel()
     channels.append(
         Channel(
             "code",
             {
                 "bootstrap.py": bootstrap_source(),
-                "requirements.txt": packaging.job_requirements(requirements, trainer.config.report_to).encode(),
+                "requirements.txt": needed.encode(),
                 wheel: content,
             },
         )

@@ -59,21 +59,22 @@ def wheel() -> tuple[str, bytes]:
     return f"{_NAME}-{installed.version}-py3-none-any.whl", packed.getvalue()
 
 
-def job_requirements(choice: str | Path, reporters: Sequence[str] = ()) -> str:
+def job_requirements(choice: str | Path, reporters: Sequence[str] = (), extras: Sequence[str] = ()) -> str:
     """Return the content of the requirements file that the job installs, for `SageMakerLauncher.requirements`.
 
     Args:
         choice: "locked", "without-hashes", or the path of a requirements file.
         reporters: `TrainingConfig.report_to`.
+        extras: extras of the library, in addition to those that every job needs: "trl" for that backend.
 
     Raises:
         ConfigError: a package has no lock or hash, the file cannot be read or contains a credential, or as in
             `requirements`.
     """
     if choice == WITHOUT_HASHES:
-        return requirements(reporters)
+        return requirements(reporters, extras)
     if choice == LOCKED:
-        return _locked((reporters,) if isinstance(reporters, str) else reporters)
+        return _locked((*extras, *_names(reporters)))
     path = Path(choice)
     try:
         text = path.read_text(encoding="utf-8")
@@ -98,27 +99,32 @@ def job_requirements(choice: str | Path, reporters: Sequence[str] = ()) -> str:
     return text
 
 
-def _locked(reporters: Sequence[str]) -> str:
-    """Return the combined locks of the library and the reporters. A package with its hashes is one entry."""
+def _names(report_to: Sequence[str]) -> Sequence[str]:
+    return (report_to,) if isinstance(report_to, str) else report_to
+
+
+def _locked(more: Sequence[str]) -> str:
+    """Return the combined locks of the library, TRL and the reporters. A package with its hashes is one entry."""
     folder = Path(__file__).parent / "locks"
-    unknown = [name for name in reporters if not (folder / f"{name}.txt").is_file()]
+    unknown = [name for name in more if not (folder / f"{name}.txt").is_file()]
     if unknown:
         raise ConfigError(
             f"report_to has {', '.join(unknown)}, for which this release has no lock. Give a requirements file with "
             f"hashes, or pass requirements={WITHOUT_HASHES!r}"
         )
-    locks = [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("job", *reporters)]
+    locks = [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("job", *more)]
     entries = dict.fromkeys(entry for lock in locks for entry in re.split(r"\n(?=[a-z0-9])", lock.strip()))
     return "".join(f"{entry}\n" for entry in entries)
 
 
-def requirements(reporters: Sequence[str] = ()) -> str:
+def requirements(reporters: Sequence[str] = (), extras: Sequence[str] = ()) -> str:
     """Return a requirements file with the library's dependencies in the locally installed versions.
 
     torch and its dependencies are left out, because they are part of the image.
 
     Args:
         reporters: `TrainingConfig.report_to`, whose packages are not in an extra.
+        extras: extras of the library, in addition to those that every job needs.
 
     Raises:
         ConfigError: the library or one of these packages is not installed.
@@ -127,10 +133,11 @@ def requirements(reporters: Sequence[str] = ()) -> str:
     from packaging.utils import canonicalize_name
 
     _library()
-    reporters = [_installed(name) for name in ((reporters,) if isinstance(reporters, str) else reporters)]
+    reporters = [_installed(name) for name in _names(reporters)]
+    extras = (*_EXTRAS, *extras)
     pinned: dict[str, str] = {}
     missing: set[str] = set()
-    waiting = [*((_NAME, extra) for extra in ("", *_EXTRAS)), *((name, "") for name in reporters)]
+    waiting = [*((_NAME, extra) for extra in ("", *extras)), *((name, "") for name in reporters)]
     seen = set(waiting)
     while waiting:
         package, extra = waiting.pop()
@@ -149,7 +156,7 @@ def requirements(reporters: Sequence[str] = ()) -> str:
             seen |= fresh
             waiting += fresh
     if missing:
-        wanted = " ".join([f"'{_NAME}[{','.join(_EXTRAS)}]'", *reporters])
+        wanted = " ".join([f"'{_NAME}[{','.join(extras)}]'", *reporters])
         raise ConfigError(
             f"the job's packages are pinned to the installed versions, but not installed: "
             f"{', '.join(sorted(missing))}. Run: pip install {wanted}"

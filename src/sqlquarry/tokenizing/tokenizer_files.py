@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlquarry.files.metadata import JsonObject, parse_object, read_bytes
 
+# Together, these files make a tokenizer. A tokenizer that is saved with transformers has some of them.
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+)
 # The SentencePiece model of a class. transformers 4.51.3 converts it instead of reading tokenizer.json if
 # `add_prefix_space` is given, whatever its value.
 SENTENCEPIECE_FILES = {"LlamaTokenizer": "tokenizer.model", "T5Tokenizer": "spiece.model"}
@@ -22,6 +32,11 @@ SERVED_TOKENIZERS = (
     "Qwen2Tokenizer",
     "T5Tokenizer",
 )
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Return whether a file belongs to a tokenizer."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in TOKENIZER_FILES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.files.locations import located
+from sqlquarry.files.locations import S3Location, located
 from sqlquarry.inputs import option_problems
 from sqlquarry.records import Record
 
@@ -53,15 +53,20 @@ def check_counts(**counts: object) -> None:
         raise ConfigError("; ".join(bad))
 
 
-def check_apart(checkpoint_dir: str | Path | None, output: Path) -> None:
+def check_checkpoint_dir(checkpoint_dir: str | Path | None, output: Path, backend: str) -> None:
     """Check that `checkpoint_dir` is not in `output_dir`, because checkpoints are removed when the run is finished.
 
     A hidden directory such as ``.checkpoints`` is allowed.
 
     Raises:
-        ConfigError: `checkpoint_dir` is in `output_dir`.
+        ConfigError: `checkpoint_dir` is in `output_dir`, or in S3 although `backend` is "trl".
     """
     location = located(checkpoint_dir) if checkpoint_dir else None
+    if isinstance(location, S3Location) and backend == "trl":
+        raise ConfigError(
+            f"checkpoint_dir is {location}, but TRL's trainer writes its checkpoints only to directories. Use a "
+            'directory, or set backend="sqlquarry".'
+        )
     if not isinstance(location, Path) or not location.resolve().is_relative_to(output.resolve()):
         return
     below = location.resolve().relative_to(output.resolve()).parts

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal, Self
 
 from sqlquarry.options import check_options, check_rules
+from sqlquarry.training.trl.settings import SFTFields, sft_problems
 
 # Fields that change how a run is carried out. They do not change its result, except for the rounding of sums.
 _NOT_IN_IDENTITY = {
@@ -96,6 +97,12 @@ class TrainingConfig:
         save_steps: steps between checkpoints, instead of `save_interval_s`. None saves by time.
         save_total_limit: number of newest checkpoints that are kept.
         report_to: services that receive the figures of every step: "tensorboard", "wandb", "mlflow".
+        backend: "sqlquarry" trains with our own engine, "trl" with TRL's `SFTTrainer`, which is slower. TRL ignores
+            `share_prefixes`, trains no `trainable_tokens`, and recomputes all layers or none.
+        sft_config: fields of TRL's `SFTConfig` as JSON values, only for backend "trl". A copy that cannot be changed.
+            ``completion_only_loss=False`` learns the complete text instead of the answers. Rows are packed with the
+            strategy "bfd" unless ``packing`` is False. ``per_device_train_batch_size`` and
+            ``gradient_accumulation_steps`` replace `records_per_step`.
 
     Raises:
         ConfigError: a field has an invalid value. The message lists all such fields.
@@ -126,6 +133,8 @@ class TrainingConfig:
     save_steps: int | None = None
     save_total_limit: int = 2
     report_to: Sequence[str] = ()
+    backend: Literal["sqlquarry", "trl"] = "sqlquarry"
+    sft_config: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("target_modules", "trainable_tokens", "report_to"):
@@ -159,7 +168,79 @@ class TrainingConfig:
             "save_steps": (self.save_steps is None or self.save_steps >= 1, "None or at least 1"),
             "save_total_limit": (self.save_total_limit >= 2, "at least 2, so that one remains if the last is damaged"),
         }
-        check_rules(self, rules)
+        problems = [*sft_problems(self.sft_config, self.backend)]
+        if self.backend == "trl":
+            rules |= {
+                # TRL multiplies with the head's own matrix, so its rows would silently not be trained.
+                "trainable_tokens": (self.trainable_tokens is None, 'None with backend="trl"'),
+                "sharding": (self.sharding != "hybrid", '"auto", "full" or "none" with backend="trl"'),
+                "gradient_checkpointing": (
+                    isinstance(self.gradient_checkpointing, bool | str),
+                    '"auto", True or False with backend="trl"',
+                ),
+            }
+        check_rules(self, rules, *problems)
+        object.__setattr__(self, "sft_config", SFTFields(json.loads(json.dumps(dict(self.sft_config)))))
+
+    @classmethod
+    def published(cls, **changes: object) -> Self:
+        """Return the published recipe, which trains with TRL: AWS's notebook "customized-text-to-sql-model".
+
+        The notebook runs 16 rows of 3,072 tokens per step on 4 GPUs, which is a batch of 1 and 4 accumulated steps on
+        each. TRL 1.16 and our loader differ from the notebook's TRL 0.8.6 in these points:
+
+        - Packing that mixes and cuts records is called "wrapped", and is done for each 1,000 records.
+        - Attention is "sdpa", and activations are recomputed without reentrant autograd. Both compute the same values.
+        - 4-bit weights are stored as float32 instead of bfloat16, because FSDP changes bfloat16 (see
+          `QuantizationRecipe`).
+        - `warmup_ratio` has no effect with a constant rate, as in the notebook.
+
+        Args:
+            changes: fields that differ from the recipe. The fields in ``sft_config`` replace only those of the same
+                name.
+
+        Source: aws-samples/amazon-bedrock-samples, customized-text-to-sql-model.ipynb.
+        """
+        sft_config = {
+            "completion_only_loss": False,
+            "packing": True,
+            "packing_strategy": "wrapped",
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 4,
+            "lr_scheduler_type": "constant",
+            "optim": "adamw_torch",
+        }
+        recipe: dict[str, object] = {
+            "backend": "trl",
+            "num_train_epochs": 2,
+            "learning_rate": 2e-4,
+            "warmup_ratio": 0.03,
+            "max_length": 3072,
+            "lora_r": 16,
+            "lora_alpha": 8,
+            "lora_dropout": 0.05,
+            "gradient_checkpointing": True,
+            "max_grad_norm": 0.3,
+        }
+        given = changes.get("sft_config", {})
+        merged = {**sft_config, **given} if isinstance(given, Mapping) else given
+        fields: dict[str, Any] = recipe | changes | {"sft_config": merged}
+        return cls(**fields)
+
+    @property
+    def learns_whole_text(self) -> bool:
+        """Whether the loss is on every token of a record, not only on its answer."""
+        return self.sft_config.get("completion_only_loss") is False
+
+    @property
+    def packing_strategy(self) -> str | None:
+        """TRL's name of the way in which records become rows, or None if each record is a row of its own."""
+        return str(self.sft_config.get("packing_strategy", "bfd")) if self.sft_config.get("packing", True) else None
+
+    @property
+    def cuts_records(self) -> bool:
+        """Whether records that do not fit the rest of a row are cut and continue in the next one."""
+        return self.learns_whole_text and self.packing_strategy in ("wrapped", "bfd_split")
 
     def recomputed_layers(self, layers: int, *, cuda: bool) -> int:
         """Return the number of recomputed layers out of `layers`. "auto" counts as all on CUDA and none on a CPU."""

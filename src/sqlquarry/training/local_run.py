@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,13 +36,15 @@ from sqlquarry.training.steps.adapted_model import load_trainable
 from sqlquarry.training.steps.checkpoint import Checkpoints
 from sqlquarry.training.steps.device_failures import device_failures
 from sqlquarry.training.steps.loop import Log, Loop, Outcome
-from sqlquarry.training.steps.schedule import Schedule
 from sqlquarry.training.steps.world import World
 from sqlquarry.training.tracking.card import write_card
 from sqlquarry.training.tracking.loss_plot import write_loss_plot
 from sqlquarry.training.tracking.pace import PaceMeter, peak_gpu_bytes
 from sqlquarry.training.tracking.progress import StepLog
 from sqlquarry.training.tracking.reporting import Reporter, check_report_to
+from sqlquarry.training.trl.arguments import check_trl
+from sqlquarry.training.trl.checkpoints import TrainerCheckpoints
+from sqlquarry.training.trl.fit import fit
 
 if TYPE_CHECKING:
     import boto3
@@ -61,6 +63,7 @@ class LocalRun:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt.
         config: see `TrainingConfig`.
+        callbacks: transformers' callbacks for TRL's trainer.
         session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
@@ -75,9 +78,11 @@ class LocalRun:
         base_model: str | Path,
         formatter: PromptFormatter,
         config: TrainingConfig,
+        callbacks: Sequence[object] = (),
         session: boto3.Session | None,
     ) -> None:
         self._base_model, self._config, self._session = base_model, config, session
+        self._callbacks = callbacks
         self._outline = read_outline(base_model, s3=lambda: aws_client("s3", session), exact=True)
         self._formatter = formatter.bind(self._outline.tokenizer)
         self._train, self._evaluation = prepare_both(train, evaluation, self._formatter, self._outline, config)
@@ -104,6 +109,8 @@ class LocalRun:
             if not world.on_rank0((output / MANIFEST).is_file):  # before the base is downloaded and hashed
                 started, machines = world.size > 1, world.machines
                 plan = world.on_rank0(lambda: self.check(processes=world.size, instances=machines, started=started))
+                if self._config.backend == "trl":
+                    check_trl(self._config, world, self._callbacks)
             base = self._fetch_base()
             if plan is not None and self._outline.directory is None:  # the head can be checked only now
                 outline = dataclasses.replace(self._outline, directory=base)
@@ -111,12 +118,11 @@ class LocalRun:
                 check_run(plan, self._config, started=True)
             identity = self._identity(base, world.on_rank0(lambda: _digest(base)))
             if not world.on_rank0(lambda: claim_output(output, identity, held)) and plan is not None:
-                checkpoints = Checkpoints(
-                    checkpoint_dir or output / ".checkpoints", kept=self._config.save_total_limit, session=self._session
-                )
+                place = checkpoint_dir or output / ".checkpoints"
+                train = self._fit_with_trl if self._config.backend == "trl" else self._fit
                 with device_failures():
-                    provenance = identity | self._fit(base, world, plan, output, checkpoints)
-                world.on_rank0(lambda: self._finish(output, provenance, base, checkpoints))
+                    facts, clear = train(base, world, plan, output, place)
+                world.on_rank0(lambda: self._finish(output, identity | facts, base, clear))
             # With several machines, only the disk of rank 0 has the files.
             manifest = world.on_rank0(lambda: AdapterCheckpoint.load(output).manifest)
             world.leave()
@@ -138,14 +144,18 @@ class LocalRun:
         }
 
     def _fit(
-        self, base: Path, world: World, plan: TrainingPlan, output: Path, checkpoints: Checkpoints
-    ) -> dict[str, object]:
-        """Train, save the adapter's two files on rank 0, and return the run's part of the manifest."""
+        self, base: Path, world: World, plan: TrainingPlan, output: Path, place: str | Path
+    ) -> tuple[dict[str, object], Callable[[], None]]:
+        """Train and save the adapter's two files on rank 0.
+
+        Return the run's part of the manifest, and a function that removes the checkpoints.
+        """
+        checkpoints = Checkpoints(place, kept=self._config.save_total_limit, session=self._session)
         how = f", {plan.config.quantization}" if plan.config.quantization else ""
         with quiet_transformers(), phase(f"loading the base model{how}"):
             model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
         schedule = schedule_of(self._train.rows, self._config, model.config.hidden_size)
-        with self._logs(world, plan, schedule, output) as logs:
+        with self._logs(world, plan, schedule.steps, output) as logs:
             outcome = Loop(
                 model,
                 self._train.rows,
@@ -159,35 +169,60 @@ class LocalRun:
         if world.is_rank0:
             with quiet_transformers():
                 model.save_pretrained(output)
-        return _provenance(plan, world, schedule, outcome, recipe)
+        return _provenance(plan, world, schedule.peak_rate, outcome, recipe), checkpoints.clear
+
+    def _fit_with_trl(
+        self, base: Path, world: World, plan: TrainingPlan, output: Path, place: str | Path
+    ) -> tuple[dict[str, object], Callable[[], None]]:
+        """Do the same as `_fit` with TRL."""
+        checkpoints = TrainerCheckpoints(place, world)
+        rate = schedule_of(self._train.rows, self._config, self._outline.shape.hidden).peak_rate
+        fitted = fit(
+            base,
+            self._config,
+            world,
+            train=self._train.examples,
+            evaluation=self._evaluation.examples if self._evaluation else [],
+            rows_per_step=plan.rows_per_step,
+            rate=rate,
+            output=output,
+            checkpoints=checkpoints,
+            open_logs=lambda steps: self._logs(world, plan, steps, output),
+            callbacks=self._callbacks,
+        )
+        config = dataclasses.replace(self._config, sharding="full" if fitted.is_sharded else "none")
+        done = dataclasses.replace(plan, config=config, row_sizes=fitted.row_sizes)
+        facts = _provenance(done, world, rate, fitted.outcome, fitted.recipe)
+        return facts | {"backend": fitted.backend}, checkpoints.clear
 
     @contextlib.contextmanager
-    def _logs(self, world: World, plan: TrainingPlan, schedule: Schedule, output: Path) -> Iterator[list[Log]]:
+    def _logs(self, world: World, plan: TrainingPlan, steps: int, output: Path) -> Iterator[list[Log]]:
         """Open the loggers that receive the figures of each step. Only rank 0 has any."""
         if not world.is_rank0:
             yield []
             return
         known = gpu_named(plan.gpu.name) if plan.gpu else None  # the peak rate of other GPUs is unknown
         pace = PaceMeter(plan.needed_flops_per_token, known, world.size)
-        note = "compiling" if plan.config.compiles_layers(cuda=world.device.type == "cuda") else ""
+        compiles = plan.config.compiles_layers(cuda=world.device.type == "cuda") and self._config.backend != "trl"
+        note = "compiling" if compiles else ""
         with (
-            StepLog(output / _LOG, schedule.steps, pace, note=note) as log,
-            Reporter(self._config.report_to, output, self._config.identity, schedule.steps) as reporter,
+            StepLog(output / _LOG, steps, pace, note=note) as log,
+            Reporter(self._config.report_to, output, self._config.identity, steps) as reporter,
         ):
             yield [log, reporter]
 
-    def _finish(self, output: Path, provenance: dict[str, object], base: Path, checkpoints: Checkpoints) -> None:
+    def _finish(self, output: Path, provenance: dict[str, object], base: Path, clear: Callable[[], None]) -> None:
         self._formatter.save(output)
         write_loss_plot(output / _LOG, output / "loss.svg")
         write_card(output, provenance, base=base)
         write_manifest(output, AdapterCheckpoint.kind, provenance)
         # Last, so that a run that is killed before the manifest is written can be resumed.
-        checkpoints.clear()
+        clear()
         (output / MARKER).unlink()
 
 
 def _provenance(
-    plan: TrainingPlan, world: World, schedule: Schedule, outcome: Outcome, recipe: QuantizationRecipe | None
+    plan: TrainingPlan, world: World, rate: float, outcome: Outcome, recipe: QuantizationRecipe | None
 ) -> dict[str, object]:
     run = TrainingRun(
         records=plan.records,
@@ -195,7 +230,7 @@ def _provenance(
         tokens_per_epoch=plan.tokens_per_epoch,
         tokens_unshared=plan.tokens_unshared,
         steps=outcome.steps,
-        learning_rate=schedule.peak_rate,
+        learning_rate=rate,
         training_loss=outcome.loss,
         duration_s=outcome.seconds,
         tokens_per_second=plan.tokens_per_epoch * plan.config.num_train_epochs / outcome.seconds,

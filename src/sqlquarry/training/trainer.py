@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.aws import aws_client
+from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import is_s3, local_path, located
 from sqlquarry.openmp import warn_of_spinning
@@ -15,7 +17,7 @@ from sqlquarry.options import check_options
 from sqlquarry.pretrained import pick_device
 from sqlquarry.prompt import DEFAULT_FORMATTER, PromptFormatter
 from sqlquarry.records import Record
-from sqlquarry.training.arguments import as_records, check_apart, check_counts
+from sqlquarry.training.arguments import as_records, check_checkpoint_dir, check_counts
 from sqlquarry.training.config import DEFAULT_CONFIG, Auto, TrainingConfig
 from sqlquarry.training.launch import launch
 from sqlquarry.training.local_run import LocalRun
@@ -41,6 +43,11 @@ class QLoRAFSDPTrainer:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt. The default is the published wording.
         config: see `TrainingConfig`.
+        backend: replaces `TrainingConfig.backend`.
+        sft_config: fields of TRL's `SFTConfig`, added to `TrainingConfig.sft_config`. They replace those of the same
+            name.
+        callbacks: transformers' `TrainerCallback` objects or classes, only for backend "trl" in this process or in
+            processes that ``torchrun`` or ``accelerate launch`` started.
         session: the boto3 session for S3. None uses the default credentials. The processes that ``train(processes=n)``
             starts get the session's credentials in their environment, and cannot renew temporary credentials.
 
@@ -54,13 +61,21 @@ class QLoRAFSDPTrainer:
         *,
         formatter: PromptFormatter = DEFAULT_FORMATTER,
         config: TrainingConfig = DEFAULT_CONFIG,
+        backend: Literal["sqlquarry", "trl"] | None = None,
+        sft_config: Mapping[str, object] | None = None,
+        callbacks: Sequence[object] = (),
         session: boto3.Session | None = None,
     ) -> None:
         is_plain = not (is_s3(base_model) or str(base_model).startswith("~"))  # "./a/b" must not become a hub id
         self.base_model: str | Path = base_model if is_plain else str(located(base_model))
         self.session = session
         self.formatter = formatter
-        self.config = config
+        self.config = dataclasses.replace(
+            config, backend=backend or config.backend, sft_config={**config.sft_config, **(sft_config or {})}
+        )
+        self.callbacks = tuple(callbacks)
+        if self.callbacks and self.config.backend != "trl":
+            raise ConfigError('QLoRAFSDPTrainer: callbacks are only called with backend="trl".')
 
     def train(
         self,
@@ -91,21 +106,26 @@ class QLoRAFSDPTrainer:
             MissingExtraError: the extra "train" is not installed.
             RecordError: the arguments are not records, or records have no SQL or are longer than a row.
             ConfigError: the prompt does not fit the base model (see `PromptFormatter.bind`), `checkpoint_dir` is in
-                `output_dir`, or the run cannot work. All reasons are listed before the base is downloaded, hashed or
-                loaded (see `check_run`).
+                `output_dir`, TRL refuses `sft_config` or `callbacks`, or the run cannot work. All reasons are listed
+                before the base is downloaded, hashed or loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` contains another run or other files, the loss is not a finite number, a
                 checkpoint cannot be written, or one of several processes died.
             TrainingInterruptedError: a signal stopped the run. The same call resumes it.
             OutputInUseError: another process trains into `output_dir`.
         """
-        require("train", "QLoRAFSDPTrainer")
+        require("trl" if self.config.backend == "trl" else "train", "QLoRAFSDPTrainer")
+        if self.callbacks and processes is not None:
+            raise ConfigError(
+                f"callbacks cannot be passed to the {processes} processes that train(processes={processes}) starts. "
+                "Start your script with torchrun or accelerate launch, and leave processes out."
+            )
         records = as_records(train, "train")
         held_out = as_records(() if evaluation is None else evaluation, "evaluation")
         output = local_path(output_dir, "output_dir")
         if processes is not None:
             check_counts(processes=processes)
-        check_apart(checkpoint_dir, output)
+        check_checkpoint_dir(checkpoint_dir, output, self.config.backend)
         device = pick_device(self.config.device)
         if device == "cpu":
             warn_of_spinning()
@@ -115,10 +135,12 @@ class QLoRAFSDPTrainer:
             base_model=self.base_model,
             formatter=self.formatter,
             config=self.config,
+            callbacks=self.callbacks,
             session=self.session,
         )
         if processes is None:
-            return run.execute(World.join(device), output, checkpoint_dir)
+            world = World.join(device, cpu_collectives=self.config.backend == "trl")
+            return run.execute(world, output, checkpoint_dir)
         run.check(processes=processes)
         launch(
             records,

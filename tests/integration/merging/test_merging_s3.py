@@ -12,6 +12,7 @@ import torch
 from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 
+import merging_fakes
 from broken_reads import Breaks
 from merging_s3_fakes import write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger
@@ -227,3 +228,35 @@ def test_a_prefix_lists_only_what_is_directly_in_it(s3: Any) -> None:
     assert open_storage("s3://bucket").sizes() == {"a": 2}
     assert isinstance(open_storage("s3://bucket/p/"), S3Storage)
     assert str(open_storage("s3://bucket/p/")) == "s3://bucket/p"
+
+
+def test_resized_tables_on_s3_are_those_of_a_local_merge(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = merging_fakes.base_tensors()
+    first = {name: tensors.pop(name) for name in (f"{merging_fakes.Q}.weight", "lm_head.weight")}
+    base = merging_fakes.write_base(tmp_path / "base", first, tensors, config={"vocab_size": 50})
+    upload(s3, base, "base/")
+    random = torch.Generator().manual_seed(3)
+    tables = {
+        f"base_model.model.{name}.weight": torch.randn(900, 64, generator=random)
+        for name in ("lm_head", "model.embed_tokens")
+    }
+    adapter = merging_fakes.write_adapter(tmp_path / "adapter", base, merging_fakes.lora_tensors() | tables)
+    local = AdapterMerger().merge(adapter, tmp_path / "local")
+    stock, seen = Update.apply_rows, []
+
+    def dies(self: Update, *args: Any) -> Any:
+        seen.append(self)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return stock(self, *args)
+
+    merger = AdapterMerger(base_model="s3://bucket/base")
+    with monkeypatch.context() as patch:
+        patch.setattr(Update, "apply_rows", dies)
+        with pytest.raises(KeyboardInterrupt):
+            merger.merge(adapter, "s3://bucket/out")
+    assert merger.merge(adapter, "s3://bucket/out").manifest.files == local.manifest.files
+    assert objects(s3, "out/") == {file.name: file.read_bytes() for file in local.path.iterdir()}
+    assert unfinished(s3) == []

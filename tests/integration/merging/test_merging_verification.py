@@ -19,9 +19,9 @@ from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel, PromptForma
 from sqlquarry.errors import ConfigError, MergeError, RecordError, UnsupportedModelError
 from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging import Thresholds, require_thresholds
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.verification import examples
-from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
@@ -212,7 +212,7 @@ def test_tokens_equal_those_of_transformers(tmp_path: Path, bos: bool) -> None:
     save_tiny_llama(tmp_path)
     if bos:
         with_bos(tmp_path)
-    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), base_tokenizer(LocalDirectory(tmp_path))
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), CarriedFiles(LocalDirectory(tmp_path), {}).tokenizer()
     formatter = PromptFormatter().bind(theirs)
     assert formatter.bind(ours) == PromptFormatter().bind(ours) == formatter
     assert formatter.encode_all(RECORDS, ours) == formatter.encode_all(RECORDS, theirs)
@@ -225,4 +225,4 @@ def test_a_base_without_a_fast_tokenizer_is_refused(base: Path, tmp_path: Path) 
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base/tokenizer.json").unlink()
     with pytest.raises(UnsupportedModelError, match=r"/base .*\btokenizer\.json"):
-        base_tokenizer(LocalDirectory(tmp_path / "base"))
+        CarriedFiles(LocalDirectory(tmp_path / "base"), {}).tokenizer()

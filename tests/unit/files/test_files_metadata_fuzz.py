@@ -26,12 +26,12 @@ from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import suite_files
 from sqlquarry.manifests import MANIFEST, base_digest, write_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.output import MergeOutput
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.tensor_file import TensorFile
 from sqlquarry.merging.trained_adapters import TrainedAdapters
-from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.models.foundation.answers import read_answer
 from sqlquarry.models.foundation.requests import PromptRequest, RequestStyle
 from sqlquarry.models.imported.answers import parse_answer, parse_chunk
@@ -202,7 +202,7 @@ def test_a_base_model(tmp_path: Path, data: st.DataObject) -> None:
     holds(lambda: check_base_model(directory))
     holds(lambda: ModelShape.read(directory).adapter_parameters("all-linear", 8))
     holds(lambda: BaseCheckpoint.open(LocalDirectory(directory)).tied)
-    holds(lambda: base_tokenizer(LocalDirectory(directory))("a"))
+    holds(lambda: CarriedFiles(LocalDirectory(directory), {}).tokenizer()("a"))
 
 
 @fuzz

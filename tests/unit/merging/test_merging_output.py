@@ -24,6 +24,7 @@ from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, writ
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
 from sqlquarry.errors import MergeError, PromptMismatchError
 from sqlquarry.manifests import write_manifest
+from sqlquarry.merging import Thresholds
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.storage.protocols import Sink
 from sqlquarry.provenance import MergedAdapter
@@ -275,3 +276,11 @@ def test_temporary_files_of_a_killed_writer_are_removed(base: Path, tmp_path: Pa
         (tmp_path / "out" / name).write_bytes(b"cut off")
     merged = AdapterMerger().merge(adapter, tmp_path / "out")
     assert contents(merged.path) == contents(whole.path)
+
+
+def test_the_published_recipe_has_the_options_of_the_notebook() -> None:
+    assert AdapterMerger.published() == AdapterMerger(base="original", dtype="float16", max_shard_bytes=2_000_000_000)
+    own = AdapterMerger.published(base_model="s3://bucket/base", thresholds=Thresholds())
+    assert (own.base_model, own.thresholds, own.dtype) == ("s3://bucket/base", Thresholds(), "float16")
+    with pytest.raises(TypeError, match="base"):
+        AdapterMerger.published(base="auto")  # type: ignore[call-arg] - it would no longer be the recipe

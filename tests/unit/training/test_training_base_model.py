@@ -93,6 +93,25 @@ def test_a_gguf_file_is_converted_without_other_files_of_its_folder(
     assert seen == ["m.gguf"]
 
 
+def test_a_converted_tokenizer_has_the_special_tokens_of_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_llama: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    loaded = {kind: kind.from_pretrained(tiny_llama) for kind in (AutoConfig, AutoModelForCausalLM, AutoTokenizer)}
+    tokenizer = loaded[AutoTokenizer]
+    right = tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token
+    tokenizer.eos_token = tokenizer.bos_token  # as in transformers 5.17
+    for kind, value in loaded.items():
+        monkeypatch.setattr(kind, "from_pretrained", lambda *_, value=value, **__: value)
+    monkeypatch.setattr("sqlquarry.training.base.base_model.check_gguf", lambda _: None)  # the file has no model
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    directory = resolve_base_model(tmp_path / "m.gguf", cache_dir=tmp_path / "cache")
+    monkeypatch.undo()
+    saved = AutoTokenizer.from_pretrained(directory)
+    assert (saved.bos_token, saved.eos_token, saved.pad_token) == right
+
+
 def test_two_conversions_of_a_gguf_file_at_once_give_one_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

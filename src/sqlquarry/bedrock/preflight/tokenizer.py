@@ -25,11 +25,11 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, note, warning
 from sqlquarry.errors import ConfigError, UnsupportedModelError
-from sqlquarry.files.metadata import JsonObject
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.tokenizing.added_tokens import token_text
 from sqlquarry.tokenizing.reading_equality import same_tokens
 from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.special_ids import token_ids
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, SERVED_TOKENIZERS
 
 _SENTENCEPIECE = SENTENCEPIECE_FILES | {"CodeLlamaTokenizer": "tokenizer.model"}
@@ -63,7 +63,7 @@ def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     if size is None:
         return
     for where, largest in (
-        ("tokenizer.json", max(_ids(checkpoint.file("tokenizer.json")).values(), default=-1)),
+        ("tokenizer.json", max(token_ids(checkpoint.file("tokenizer.json")).values(), default=-1)),
         ("added_tokens.json", max(_numbers(checkpoint.file("added_tokens.json").values()), default=-1)),
         (_CONFIG, max(_numbers(checkpoint.tokenizer_config.get("added_tokens_decoder") or {}), default=-1)),
     ):
@@ -79,13 +79,6 @@ def _numbers(values: Iterable[object]) -> list[int]:
     return [int(value) if isinstance(value, int) else int(str(value)) for value in whole]
 
 
-def _ids(tokenizer: JsonObject) -> dict[str, int]:
-    """Return token -> id from tokenizer.json: the vocabulary (a list of pairs for Unigram), then the added tokens."""
-    words = (tokenizer.get("model") or {}).get("vocab") or {}
-    ids = dict(words) if isinstance(words, dict) else {str(pair[0]): i for i, pair in enumerate(words)}
-    return ids | {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens") or ()}
-
-
 def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that special tokens are under keys that 4.51.3 reads, and exist in the vocabulary."""
     for file in (_CONFIG, "special_tokens_map.json"):
@@ -99,7 +92,7 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
                 "Rename it to additional_special_tokens",
                 repairable=True,
             )
-    known = _ids(checkpoint.file("tokenizer.json"))
+    known = token_ids(checkpoint.file("tokenizer.json"))
     additional = checkpoint.tokenizer_config.get("additional_special_tokens") or ()
     named = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
     wanted = {*named.values(), *map(token_text, additional if isinstance(additional, list) else ())} - {""}

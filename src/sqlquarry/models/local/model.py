@@ -20,7 +20,7 @@ from sqlquarry.models.local.prefill import PromptReader
 from sqlquarry.models.local.source import LocalModelSource
 from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.options import check_options
-from sqlquarry.pretrained import load_causal_lm, load_tokenizer, pick_device, reading_model
+from sqlquarry.pretrained import load_causal_lm, pick_device, reading_model
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
@@ -83,9 +83,10 @@ class LocalModel:
         self.device = pick_device(device)
         source.check()
         self.directory, self.batch_size, self.max_tokens = source.directory, batch_size, max_tokens
-        self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(source.directory)
+        self.tokenizer: PreTrainedTokenizerFast = source.load_tokenizer()
         self.formatter = source.formatter.bind(self.tokenizer) if source.formatter else None
         self.model = _load(source, self.device)
+        self._source = source
         self._adapter_digest = source.adapter.manifest.digest if source.adapter else ""
         self._noted_control_tokens = False
         self._reader = PromptReader(self.model, self.device)
@@ -184,7 +185,7 @@ class LocalModel:
         """Return the ids of the tokens that end an answer."""
         bound = self.formatter.tokens if self.formatter else None
         stop = stop_token_id(self.tokenizer, bound.stop) if bound else None  # the same token that the export uses
-        eos = self.model.generation_config.eos_token_id
+        eos = self._source.stops(self.model.generation_config.eos_token_id, self._rows)
         ids = [stop, self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
         return frozenset(token for token in ids if isinstance(token, int))
 
@@ -245,6 +246,9 @@ def _load(source: LocalModelSource, device: str) -> PreTrainedModel:
         from peft import PeftModel
 
         with reading_model(adapter.path):
+            rows = source.resized_rows
+            if rows is not None and rows != len(model.get_input_embeddings().weight):
+                model.resize_token_embeddings(rows, mean_resizing=False)  # all new rows come from the adapter
             model = PeftModel.from_pretrained(model, str(adapter.path))
         run_token_rows_directly(model)
     return model.eval()

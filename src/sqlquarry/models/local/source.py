@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws.artifacts import fetch_model
+from sqlquarry.checkpoints.adapter_tables import vocabulary_rows
 from sqlquarry.checkpoints.foreign_model import refuse_foreign_code
 from sqlquarry.checkpoints.model_files import check_model_files
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.files.locations import S3Location, is_s3, located
+from sqlquarry.files.metadata import read_object
 from sqlquarry.manifests import base_digest
+from sqlquarry.pretrained import load_tokenizer, reading_model
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.tokenizing.readings import trained_reading
+from sqlquarry.tokenizing.special_ids import id_changes, token_ids
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
     import boto3
+    from transformers import PreTrainedTokenizerFast
 
 _BASE_ADVICE = "Pass the directory of the base model that it was trained on: LocalModel(adapter, base_model=…)."
 
@@ -86,6 +96,70 @@ class LocalModelSource:
             raise UnsupportedModelError(
                 f"{self.adapter.path} has no adapter_model.safetensors. Train the adapter again."
             )
+        if self._own_tokenizer:
+            self._require_rows()
+
+    def load_tokenizer(self) -> PreTrainedTokenizerFast:
+        """Load the adapter's own tokenizer, or that of the model if there is none.
+
+        Raises:
+            UnsupportedModelError: a file is missing or malformed.
+        """
+        with self._tokenizer_directory() as directory:
+            return load_tokenizer(directory)
+
+    def _require_rows(self) -> None:
+        """Check that each token of the adapter's tokenizer has a row in the embeddings.
+
+        Raises:
+            UnsupportedModelError: there are more tokens than rows, or a file of the tokenizer is malformed.
+        """
+        with self._tokenizer_directory() as directory, reading_model(directory, "a valid tokenizer.json"):
+            ids = token_ids(trained_reading(TokenizerFiles.in_directory(directory)))
+            rows = self.resized_rows or read_object(self.directory / "config.json").get("vocab_size")
+        assert self.adapter is not None  # noqa: S101 - it has a tokenizer
+        if isinstance(rows, int) and (unknown := [text for text, id_ in ids.items() if id_ >= rows]):
+            raise UnsupportedModelError(
+                f"the tokenizer in {self.adapter.path} has {max(ids.values()) + 1} ids, but the embeddings have only "
+                f"{rows} rows, so {unknown[0]!r:.80} has none. Save the adapter with its resized embeddings (PEFT: "
+                "save_embedding_layers=True), or with the tokenizer of the training."
+            )
+
+    def stops(self, base_ids: object, rows: int) -> object:
+        """Return the `eos_token_id` of the model with its tokenizer, as in a merged model.
+
+        Args:
+            base_ids: the `eos_token_id` of the base.
+            rows: number of rows of the embeddings.
+        """
+        if not self._own_tokenizer:
+            return base_ids
+        with self._tokenizer_directory() as directory:
+            own, base = TokenizerFiles.in_directory(directory), TokenizerFiles.in_directory(self.directory)
+        return id_changes({"eos_token_id": base_ids}, rows, base, own).get("eos_token_id", base_ids)
+
+    @property
+    def resized_rows(self) -> int | None:
+        """The number of rows of the adapter's embedding and head, or None if the adapter contains neither."""
+        return vocabulary_rows(self.adapter.path / "adapter_model.safetensors") if self.adapter else None
+
+    @property
+    def _own_tokenizer(self) -> Mapping[str, Path]:
+        return self.adapter.tokenizer_files if self.adapter else {}
+
+    @contextmanager
+    def _tokenizer_directory(self) -> Iterator[Path]:
+        """Yield a directory with the tokenizer as in a merged model: the adapter's files with the base's config.json.
+
+        transformers reads a tokenizer differently without the config.json.
+        """
+        if not self._own_tokenizer:
+            yield self.directory
+            return
+        with TemporaryDirectory() as folder:
+            for name, path in {**self._own_tokenizer, "config.json": self.directory / "config.json"}.items():
+                shutil.copyfile(path, Path(folder) / name)
+            yield Path(folder)
 
 
 def _local_copy(location: str | Path | S3Location, session: boto3.Session | None) -> Path:

@@ -194,4 +194,8 @@ def _convert(gguf: Path, target: Path) -> None:
     fresh.tie_weights()
     fresh.generation_config, fresh.config.dtype = source.generation_config, torch.bfloat16
     fresh.save_pretrained(target)
+    # Some versions of transformers (5.17, integrations/ggml.py) make BOS the tokenizer's EOS. The config is right.
+    for name in ("bos_token", "eos_token", "pad_token"):
+        if isinstance(number := getattr(config, f"{name}_id"), int):
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(number))
     tokenizer.save_pretrained(target)

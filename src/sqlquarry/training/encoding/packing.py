@@ -133,6 +133,11 @@ def pack(
     return [_row(bin_) for bin_ in _best_fit(families, max_tokens)]
 
 
+def one_row(example: Encoded) -> PackedRow:
+    """Return a row with a single example."""
+    return _row([Family((example,), 0)])
+
+
 def _families(group: list[Encoded], max_tokens: int) -> list[Family]:
     """Split a group into families that fit a row."""
     # The prefix must end before any answer, because it is computed once and its labels count for all examples.

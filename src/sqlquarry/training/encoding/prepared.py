@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from sqlquarry.training.base.limits import base_problems
 from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import PackedRow, pack
+from sqlquarry.training.encoding.packing import PackedRow, one_row, pack
+from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, split, wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class PreparedRecords:
         tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
         base_problems: reasons why the base cannot learn from the records. `check_run` refuses them.
         note: a note on special tokens in questions and schemas, or "" if there are none.
+        cut: number of records that TRL's packing cuts (`TrainingConfig.cuts_records`).
     """
 
     examples: Sequence[Encoded]
@@ -42,6 +45,7 @@ class PreparedRecords:
     tokens_unshared: int
     base_problems: tuple[str, ...] = ()
     note: str = ""
+    cut: int = 0
 
     @property
     def digest(self) -> str:
@@ -78,18 +82,13 @@ def prepare(
         ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
     """
     names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
-    examples = _encoded(records, names, formatter, tokenizer, kind)
-    limit = config.max_length
+    examples = _encoded(records, names, formatter, tokenizer, kind, whole=config.learns_whole_text)
+    limit = math.inf if config.cuts_records else config.max_length
     lengths = [len(example.input_ids) for example in examples]
     unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
-    rows = pack(
-        [examples[index] for index in fine],
-        [records[index].schema for index in fine],
-        max_tokens=limit,
-        share_prefixes=config.share_prefixes,
-        seed=config.seed,
-    )
+    learned = [examples[index] for index in fine]
+    rows, cut = _packed(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
     over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
@@ -101,11 +100,35 @@ def prepare(
         tokens_unshared=sum(lengths[index] for index in fine),
         base_problems=tuple(f"{kind}: {problem}" if kind else problem for problem in problems),
         note=f"{kind}: {note}" if kind and note else note,
+        cut=cut,
     )
 
 
+def _packed(examples: Sequence[Encoded], schemas: Sequence[str], config: TrainingConfig) -> tuple[list[PackedRow], int]:
+    """Return the rows and the number of records that are cut.
+
+    TRL packs by itself, and its rows are about the same. It shares no prefixes.
+    """
+    limit, seed = config.max_length, config.seed
+    if config.backend == "sqlquarry":
+        return pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes, seed=seed), 0
+    if config.packing_strategy is None:
+        return [one_row(example) for example in examples], 0
+    if config.packing_strategy == "wrapped":
+        return wrap(examples, limit), count_wrapped(examples, limit)
+    pieces = split(examples, limit)
+    cut = sum(len(example.input_ids) > limit for example in examples)
+    return pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed), cut
+
+
 def _encoded(
-    records: Sequence[Record], names: Sequence[str], formatter: PromptFormatter, tokenizer: Tokenizer, kind: str
+    records: Sequence[Record],
+    names: Sequence[str],
+    formatter: PromptFormatter,
+    tokenizer: Tokenizer,
+    kind: str,
+    *,
+    whole: bool,
 ) -> list[Encoded]:
     label = f"{kind} record".strip()
     if not records:
@@ -117,7 +140,7 @@ def _encoded(
         )
     with phase(f"encoding {len(records):,} {label}s"):
         try:
-            return formatter.encode_all(records, tokenizer)
+            return encode_whole(records, formatter, tokenizer) if whole else formatter.encode_all(records, tokenizer)
         except RecordError as error:
             raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
 

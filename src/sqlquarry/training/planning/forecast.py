@@ -25,6 +25,7 @@ from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.planning.speed import run_seconds
 from sqlquarry.training.steps.schedule import Schedule
+from sqlquarry.training.trl.settings import ROWS_PER_STEP
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -97,8 +98,9 @@ def plan_training(
     gpu, gpus = machines.find_gpus(config)
     if not prepared.rows:
         raise RecordError(_nothing_to_learn(prepared, config))
-    schedule = schedule_of(prepared.rows, config, shape.hidden)
+    schedule = schedule_of(prepared.rows, config, shape.hidden, processes=gpus)
     processes = machines.count_processes(gpus, schedule.rows_per_step)
+    schedule = schedule_of(prepared.rows, config, shape.hidden, processes=processes)
     row_sizes = tuple((len(row.input_ids), row.answers) for row in prepared.rows)
     if shape.expert_parameters:  # each token chooses its experts, so shapes differ from row to row
         config = dataclasses.replace(config, torch_compile=False)
@@ -113,6 +115,7 @@ def plan_training(
         over_length=tuple(sorted((one for records in given for one in records.over_length), key=lambda one: -one[1])),
         unlearnable=tuple(name for records in given for name in records.unlearnable),
         base_problems=tuple(problem for records in given for problem in records.base_problems),
+        cut=prepared.cut,
         notes=tuple(records.note for records in given if records.note),
     )
 
@@ -197,12 +200,19 @@ def with_stop_check(
     )
 
 
-def schedule_of(rows: Sequence[PackedRow], config: TrainingConfig, hidden_size: int) -> Schedule:
-    """Return the schedule of a run over these rows. A step has `records_per_step` records on average."""
+def schedule_of(rows: Sequence[PackedRow], config: TrainingConfig, hidden_size: int, *, processes: int = 1) -> Schedule:
+    """Return the schedule of a run over these rows. A step has `records_per_step` records on average.
+
+    With TRL, `sft_config` may have the rows of each process in a step instead.
+    """
     records = sum(row.records for row in rows)
+    per_step = round(config.records_per_step * len(rows) / records)
+    batch, accumulated = (config.sft_config.get(name) for name in ROWS_PER_STEP)
+    if accumulated is not None:
+        per_step = int(str(batch or 1)) * int(str(accumulated)) * processes
     return Schedule(
         rows=len(rows),
-        rows_per_step=min(len(rows), max(1, round(config.records_per_step * len(rows) / records))),
+        rows_per_step=min(len(rows), max(1, per_step)),
         epochs=config.num_train_epochs,
         warmup_ratio=config.warmup_ratio,
         peak_rate=learning_rate_for(hidden_size) if config.learning_rate == "auto" else config.learning_rate,

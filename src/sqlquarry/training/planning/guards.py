@@ -89,7 +89,8 @@ def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
 
 def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
     if plan.stop_problem:
-        yield plan.stop_problem
+        trl = ' TRL trains no rows, so this also needs backend="sqlquarry".' if plan.config.backend == "trl" else ""
+        yield plan.stop_problem + trl
     if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
         yield (
             "trainable_tokens trains rows of embeddings and head, but no process holds these matrices completely if "

@@ -44,6 +44,7 @@ class TrainingPlan:
         stop_problem: why the model could not learn to end its answers, or "" if it can.
         trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
         base_problems: reasons why the base cannot learn from the records (see `limits`). `train` refuses them.
+        cut: number of records that TRL's packing cuts.
         estimated: why tokens are estimated from the length of the text, or "" if the base's tokenizer counted them.
         notes: other remarks, such as a cheaper instance type (see `guards` and `advice`).
         problems: why `train` refuses this run. Empty unless the forecast was made with ``check=False``.
@@ -70,6 +71,7 @@ class TrainingPlan:
     stop_problem: str = ""
     trained_rows: tuple[int, ...] = ()
     base_problems: tuple[str, ...] = ()
+    cut: int = 0
     estimated: str = ""
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()

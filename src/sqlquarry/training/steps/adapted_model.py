@@ -31,14 +31,9 @@ def load_trainable(
 
     Return the model and the recipe of its quantized weights, or None if they are not quantized.
     """
-    kind = world.device.type
-    recipe = None
-    if config.quantization:
-        dtype = str(compute_dtype(kind)).removeprefix("torch.")
-        recipe = QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
-    attn_implementation = "flex_attention" if config.uses_flex_attention(cuda=kind == "cuda") else "sdpa"
-    held = config.hold_dequantized is True
     if config.shard_group_size(world.size, world.machines) > 1:
+        recipe, attn_implementation = _recipe(config, world), _attention(config, world)
+        held = config.hold_dequantized is True
         loaded = MetaLoadedBase(base, world.device, recipe, held=held, attn_implementation=attn_implementation)
         if not loaded.missing:
             model = make_trainable(loaded.model, config, world, fill=loaded.fill)
@@ -47,12 +42,32 @@ def load_trainable(
             "The base model's files lack %s, so each process loads the complete base model before sharding it.",
             loaded.missing[0],
         )
+    complete, recipe = load_base(base, config, world, attn_implementation=_attention(config, world))
+    return make_trainable(complete, config, world, trained_rows=trained_rows), recipe
+
+
+def load_base(
+    base: Path, config: TrainingConfig, world: World, *, attn_implementation: str
+) -> tuple[PreTrainedModel, QuantizationRecipe | None]:
+    """Load the complete base onto the device of this process. Return it and the recipe of its quantized weights."""
+    recipe = _recipe(config, world)
     model = load_causal_lm(base, str(world.device), recipe, attention=attn_implementation)
     if recipe:
         recipe = recipe.completed(model)
-        if held:
-            model = hold_dequantized(model, compute_dtype(kind))
-    return make_trainable(model, config, world, trained_rows=trained_rows), recipe
+        if config.hold_dequantized is True:
+            model = hold_dequantized(model, compute_dtype(world.device.type))
+    return model, recipe
+
+
+def _recipe(config: TrainingConfig, world: World) -> QuantizationRecipe | None:
+    if not config.quantization:
+        return None
+    dtype = str(compute_dtype(world.device.type)).removeprefix("torch.")
+    return QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
+
+
+def _attention(config: TrainingConfig, world: World) -> str:
+    return "flex_attention" if config.uses_flex_attention(cuda=world.device.type == "cuda") else "sdpa"
 
 
 def make_trainable(
@@ -77,7 +92,7 @@ def make_trainable(
     from transformers import set_seed
 
     set_seed(config.seed)  # the same adapter on every process
-    adapted: PeftModel = get_peft_model(model, _lora_config(model, config, trained_rows))
+    adapted: PeftModel = get_peft_model(model, lora_config(model, config, trained_rows))
     # The 8 bits of bfloat16 would lose small updates. float32 takes only 0.17 GB for rank 16 on an 8B model.
     for parameter in adapted.parameters():
         if parameter.requires_grad:
@@ -98,7 +113,8 @@ def make_trainable(
     return adapted.train()
 
 
-def _lora_config(model: PreTrainedModel, config: TrainingConfig, trained_rows: Sequence[int]) -> LoraConfig:
+def lora_config(model: PreTrainedModel, config: TrainingConfig, trained_rows: Sequence[int] = ()) -> LoraConfig:
+    """Return PEFT's configuration of the adapter. The rows of the tokens `trained_rows` are trained too."""
     from peft import LoraConfig
 
     targets = config.target_modules

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
@@ -19,6 +17,7 @@ from sqlquarry.training.steps.checkpoint import Checkpoints, Snapshot
 from sqlquarry.training.steps.engine import CudaGraphEngine, StepEngine
 from sqlquarry.training.steps.schedule import Schedule
 from sqlquarry.training.steps.sharding import release
+from sqlquarry.training.steps.signals import stop_signals
 from sqlquarry.training.steps.world import World
 from sqlquarry.training.tracking.log_entry import LogEntry
 
@@ -99,7 +98,7 @@ class Loop:
         self.world.any(False)  # wait for all processes, so that the clock does not count one that is still compiling
         started, before = time.monotonic(), self.seconds
         saved_at = started
-        with _stop_signals() as stopped:
+        with stop_signals() as stopped:
             while self.done < self.schedule.steps:
                 entry, stop = self._step(self.done, bool(stopped))
                 self.seconds = before + time.monotonic() - started
@@ -238,27 +237,3 @@ class Loop:
             self.world.broadcast(value)
         for state in self.engine.optimizer.state.values():
             state["step"].fill_(float(self.done))
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Yield a list to which SIGTERM (a spot notice) or the first SIGINT is added while the block runs.
-
-    Outside the main thread, signals cannot be handled and the list stays empty.
-    """
-    received: list[int] = []
-    before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the interface of signal handlers
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        with contextlib.suppress(ValueError):  # not the main thread
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, note)
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

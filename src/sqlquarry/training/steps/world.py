@@ -33,11 +33,12 @@ class World:
     device: torch.device
 
     @classmethod
-    def join(cls, device: str) -> World:
+    def join(cls, device: str, *, cpu_collectives: bool = False) -> World:
         """Connect the processes that torchrun started (RANK, WORLD_SIZE, …). Without torchrun, this is the only one.
 
         Args:
             device: "cpu" or "cuda". Each process uses the GPU of its local rank.
+            cpu_collectives: on CUDA, also exchange tensors that are in CPU memory. accelerate's FSDP needs this.
 
         Raises:
             DeviceError: this machine has fewer GPUs than processes.
@@ -60,8 +61,9 @@ class World:
             torch_device = torch.device("cuda", local_rank)
             torch.cuda.set_device(torch_device)
         if size > 1 and not dist.is_initialized():
+            cuda_backend = "cpu:gloo,cuda:nccl" if cpu_collectives else "nccl"
             dist.init_process_group(
-                "nccl" if device == "cuda" else "gloo",
+                cuda_backend if device == "cuda" else "gloo",
                 timeout=timedelta(seconds=_TIMEOUT_S),
                 device_id=torch_device if device == "cuda" else None,
             )

@@ -1,0 +1,1 @@
+"""Train with TRL's SFTTrainer instead of our own engine."""
