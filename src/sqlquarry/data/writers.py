@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import itertools
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.data.objects import s3_uri, upload
+from sqlquarry.data.split import FIELDS
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.extras import require
 from sqlquarry.files.writing import write_atomically
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from sqlquarry.prompt import PromptFormatter
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 _BATCH_ROWS = 10_000
 # Fields that conversations keep next to the messages, if they differ from these values. The id is always kept, because
 # a row without one gets the number of its line.
