@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.adoption.source import CONFIG, PICKLE, SAFETENSORS, TOKENIZER_FILES
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.checkpoints.model_files import pointer_problem
-from sqlquarry.errors import AdoptionError, MergeError, UnsupportedAdapterError
-from sqlquarry.files.metadata import JsonObject, read_object
+from sqlquarry.errors import AdoptionError, MergeError, MetadataError, UnsupportedAdapterError
+from sqlquarry.files.metadata import JsonObject, read_bytes, read_object
+from sqlquarry.manifests import MANIFEST, Manifest
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
 from sqlquarry.text import first_of
 
@@ -51,6 +53,7 @@ class AdapterFiles:
             )
         if not (directory / CONFIG).is_file():
             raise AdoptionError(f"{directory} is not an adapter: {_contents(directory)}")
+        _refuse_own(directory)
         weights = _weights(directory)
         config = _config(directory, weights)
         _refuse_kinds(config, directory)
@@ -58,8 +61,8 @@ class AdapterFiles:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the adapter has a tokenizer of its own."""
-        return any((self.directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+        """Whether the adapter has a tokenizer of its own, or some files of one."""
+        return any((self.directory / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _contents(directory: Path) -> str:
@@ -73,6 +76,19 @@ def _contents(directory: Path) -> str:
         return "it is a complete model. Adopt it with sq.adopt_model(directory)."
     names = sorted(path.name for path in directory.iterdir())
     return f"it contains {first_of(names, 5) or 'no files'}. Pass the directory that contains {CONFIG}."
+
+
+def _refuse_own(directory: Path) -> None:
+    """Refuse an adapter of this library, whose manifest records what the caller would have to state here."""
+    try:
+        own = Manifest.parse(read_bytes(directory / MANIFEST), MANIFEST).kind == AdapterCheckpoint.kind
+    except (OSError, MetadataError):  # there is no manifest, or it belongs to another program
+        return
+    if own:
+        raise AdoptionError(
+            f"{directory} already contains an artifact of this library. Load it with sq.AdapterCheckpoint.load. If "
+            f"another tool has trained it further, remove {MANIFEST}, and adopt it again."
+        )
 
 
 def _weights(directory: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.base import AdapterBase
-from sqlquarry.adoption.fit import require_fit, require_same_tables, vocabulary_rows
-from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter
+from sqlquarry.adoption.fit import require_fit, require_one_head, require_same_tables
+from sqlquarry.adoption.source import CONFIG, SAFETENSORS, fetch_adapter, named_errors
 from sqlquarry.adoption.tensors import AdapterTensors
 from sqlquarry.adoption.tokenizers import AdapterTokenizers
 from sqlquarry.adoption.training_settings import Quantization, decide, detected
@@ -22,9 +23,11 @@ from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ArtifactError
 from sqlquarry.extras import require
 from sqlquarry.files.digests import sha256_file
-from sqlquarry.files.locations import local_path, located
+from sqlquarry.files.locations import S3Location, local_path, located
 from sqlquarry.files.writing import write_json
-from sqlquarry.manifests import Manifest, read_manifest, write_manifest
+from sqlquarry.manifests import MANIFEST, Manifest, read_manifest, write_manifest
+from sqlquarry.merging.plan import MergePlan
+from sqlquarry.merging.trained_adapters import vocabulary_rows
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger
@@ -71,8 +74,23 @@ def adopt_adapter(
     """
     require("merge", "adopt_adapter")
     output = None if output_dir is None else local_path(output_dir, "output_dir")
-    files = AdapterFiles.open(fetch_adapter(adapter, session))
-    base = AdapterBase.open(base_model, session)
+    directory, origin = fetch_adapter(adapter, session), located(adapter)
+    with named_errors(directory, origin):
+        files = AdapterFiles.open(directory)
+        base = AdapterBase.open(base_model, session)
+        return _adopted(files, base, origin=origin, formatter=formatter, quantization=quantization, output=output)
+
+
+def _adopted(
+    files: AdapterFiles,
+    base: AdapterBase,
+    *,
+    origin: Path | S3Location,
+    formatter: PromptFormatter | None,
+    quantization: Quantization,
+    output: Path | None,
+) -> AdapterCheckpoint:
+    """Check and write an adapter whose files are on this machine. `origin` is the place that the caller gave."""
     settings = decide(quantization, detected(files))
     recipe = settings.recipe(base.tensors) if settings else None
     tokenizers = AdapterTokenizers.read(files, base)
@@ -80,10 +98,13 @@ def adopt_adapter(
     tensors = AdapterTensors.read(files.weights)
     folder = Path.home() / ".cache" / "sqlquarry" if output is None else output.absolute().parent
     with _draft(folder) as draft:
+        if output is not None:
+            _require_free(output)
         write_json(draft / CONFIG, files.config)
         tensors.write(draft / SAFETENSORS)
-        require_fit(draft, tensors, base)
-        tokenizers.require_rows(vocabulary_rows(tensors, base), vocabulary_rows(None, base))
+        plan = require_fit(draft, tensors, base)
+        tokenizers.require_rows(*(vocabulary_rows(base.checkpoint, one) for one in (plan, MergePlan({}))))
+        require_one_head(base)
         require_same_tables(files.config, tensors, base)
         tokenizers.copy_to(draft)
         formatter.save(draft)
@@ -94,13 +115,15 @@ def adopt_adapter(
             "prompt_fingerprint": formatter.fingerprint,
             "quantization": dataclasses.asdict(recipe) if recipe else None,
             "adopted": {
-                "from": str(located(adapter)),
+                "from": str(origin),
                 "weights_sha256": sha256_file(files.weights),
                 "tokenizer": tokenizers.origin,
             },
         }
         manifest = write_manifest(draft, AdapterCheckpoint.kind, provenance)
         target = output or folder / f"adopted-{hashlib.sha256(manifest.content()).hexdigest()[:16]}"
+        if output is None:
+            _remove_damaged(target, manifest)
         _publish(draft, manifest, target)
     kind = "DoRA" if files.config.get("use_dora") else "LoRA"
     double = " with double quantization" if recipe and recipe.double_quantization else ""
@@ -130,6 +153,28 @@ def _draft(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _require_free(output: Path) -> None:
+    """Check that a directory is new or empty, or contains an artifact, which is compared at the end.
+
+    Raises:
+        ArtifactError: the directory contains something else.
+    """
+    if os.path.lexists(output) and not (
+        output.is_dir() and (not any(output.iterdir()) or (output / MANIFEST).is_file())
+    ):
+        raise _occupied(output)
+
+
+def _occupied(output: Path) -> ArtifactError:
+    return ArtifactError(f"{output} contains other files than this adapter. Choose a new or empty output_dir.")
+
+
+def _remove_damaged(target: Path, manifest: Manifest) -> None:
+    """Remove an artifact from the cache that was damaged after it had been written."""
+    if target.exists() and not _contains(target, manifest):
+        shutil.rmtree(target)
+
+
 def _publish(draft: Path, manifest: Manifest, target: Path) -> None:
     """Rename the finished draft to `target`, unless the same artifact is already there.
 
@@ -139,11 +184,13 @@ def _publish(draft: Path, manifest: Manifest, target: Path) -> None:
     try:
         draft.replace(target)  # also replaces an empty directory
     except OSError as error:
-        try:
-            same = read_manifest(target, manifest.kind) == manifest
-        except (ArtifactError, OSError):
-            same = False
-        if not same:
-            raise ArtifactError(
-                f"{target} contains other files than this adapter ({error.strerror}). Choose a new or empty output_dir."
-            ) from error
+        if not _contains(target, manifest):
+            raise _occupied(target) from error
+
+
+def _contains(directory: Path, manifest: Manifest) -> bool:
+    """Return whether a directory contains this artifact, undamaged."""
+    try:
+        return read_manifest(directory, manifest.kind, verify=True) == manifest
+    except (ArtifactError, OSError):
+        return False

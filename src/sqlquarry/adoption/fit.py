@@ -9,16 +9,15 @@ from pathlib import Path
 from sqlquarry.adoption.adapter_files import adopting
 from sqlquarry.adoption.base import AdapterBase
 from sqlquarry.adoption.tensors import AdapterTensor, AdapterTensors
+from sqlquarry.checkpoints.adapter_tables import EMBEDDING, PEFT_PREFIX
 from sqlquarry.errors import AdoptionError
 from sqlquarry.files.locations import is_hub_id
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.merging.lora_adapter import LoraAdapter
-from sqlquarry.merging.plan import plan_merge
+from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.merging.tensor_file import StoredTensor
 
-_PREFIX = "base_model.model."
-_EMBEDDING, _HEAD = "embed_tokens", "lm_head"
-_TABLE = re.compile(rf"(?:.+\.)?(?:{_EMBEDDING}|{_HEAD})")
+_HEAD = "lm_head"
 _COPIED = re.compile(r"(.+?)(?:\.original_module|\.token_adapter\.base_layer|\.base_layer)?\.weight")
 _FACTOR = re.compile(r".+\.lora_[AB]")
 _FOUR_BIT_NAME = re.compile(r"(?:-unsloth)?-bnb-4bit$")
@@ -30,8 +29,8 @@ _ROWS_AT_ONCE = 4096
 _CHANGED_ROWS = 0.1  # Axolotl's fix_untrained_tokens changes some rows of the base's embedding before training
 
 
-def require_fit(directory: Path, tensors: AdapterTensors, base: AdapterBase) -> None:
-    """Check by headers that an adapter was trained on a base, and that all of it was saved.
+def require_fit(directory: Path, tensors: AdapterTensors, base: AdapterBase) -> MergePlan:
+    """Check by headers that an adapter was trained on a base, and that all of it was saved. Return the merge's plan.
 
     Args:
         directory: the adapter in normal form.
@@ -46,31 +45,30 @@ def require_fit(directory: Path, tensors: AdapterTensors, base: AdapterBase) -> 
         adapter = LoraAdapter.open(directory)
     _require_name(adapter.config.get("base_model_name_or_path"), base)
     with adopting(f"the adapter does not fit the base at {base.path}"):
-        plan_merge([(adapter, 1.0)], base.tensors, tied=base.checkpoint.tied)
+        plan = plan_merge([(adapter, 1.0)], base.tensors, tied=base.checkpoint.tied)
     _require_saved_modules(adapter.config, tensors, base)
     _require_target_modules(adapter.config, tensors, base)
+    return plan
 
 
-def vocabulary_rows(tensors: AdapterTensors | None, base: AdapterBase) -> int:
-    """Return the number of rows of the embedding and head, with the tables of an adapter if one is given.
+def require_one_head(base: AdapterBase) -> None:
+    """Refuse a base whose config.json ties the head to the embedding although it has another head.
+
+    transformers 4 ties the two, and transformers 5 does not (modeling_utils.py, `tie_weights`). So it is unknown with
+    which head the adapter was trained.
 
     Raises:
-        AdoptionError: the two have different numbers of rows.
+        AdoptionError: the two differ.
     """
-    shapes = {_PREFIX + name: tensor.shape for name, tensor in base.tensors.items()}
-    shapes |= {name: tensor.shape for name, tensor in tensors.used.items()} if tensors else {}
-    found = {
-        module: shape[0]
-        for name, shape in shapes.items()
-        if (module := _module(name)) and len(shape) == 2 and _TABLE.fullmatch(module)
-    }
-    if len(set(found.values())) != 1:
+    head, embedding = base.tensors.get(f"{_HEAD}.weight"), base.tensors.get(f"{_embedding(base)}.weight")
+    if not base.checkpoint.tied or head is None or embedding is None:
+        return
+    if share := _different_rows(AdapterTensor(head.dtype, head.shape, head.load), embedding):
         raise AdoptionError(
-            f"with the adapter, the embedding and the head have different numbers of rows: {found}. The adapter's "
-            "vocabulary was resized, and only one of the two was saved. Save the adapter again with "
-            "save_embedding_layers=True."
+            f"tie_word_embeddings is true in config.json of the base at {base.path}, but {head.name} differs from "
+            f"{embedding.name} in {share:.0%} of the rows, and versions of transformers disagree which is used. Set "
+            f"tie_word_embeddings to false if the training used {head.name}. Otherwise remove that tensor."
         )
-    return found.popitem()[1]
 
 
 def require_same_tables(config: JsonObject, tensors: AdapterTensors, base: AdapterBase) -> None:
@@ -84,14 +82,17 @@ def require_same_tables(config: JsonObject, tensors: AdapterTensors, base: Adapt
     Raises:
         AdoptionError: more than a tenth of the rows differ by more than rounding.
     """
-    trained = {*_names(config, "modules_to_save")}
-    if base.checkpoint.tied and config.get("ensure_weight_tying") and _EMBEDDING in trained:
-        trained.add(_HEAD)  # the head is the trained embedding
+    embedding = _embedding(base)
+    tied = base.checkpoint.tied and config.get("ensure_weight_tying")
     for name, tensor in {**tensors.used, **tensors.frozen}.items():
         module = _module(name)
-        if module is None or (name == f"{_PREFIX}{module}.weight" and module.rpartition(".")[2] in trained):
+        if module is None:
             continue
-        stored = base.tensors.get(f"{module}.weight") or _tied_table(module, base)
+        source = embedding if module == _HEAD else module
+        trained = _is_trained(module, config) or (tied and _is_trained(source, config))
+        if name == f"{PEFT_PREFIX}{module}.weight" and trained:
+            continue
+        stored = base.tensors.get(f"{module}.weight") or base.tensors.get(f"{source}.weight")
         if stored is None or len(stored.shape) != 2 or stored.shape[1:] != tensor.shape[1:]:
             continue
         if (share := _different_rows(tensor, stored)) > _CHANGED_ROWS:
@@ -123,7 +124,7 @@ def _require_saved_modules(config: JsonObject, tensors: AdapterTensors, base: Ad
         part = f".{entry}."
         in_base = any(part in f".{name}" for name in (*base.tensors, f"{_HEAD}.weight"))
         tied = entry == _HEAD and base.checkpoint.tied and config.get("ensure_weight_tying")
-        if in_base and not tied and not any(part in f".{name.removeprefix(_PREFIX)}" for name in tensors.used):
+        if in_base and not tied and not any(part in f".{name.removeprefix(PEFT_PREFIX)}" for name in tensors.used):
             raise AdoptionError(
                 f"modules_to_save of the adapter contains {entry!r:.80}, but the file has no tensor of it. Save the "
                 "adapter again with model.save_pretrained of PEFT, from the gathered model."
@@ -141,7 +142,7 @@ def _require_target_modules(config: JsonObject, tensors: AdapterTensors, base: A
         if len(tensor.shape) == 2 and ".experts." not in name and f".{name}".endswith(targets)
     ]
     # transformers 5 and Mixtral's checkpoints use different names for the block of experts.
-    saved = {name.removeprefix(_PREFIX).partition(".lora_")[0] for name in tensors.used if ".lora_" in name}
+    saved = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in tensors.used if ".lora_" in name}
     lost = [name for name in wanted if not {name, name.replace(".block_sparse_moe.", ".mlp.")} & saved]
     if lost:
         raise AdoptionError(
@@ -150,13 +151,19 @@ def _require_target_modules(config: JsonObject, tensors: AdapterTensors, base: A
         )
 
 
-def _tied_table(module: str, base: AdapterBase) -> StoredTensor | None:
-    return base.tensors.get(f"model.{_EMBEDDING}.weight") if module == _HEAD else None
+def _embedding(base: AdapterBase) -> str:
+    """Return the name of the embedding in the base, or "" if it has none of a known name."""
+    return next((name.removesuffix(".weight") for name in base.tensors if EMBEDDING.fullmatch(name)), "")
+
+
+def _is_trained(module: str, config: JsonObject) -> bool:
+    """Return whether modules_to_save contains a module or one around it. PEFT compares the ends of their names."""
+    return any(f"{entry}." in f"{module}." for entry in _names(config, "modules_to_save"))
 
 
 def _module(name: str) -> str | None:
     """Return the module in the base whose weight a tensor of the adapter replaces or copies, or None."""
-    match = _COPIED.fullmatch(name.removeprefix(_PREFIX))
+    match = _COPIED.fullmatch(name.removeprefix(PEFT_PREFIX))
     return match[1] if match and not _FACTOR.fullmatch(match[1]) else None
 
 

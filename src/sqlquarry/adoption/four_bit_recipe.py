@@ -60,7 +60,7 @@ class FourBitSettings:
         Raises:
             ConfigError: a field is unknown or invalid, or the settings are not those of 4-bit weights.
         """
-        fields = {key.removeprefix("_"): value for key, value in config.items()}
+        fields = {str(key).removeprefix("_"): value for key, value in config.items()}
         double, kind = fields.get("bnb_4bit_use_double_quant", False), fields.get("bnb_4bit_quant_type", "fp4")
         compute, storage = (
             _dtype_name(fields.get(key, default))

@@ -13,6 +13,7 @@ from sqlquarry.adoption.model_contents import require_model
 from sqlquarry.adoption.model_files import SERVED_FILES, FileState, ModelFiles, StoredModelFiles, open_model_files
 from sqlquarry.adoption.model_hashing import hash_files, same_content
 from sqlquarry.adoption.model_prompt import bound_formatter, require_same_formatter
+from sqlquarry.adoption.source import named_errors
 from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.checkpoints.model_files import weight_files
@@ -23,7 +24,6 @@ from sqlquarry.errors import (
     ConfigError,
     IncompleteArtifactError,
     MetadataError,
-    SQLQuarryError,
     UnsupportedModelError,
 )
 from sqlquarry.files.locations import S3Location
@@ -80,13 +80,11 @@ def adopt_model(
 @contextmanager
 def _located_errors(outline: Path, location: Path | S3Location) -> Iterator[None]:
     """Name the model's own location in errors, because the outline of a model on S3 is temporary."""
-    try:
-        yield
-    except (UnsupportedModelError, IncompleteArtifactError) as error:
-        raise AdoptionError(str(error).replace(str(outline), str(location))) from error
-    except SQLQuarryError as error:
-        error.args = (str(error).replace(str(outline), str(location)),)
-        raise
+    with named_errors(outline, location):
+        try:
+            yield
+        except (UnsupportedModelError, IncompleteArtifactError) as error:
+            raise AdoptionError(str(error)) from error
 
 
 def _adopted(

@@ -38,7 +38,7 @@ def refuse_code(path: Path) -> None:
         raise AdoptionError(f"{path} is not in the zip format that torch has written since 1.6. {_AGAIN}.")
     try:
         found = _globals(_pickle(path))
-    except (ValueError, zipfile.BadZipFile, OSError, EOFError) as error:
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise AdoptionError(f"{path} is not a weights file of torch ({error}). {_AGAIN}.") from error
     if others := sorted(found - _PLAIN):
         raise AdoptionError(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.aws.download import copy_here
 from sqlquarry.aws.prefix import S3Prefix, StoredObject
-from sqlquarry.errors import AdoptionError
+from sqlquarry.errors import AdoptionError, SQLQuarryError
 from sqlquarry.files.locations import S3Location, is_hub_id, located
 from sqlquarry.files.metadata import relative_name
+from sqlquarry.manifests import MANIFEST
 from sqlquarry.text import first_of
 from sqlquarry.training.base.base_model import download
 
@@ -32,7 +35,7 @@ TOKENIZER_FILES = (
     "vocab.json",
 )
 # Axolotl describes its training in config.json and README.md. Subfolders are only named in messages.
-_SMALL = (CONFIG, f"*/{CONFIG}", "config.json", "README.md", *TOKENIZER_FILES)
+_SMALL = (CONFIG, f"*/{CONFIG}", "config.json", "README.md", MANIFEST, *TOKENIZER_FILES)
 
 
 def fetch_adapter(adapter: str | Path, session: boto3.Session | None = None) -> Path:
@@ -59,6 +62,16 @@ def fetch_adapter(adapter: str | Path, session: boto3.Session | None = None) -> 
         raise AdoptionError(f"the adapter {str(adapter)!r:.300} is {found}. A hub id has the form owner/name.")
     directory = download(str(adapter), (*_SMALL, SAFETENSORS))
     return directory if (directory / SAFETENSORS).is_file() else download(str(adapter), (*_SMALL, PICKLE))
+
+
+@contextmanager
+def named_errors(directory: Path, origin: Path | S3Location) -> Iterator[None]:
+    """Name the place that the caller gave in errors, instead of the directory to which its files were copied."""
+    try:
+        yield
+    except SQLQuarryError as error:
+        error.args = (str(error).replace(str(directory), str(origin)),)
+        raise
 
 
 def _from_s3(location: S3Location, session: boto3.Session | None) -> Path:

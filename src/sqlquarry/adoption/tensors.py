@@ -114,13 +114,19 @@ def _pickled(path: Path) -> dict[str, AdapterTensor]:
         content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # a damaged file raises many kinds of errors
         raise AdoptionError(
-            f"{path} cannot be loaded ({type(error).__name__}: {error!s:.300}). Save the adapter again with the "
-            "current PEFT, which writes safetensors."
+            f"{path} cannot be loaded ({type(error).__name__}). Save the adapter again with the current PEFT, "
+            "which writes safetensors."
         ) from error
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise AdoptionError(
             f"{path} does not map names to tensors. Save the adapter's state dict itself, with model.save_pretrained."
+        )
+    # A tensor of a few bytes can be expanded to any shape, and it would fill the memory when it is read.
+    if expanded := sorted(name for name, one in content.items() if one.nbytes > one.untyped_storage().nbytes()):
+        raise AdoptionError(
+            f"{path} contains {expanded[0]:.200} of shape {list(content[expanded[0]].shape)}, which is larger than its "
+            "data. Save the adapter again with the current PEFT, which writes safetensors."
         )
     names = {getattr(torch, torch_name): name for name, (torch_name, _) in FLOATS.items()}
     return {

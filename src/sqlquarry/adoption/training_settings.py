@@ -155,7 +155,7 @@ def _stated(quantization: Quantization) -> FourBitSettings | None:
         raise ConfigError(f"quantization is {quantization!r:.80}, but must be 'auto', 'nf4', 'fp4' or None. {CHOICES}.")
     if not isinstance(quantization, Mapping):
         to_dict = getattr(quantization, "to_dict", None)
-        if to_dict is None:
+        if to_dict is None or isinstance(quantization, type):
             raise ConfigError(f"quantization is {quantization!r:.80}. {CHOICES}.")
         quantization = dict(to_dict())
     return FourBitSettings.of(quantization)

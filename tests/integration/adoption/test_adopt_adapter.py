@@ -29,7 +29,7 @@ from sqlquarry.errors import (
     UnsupportedAdapterError,
     UnsupportedModelError,
 )
-from sqlquarry.manifests import base_digest
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.quantization import QuantizationRecipe
 
 SAFE, BIN, CONFIG = "adapter_model.safetensors", "adapter_model.bin", "adapter_config.json"
@@ -106,10 +106,12 @@ def merged(adapter: sq.AdapterCheckpoint, folder: Path) -> torch.Tensor:
         {"target_modules": r".*\.(q|v)_proj", "task_type": None},
         {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
         {"modules_to_save": ["embed_tokens", "lm_head"]},
+        {"modules_to_save": ["model.embed_tokens"], "ensure_weight_tying": True},
+        {"modules_to_save": ["mlp", "1.self_attn"], "target_modules": ["0.self_attn.q_proj"]},
         {"target_modules": [*LINEAR, "embed_tokens"]},
         {"trainable_token_indices": [5, 40]},
     ],
-    ids=lambda options: "-".join(options) or "lora",
+    ids=lambda options: "-".join(map(str, [*options, *options.get("modules_to_save", ())])) or "lora",
 )
 def test_the_merged_model_computes_what_peft_computes(base: Base, tmp_path: Path, options: dict[str, Any]) -> None:
     train(base, tmp_path / "peft", **options)
@@ -174,6 +176,51 @@ def test_the_same_call_returns_the_same_artifact(adapter: Path, base: Base, tmp_
     with pytest.raises(ArtifactError, match="here"):
         adopt(adapter, base, output_dir=tmp_path / "here", quantization="nf4")
     assert sq.AdapterCheckpoint.load(tmp_path / "here", verify=True) == here
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_damaged_artifact_of_the_cache_is_written_again(
+    adapter: Path, base: Base, tmp_path: Path, damage: str
+) -> None:
+    for options in ({}, {"output_dir": tmp_path / "here"}):
+        adopted = adopt(adapter, base, **options)
+        weights = adopted.path / SAFE
+        content = weights.read_bytes()
+        weights.unlink()
+        if damage == "changed":
+            weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        if options:
+            with pytest.raises(ArtifactError, match="here"):
+                adopt(adapter, base, **options)
+        else:
+            assert adopt(adapter, base) == adopted
+            assert weights.read_bytes() == content
+
+
+def occupied(directory: Path, how: str) -> Path:
+    if how == "a link":
+        directory.symlink_to("absent")
+    elif how == "a file":
+        directory.write_text("x")
+    else:
+        write(directory.parent, "notes.txt", "x")
+        return directory.parent
+    return directory
+
+
+@pytest.mark.parametrize("how", ["a file", "a link", "other files", "the adapter itself"])
+def test_an_output_with_other_files_is_refused_before_the_base_is_read(
+    adapter: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (tmp_path / "new").mkdir()
+    output = adapter if how == "the adapter itself" else occupied(tmp_path / "new" / "output", how)
+    monkeypatch.setattr("sqlquarry.merging.base_checkpoint.BaseCheckpoint.digest", lambda *_: pytest.fail("hashed"))
+    before = {path: path.lstat() for path in tmp_path.rglob("*")}
+    with pytest.raises(ArtifactError, match=str(output)):
+        adopt(adapter, base, output_dir=output)
+    after = {path: path.lstat() for path in tmp_path.rglob("*")}
+    assert after.keys() == before.keys()
+    assert all(after[path].st_mtime_ns == before[path].st_mtime_ns for path in before if path.is_file())
 
 
 @pytest.mark.parametrize("fields", [{"layers_to_transform": [0]}, {"exclude_modules": "x"}, {"target_modules": ".*"}])
@@ -374,6 +421,11 @@ def hostile(directory: Path) -> Path:
     return directory
 
 
+def own(directory: Path) -> Path:
+    write_manifest(directory, "adapter", {})
+    return directory
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 FAULTS: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
     ("nothing there", lambda d: d.parent / "absent", AdoptionError, "absent"),
@@ -411,6 +463,9 @@ FAULTS: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
     ("a lost layer", lambda d: drop(d, "layers.1.mlp.up_proj"), AdoptionError, r"model\.layers\.1\.mlp\.up_proj"),
     ("other shapes", lambda d: change(d, Q=torch.zeros(4, 64)), AdoptionError, r"\[4, 64\]"),
     ("other layers", lambda d: rename(d, lambda n: n.replace("layers.1", "layers.7")), AdoptionError, r"layers\.7"),
+    ("only a chat template", lambda d: write(d, "chat_template.jinja", "{{ messages }}"), AdoptionError,
+     r"tokenizer\.json"),
+    ("an artifact of this library", own, AdoptionError, r"sq\.AdapterCheckpoint\.load"),
     ("a tokenizer that cannot be read", lambda d: write(d, "tokenizer.json", '{"model": {"type": "New"}}'),
      AdoptionError, "tokenizer"),
 ]  # fmt: skip
@@ -426,6 +481,12 @@ def test_a_fault_of_the_files_is_one_clear_error(
         adopt(place, base)
     assert type(caught.value) is error
     assert not list(home.rglob("*adopted*"))
+
+
+@pytest.mark.parametrize("content", ['{"name": "an app"}', "[", '{"kind": "merged-model"}'])
+def test_a_manifest_of_another_program_is_ignored(adapter: Path, base: Base, content: str) -> None:
+    expected = adopt(adapter, base)
+    assert adopt(write(adapter, "manifest.json", content), base) == expected
 
 
 def test_the_converted_form_of_pissa_is_named(adapter: Path, base: Base) -> None:
@@ -481,6 +542,17 @@ def test_copies_of_the_base_show_another_base(base: Base, tmp_path: Path, option
     few[:20] += 1  # a tool may have initialized unused rows
     save_file(stored | {"model.embed_tokens.weight": few}, other / "model.safetensors", {"format": "pt"})
     assert adopt(tmp_path / "peft", other).path.is_dir()
+
+
+def test_a_base_with_two_heads_is_refused(adapter: Path, base: Base, tmp_path: Path) -> None:
+    other = shutil.copytree(base.directory, tmp_path / "other")
+    stored = load_file(other / "model.safetensors")
+    table = stored["model.embed_tokens.weight"]
+    save_file(stored | {"lm_head.weight": table.clone()}, other / "model.safetensors", {"format": "pt"})
+    assert adopt(adapter, other).path.is_dir()
+    save_file(stored | {"lm_head.weight": table + 1}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(AdoptionError, match=r"tie_word_embeddings.*other.*lm_head\.weight"):
+        adopt(adapter, other)
 
 
 # --- The hub and S3 ---------------------------------------------------------------------------------------------------
@@ -566,5 +638,19 @@ def test_s3_without_an_adapter_says_what_is_there(session: boto3.Session, adapte
     upload(session, adapter, "run/checkpoint-5")
     session.client("s3").put_object(Bucket="bucket", Key="other/notes.txt", Body=b"x")
     for prefix, value in {"run": "checkpoint-5", "other": r"notes\.txt", "none": "s3://bucket/none"}.items():
-        with pytest.raises(AdoptionError, match=value):
+        with pytest.raises(AdoptionError, match=value) as caught:
             adopt(f"s3://bucket/{prefix}", base, session=session)
+        assert f"s3://bucket/{prefix}" in str(caught.value)
+
+
+def test_errors_name_the_place_that_the_caller_gave(
+    session: boto3.Session, hub: Hub, adapter: Path, base: Base, home: Path
+) -> None:
+    own(change(adapter, Q=torch.zeros(4, 64)))
+    upload(session, adapter, "adapter")
+    assert hub.endpoint
+    for place in ("acme/adapter", "s3://bucket/adapter"):
+        with pytest.raises(AdoptionError, match=place) as caught:
+            adopt(place, base, session=session)
+        assert str(home) not in str(caught.value)
+        assert "snapshots" not in str(caught.value)

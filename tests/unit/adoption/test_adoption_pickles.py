@@ -99,6 +99,30 @@ def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:
         refuse_code(path)
 
 
+# The places of two fields in an entry of a zip archive's directory (PKWARE's APPNOTE.TXT, 4.3.12).
+@pytest.mark.parametrize(("field", "value"), [(6, 99), (8, 1)], ids=["a newer version", "encrypted"])
+def test_an_archive_that_cannot_be_read_is_refused(tmp_path: Path, field: int, value: int) -> None:
+    path = archive(tmp_path / "adapter_model.bin", pickle.dumps({}, protocol=2))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + field] = value
+    path.write_bytes(content)
+    with pytest.raises(AdoptionError, match=r"adapter_model\.bin"):
+        refuse_code(path)
+
+
+def test_a_tensor_that_is_larger_than_its_data_is_refused(tmp_path: Path) -> None:
+    torch.save({NAME: torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "adapter_model.bin")
+    with pytest.raises(AdoptionError, match=r"lora_A\.weight of shape \[1000000, 1000000\]"):
+        AdapterTensors.read(tmp_path / "adapter_model.bin")
+
+
+def test_the_message_does_not_advise_to_execute_the_pickle(tmp_path: Path) -> None:
+    path = archive(tmp_path / "adapter_model.bin", b"\x80\x02ctorch._utils\n_rebuild_parameter\n}b.")
+    with pytest.raises(AdoptionError, match="UnpicklingError") as caught:
+        AdapterTensors.read(path)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_a_second_pickle_in_the_archive_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "adapter_model.bin", pickle.dumps({}, protocol=2))
     with zipfile.ZipFile(path, "a") as file:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BitsAndBytesConfig
 
 from sqlquarry.adoption.adapter_files import AdapterFiles
 from sqlquarry.adoption.four_bit_recipe import FourBitSettings
@@ -72,6 +73,9 @@ def test_the_files_tell(tmp_path: Path, base: str | None, files: Any, expected: 
         ("int8", None, {}, "'int8'"),
         ("gptq", None, {}, "'gptq'"),
         (4, None, {}, "quantization is 4"),
+        (FourBitSettings, None, {}, "FourBitSettings"),
+        (BitsAndBytesConfig, None, {}, "BitsAndBytesConfig"),
+        (NF4 | {4: True}, None, {}, "4 is unknown"),
         (NF4 | {"load_in_8bit": True}, None, {}, "load_in_8bit is True"),
         ({"load_in_8bit": True}, None, {}, "load_in_4bit is None"),
         ({"quant_method": "gptq", "bits": 4}, None, {}, "'gptq'.*bits is unknown"),
