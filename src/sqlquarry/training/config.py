@@ -285,7 +285,9 @@ class TrainingConfig:
     def identity(self) -> dict[str, object]:
         """Fields that the adapter depends on, ready for JSON. A run resumes only from checkpoints with equal fields."""
         fields: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {name: value for name, value in fields.items() if name not in _NOT_IN_IDENTITY}
+        # Runs of our own engine keep the identity from before there was another one.
+        left_out = _NOT_IN_IDENTITY if self.backend == "trl" else {*_NOT_IN_IDENTITY, "backend", "sft_config"}
+        return {name: value for name, value in fields.items() if name not in left_out}
 
 
 @functools.cache
