@@ -167,8 +167,7 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     "write_junit": lambda at: sq.write_junit(REPORT, at),
     "write_markdown": lambda at: sq.write_markdown(REPORT, at),
 }
-# Functions whose path arguments are not locations or are covered above. `load_records` and `to_jsonl` have their own
-# tests.
+# Functions whose path arguments are not locations or are covered above. Those of records have their own tests.
 OTHERS = {
     "AdapterCheckpoint",
     "AdapterMerger.published",
@@ -176,6 +175,8 @@ OTHERS = {
     "SynthesizedDatabases.caveat",
     "load_records",
     "Records.to_jsonl",
+    "Records.to_messages",
+    "Records.to_parquet",
 }
 
 

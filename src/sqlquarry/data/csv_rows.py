@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 
 from sqlquarry.data import rows
+from sqlquarry.data.row_reader import RowReader
 from sqlquarry.data.rows import SourceRow
-from sqlquarry.data.shapes import fits_a_shape
 from sqlquarry.errors import RecordError
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -19,10 +19,10 @@ _STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel can write thi
 _field_limit = Lock()  # Guards `csv.field_size_limit`, which is global, while it is raised.
 
 
-def csv_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
-    """Yield the rows of a CSV file. The delimiter is the first with which the header has known columns."""
+def csv_rows(file: io.BufferedIOBase, reader: RowReader) -> Iterator[SourceRow]:
+    """Yield the rows of a CSV file. The delimiter is the one that gives known columns."""
     header: Sequence[str] = ()
-    for number, fields in _fields(file):
+    for number, fields in _fields(file, reader):
         if isinstance(fields, RecordError):
             yield SourceRow("line", number, fields)
         elif any(fields) and header:
@@ -53,7 +53,7 @@ def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, objec
     return columns
 
 
-def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordError]]:
+def _fields(file: io.BufferedIOBase, reader: RowReader) -> Iterator[tuple[int, list[str] | RecordError]]:
     """Yield each row's fields with the number of its first line. No rows follow an error."""
     lines = _text_lines(file)
     read: list[str] = []  # all lines up to the first one that is not blank
@@ -66,11 +66,11 @@ def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordEr
         stated = _STATED.fullmatch(read[-1]) if read else None
         if stated:
             read[-1] = "\n"
-        delimiter = stated[1] if stated else _delimiter(read[-1] if read else "")
-        reader = csv.reader(itertools.chain(read, lines), delimiter=delimiter, strict=True)
-        while (fields := _next(reader)) is not None:
+        delimiter = stated[1] if stated else _delimiter(read[-1] if read else "", reader)
+        table = csv.reader(itertools.chain(read, lines), delimiter=delimiter, strict=True)
+        while (fields := _next(table)) is not None:
             yield number, fields
-            number = reader.line_num + 1  # A quoted field may span several lines.
+            number = table.line_num + 1  # A quoted field may span several lines.
     except (csv.Error, RecordError) as error:
         # An open quote swallows the rest of the file, so nothing after it can be trusted.
         is_old = "new-line character" in str(error)  # The advice in csv's own message would not help.
@@ -78,21 +78,21 @@ def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordEr
         yield number, RecordError(f"not CSV from here on: {why}")
 
 
-def _next(reader: Iterator[list[str]]) -> list[str] | None:
+def _next(table: Iterator[list[str]]) -> list[str] | None:
     # The limit is shared by the process, so it is raised only while one row is read.
     with _field_limit:
         usual = csv.field_size_limit(rows.MAX_LINE_BYTES)
         try:
-            return next(reader, None)
+            return next(table, None)
         finally:
             csv.field_size_limit(usual)
 
 
-def _delimiter(header: str) -> str:
-    for delimiter in _DELIMITERS:
-        if fits_a_shape(next(csv.reader([header], delimiter=delimiter), [])):
-            return delimiter
-    return _DELIMITERS[0]
+def _delimiter(header: str, reader: RowReader) -> str:
+    """Return the first delimiter that gives known columns, or else the one that gives the most columns."""
+    columns = {delimiter: next(csv.reader([header], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+    fitting = (delimiter for delimiter in _DELIMITERS if reader.fits(columns[delimiter]))
+    return next(fitting, max(_DELIMITERS, key=lambda delimiter: len(columns[delimiter])))
 
 
 def _text_lines(file: io.BufferedIOBase) -> Iterator[str]:

@@ -11,16 +11,17 @@ from pathlib import Path
 from sqlquarry.data.csv_rows import csv_rows
 from sqlquarry.data.json_rows import json_rows
 from sqlquarry.data.parquet_rows import parquet_rows
+from sqlquarry.data.row_reader import RowReader
 from sqlquarry.data.rows import SourceRow, TooLargeError
 from sqlquarry.errors import DataError
 
 # gzip makes text 5 to 20 times smaller. Its limit is a factor of 1,032.
 _MAX_RATIO = 200
 _MAX_UNPACKED_BYTES = 2**30  # Files up to this size are allowed at any ratio.
-_READERS: Mapping[str, Callable[[io.BufferedIOBase], Iterator[SourceRow]]] = {
-    ".json": json_rows,
-    ".jsonl": json_rows,
-    ".ndjson": json_rows,
+_READERS: Mapping[str, Callable[[io.BufferedIOBase, RowReader], Iterator[SourceRow]]] = {
+    ".json": lambda file, _: json_rows(file),
+    ".jsonl": lambda file, _: json_rows(file),
+    ".ndjson": lambda file, _: json_rows(file),
     ".csv": csv_rows,
     ".tsv": csv_rows,
     ".parquet": parquet_rows,
@@ -34,7 +35,7 @@ def file_format(name: str) -> tuple[str, str] | None:
     return (path.stem, path.suffix.lower()) if path.suffix.lower() in _READERS else None
 
 
-def file_rows(path: Path, suffix: str, name: str) -> Iterator[SourceRow]:
+def file_rows(path: Path, suffix: str, name: str, reader: RowReader) -> Iterator[SourceRow]:
     """Yield the rows of a file in one of `FORMATS`. Unpack it if `path` ends in ``.gz``. Messages call it `name`.
 
     Raises:
@@ -46,7 +47,7 @@ def file_rows(path: Path, suffix: str, name: str) -> Iterator[SourceRow]:
     try:
         longest = max(_MAX_UNPACKED_BYTES, _MAX_RATIO * path.stat().st_size)
         with gzip.open(path) if packed else path.open("rb") as file:
-            for row in _READERS[suffix](file):
+            for row in _READERS[suffix](file, reader):
                 if packed and file.tell() > longest:
                     raise DataError(
                         f"{name} unpacks to more than {longest:,} bytes. Unpack it yourself and load the result."

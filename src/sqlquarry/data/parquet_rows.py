@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sqlquarry.data import rows
+from sqlquarry.data.row_reader import RowReader
 from sqlquarry.data.rows import SourceRow
-from sqlquarry.data.shapes import fits_a_shape, known_columns
 from sqlquarry.errors import RecordError
 from sqlquarry.extras import require
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 4096
 
 
-def parquet_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
+def parquet_rows(file: io.BufferedIOBase, reader: RowReader) -> Iterator[SourceRow]:
     """Yield the rows of a Parquet file."""
     require("parquet", "reading Parquet")
     from pyarrow.parquet import ParquetFile
@@ -35,8 +35,8 @@ def parquet_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
             named = ", ".join(parquet.schema_arrow.names)
             yield SourceRow("row", 1, RecordError(f"the file has a column twice: {named}"))
             return
-        unread = {} if fits_a_shape(names) else dict.fromkeys(names)  # so that the error can list them
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=known_columns(names)):
+        unread = {} if reader.fits(names) else dict.fromkeys(names)  # so that the error can list them
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=reader.columns_to_read(names)):
             for columns in _columns(batch):
                 number += 1
                 whole = columns if isinstance(columns, RecordError) or not unread else unread | columns

@@ -1,48 +1,55 @@
-"""Load records from files, an S3 object or a Hugging Face data set, and report every bad row."""
+"""Load records from files, directories, S3, Hugging Face data sets or rows in memory, and report every bad row."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sqlquarry.data.formats import FORMATS, file_format, file_rows
-from sqlquarry.data.objects import bucket_and_key, downloaded, s3_uri
+from sqlquarry.data.folders import shipped_schemas
+from sqlquarry.data.formats import file_format
+from sqlquarry.data.memory_rows import Rows
+from sqlquarry.data.objects import downloaded, s3_uri
 from sqlquarry.data.records import Records
+from sqlquarry.data.row_reader import RowReader
 from sqlquarry.data.rows import SourceRow
-from sqlquarry.data.shapes import KNOWN_SHAPES, fits_a_shape, known_columns, record_from_row
+from sqlquarry.data.schemas import Schemas
+from sqlquarry.data.shapes import KNOWN_SHAPES
+from sqlquarry.data.sources import NamedRows, open_source
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
-from sqlquarry.extras import require
+from sqlquarry.inputs import is_whole
 from sqlquarry.records import Record
 from sqlquarry.text import first_of, visible_logger
 
 if TYPE_CHECKING:
     import boto3
 
+    from sqlquarry.prompt import PromptFormatter
+
 _log = visible_logger(__name__)
 _SHOWN_PROBLEMS = 10
-_SHOWN_FILES = 8
 _SEARCHED_RECORDS = 1000
-_PATTERN = re.compile(r"[*?[]")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # SQL outside of quotes that SQLite does not support.
 _NOT_SQLITE = re.compile(r"\bILIKE\b|::\s*[a-z]|\bSELECT\s+(?:DISTINCT\s+)?TOP\s*\(?\d", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
-class _Source(NamedTuple):
-    """The rows of one file or data set, with its name in errors and the stem that its records' ids start with."""
-
-    name: str
-    stem: str
-    rows: Iterable[SourceRow]
-
-
 def load_records(
-    source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: boto3.Session | None = None
+    source: str | Path | Rows,
+    *,
+    columns: Mapping[str, str] | None = None,
+    schema: str | Path | Mapping[str, str | Path] | None = None,
+    database: str | None = None,
+    dialect: str | None = None,
+    split: str | None = None,
+    formatter: PromptFormatter | None = None,
+    limit: int | None = None,
+    session: boto3.Session | None = None,
 ) -> Records:
     """Load question/schema/SQL records. Duplicates are kept and nothing is dropped.
 
@@ -50,112 +57,95 @@ def load_records(
 
     - SQLQuarry: question, schema, and optionally sql, alternatives, database, dialect and id
     - sql-create-context, also used for WikiSQL: question, context, answer
-    - Spider: question, query, db_id, and schema or tables
+    - Spider, KaggleDBQA: question, query, db_id, and schema or tables
     - BIRD: question, SQL, db_id, schema, and optionally evidence, which is appended to the question in parentheses
+    - gretel: sql_prompt, sql_context, sql
+    - WikiSQL: question, sql (a structured query), table
+    - Alpaca: instruction, input, and output or response. One of the first two contains the schema
+    - conversations: messages (role, content), conversations (from, value), or prompt and completion
 
     Case and white space around the column names do not matter. A record without an id gets the id
     ``<file stem>:<line>``.
 
     Args:
-        source: a file in UTF-8 (.json, .jsonl, .ndjson, .csv, .tsv or .parquet, each also .gz), a pattern of such files
-            (``data/*.jsonl``), which are read in the order of their names, the ``s3://bucket/key`` of a file, or the id
-            of a Hugging Face data set, of which the "train" split is read.
-        limit: number of rows to read. Later rows are not even parsed. None reads all.
+        source: one of these.
+
+            - a file in UTF-8 (.json, .jsonl, .ndjson, .csv, .tsv or .parquet, each also .gz), or the
+              ``s3://bucket/key`` of one
+            - a pattern of such files (``data/*.jsonl``), which are read in the order of their names
+            - the directory of Spider, BIRD, KaggleDBQA or WikiSQL as it is shipped
+            - the id of a Hugging Face data set
+            - rows: dicts or records, a DataFrame of pandas or polars, a `datasets.Dataset` or a `DatasetDict`
+        columns: the columns of fields with other names, as {field: column}. The fields are question, schema, sql,
+            alternatives, database, dialect, id and evidence.
+        schema: the schema of all rows, which replaces the rows' own: CREATE TABLE text, a .sql or SQLite file (also on
+            S3), a `tables.json`, a directory with NAME.sqlite or NAME/NAME.sqlite, or a mapping of database names to
+            texts or files. If it is not given, rows without a schema get it from the data set that their file belongs
+            to.
+        database: the database of all rows, which replaces the rows' own.
         dialect: the SQL dialect of rows that do not specify one. If it is not given, the default is SQLite, and a
             warning is logged if the SQL does not look like SQLite.
+        split: the split of a hub data set, a DatasetDict or a directory. None means the only one, or "train".
+        formatter: the wording around schema and question in prompts, as in `Records.to_messages`. If it is not given,
+            SQLQuarry's default wording and CREATE TABLE statements are found.
+        limit: number of rows to read. Later rows are not even parsed. None reads all.
         session: a boto3 session for S3. None uses the default credentials.
 
     Raises:
         RecordError: there are bad rows. The message has their number and lists the first 10 by line, array element or
             table row.
         DataError: the source cannot be found or read, or contains no records.
-        ConfigError: `source` is neither text nor a path, `limit` is below 1, or the dialect is unknown.
+        ConfigError: an option is invalid, or does not fit the source.
         MissingExtraError: the package for Parquet, S3 or the hub is not installed.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}, but must be at least 1. Leave it out to read everything.")
-    if not isinstance(source, str | Path):
-        raise ConfigError(
-            f"source is {source!r:.80}, but must be one path, pattern, s3:// address or hub id. "
-            "To combine several sources, add their records: load_records(a) + load_records(b)."
-        )
+    if limit is not None and (not is_whole(limit) or limit < 1):
+        raise ConfigError(f"limit is {limit!r}, but must be at least 1. Leave it out to read everything.")
+    for name, value in (("database", database), ("split", split)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise ConfigError(
+                f"{name} is {value!r:.80}, but must be a non-empty string. Leave it out if there is none."
+            )
+    if formatter is not None and not callable(getattr(formatter, "messages", None)):
+        raise ConfigError(f"formatter is {formatter!r:.80}, but must be a PromptFormatter.")
     stated = None if dialect is None else dialect_name(dialect)
-    if uri := s3_uri(source):
-        if "*" in uri:
-            raise DataError(f"{uri} is a pattern, but patterns work only for local files. Give the key of one object.")
-        bucket_and_key(uri)
-        _known_format(uri)
-        with downloaded(uri, session) as path:
-            return _records([_file(path, uri)], uri, limit, stated)
-    return _records(_local_or_hub(source), str(source), limit, stated)
-
-
-def _local_or_hub(source: str | Path) -> list[_Source]:
-    """Return the files that match the source. If there are none and it can be a data set's id, return the data set."""
-    name = str(source)
-    if not name:
-        raise DataError("the source is ''. Give a file, an s3:// address or the id of a data set.")
-    try:
-        path = Path(source).expanduser()
-        files = {name: path} if path.is_file() else {str(file): file for file in _matching(path)}
-    except (OSError, RuntimeError, ValueError) as error:  # The path is not valid, or its user is unknown (~nobody).
-        raise DataError(f"{name} does not exist: {error}") from error
-    if files:
-        return [_file(file, shown) for shown, file in files.items()]
-    if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
-        return [_Source(name, name.rpartition("/")[2], _hub_rows(name))]
-    raise DataError(f"{name} {_directory(path) if path.is_dir() else 'does not exist. Check the path.'}")
-
-
-def _matching(path: Path) -> list[Path]:
-    if not _PATTERN.search(str(path)):
-        return []
-    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
-    if not files:
-        raise DataError(f"no file matches {path}. Check the path.")
-    return files
-
-
-def _directory(path: Path) -> str:
-    try:
-        names = sorted(file.name for file in path.iterdir() if file_format(file.name))
-    except OSError as error:
-        return f"is a directory that cannot be read: {error}"
-    if not names:
-        return f"is a directory without any file in a known format ({FORMATS}). Give the path of a file."
-    suffix = Path(names[0]).suffix
-    return (
-        f"is a directory. Give one of its files ({first_of(names, _SHOWN_FILES)}), or a pattern such as "
-        f"{path / f'*{suffix}'}"
-    )
-
-
-def _file(path: Path, name: str) -> _Source:
-    stem, suffix = _known_format(name)
-    return _Source(name, stem, file_rows(path, suffix, name))
-
-
-def _known_format(name: str) -> tuple[str, str]:
-    found = file_format(name)
-    if found is None:
-        is_excel = name.lower().endswith((".xls", ".xlsx", ".xlsm", ".ods"))
-        hint = ". Save the sheet as CSV UTF-8 first" if is_excel else ""
-        raise DataError(
-            f"the format of {name} is unknown. Its name must end in one of {FORMATS}, with or without .gz{hint}"
+    with ExitStack() as stack:
+        if isinstance(schema, str | Path) and (uri := s3_uri(schema)):
+            schema = stack.enter_context(downloaded(uri, session))
+        reader = RowReader(
+            columns,
+            schemas=None if schema is None else Schemas.stated(schema),
+            shipped_schemas=partial(_shipped_schemas, source),
+            database=database,
+            dialect=stated or "sqlite",
+            formatter=formatter,
         )
-    return found
+        name, sources = stack.enter_context(open_source(source, reader, split, session))
+        return _records(sources, name, reader, limit, is_dialect_known=stated is not None)
 
 
-def _records(sources: list[_Source], name: str, limit: int | None, dialect: str | None) -> Records:
+def _shipped_schemas(source: object) -> Schemas | None:
+    if not isinstance(source, str | Path) or s3_uri(source):
+        return None
+    path = Path(source).expanduser()
+    # The id of a hub data set is neither a directory nor the name of a file.
+    return shipped_schemas(path) if path.is_dir() or file_format(path.name) else None
+
+
+def _records(
+    sources: list[NamedRows], name: str, reader: RowReader, limit: int | None, *, is_dialect_known: bool
+) -> Records:
     problems: list[str] = []
 
-    def good(rows: Iterable[tuple[_Source, SourceRow]]) -> Iterator[Record]:
-        for source, (unit, number, columns) in rows:
+    def good(rows: Iterable[tuple[NamedRows, SourceRow | Record]]) -> Iterator[Record]:
+        for source, row in rows:
+            if isinstance(row, Record):
+                yield row
+                continue
+            unit, number, columns = row
             try:
                 if isinstance(columns, RecordError):
                     raise columns
-                yield record_from_row(columns, f"{source.stem}:{number}", dialect or "sqlite")
+                yield reader.record(columns, f"{source.stem}:{number}")
             except RecordError as error:
                 where = f"{source.name}, {unit}" if len(sources) > 1 else unit
                 problems.append(f"  {where} {number}: {error}")
@@ -171,8 +161,14 @@ def _records(sources: list[_Source], name: str, limit: int | None, dialect: str 
         )
     if not records:
         raise DataError(f"{name} contains no records. Check that it was written completely.")
-    if dialect is None:
+    if not is_dialect_known:
         _hint_at_dialect(records, name)
+    if reader.ignored_columns and not any(record.sql for record in records):
+        _log.warning(
+            "%s has no SQL in a column with a known name. If one of %s has it, pass columns={'sql': …}",
+            name,
+            first_of(sorted(reader.ignored_columns)),
+        )
     return records
 
 
@@ -187,22 +183,3 @@ def _hint_at_dialect(records: Records, name: str) -> None:
                 record.id,
             )
             return
-
-
-def _hub_rows(name: str) -> Iterator[SourceRow]:
-    require("hub", f"there is no file {name!r}, and loading it as a Hugging Face data set")
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, split="train")
-    except Exception as error:  # datasets raises the errors of all libraries that it uses
-        raise DataError(
-            f"there is no file {name!r}, and it could not be loaded as a Hugging Face data set "
-            f"({type(error).__name__}: {error}). Check path, id and network. A private data set needs HF_TOKEN. "
-            "You can also download its file and give the path."
-        ) from error
-    names = rows.column_names
-    if fits_a_shape(names):  # The other columns need not be readable.
-        rows = rows.select_columns(known_columns(names))
-    for number, columns in enumerate(rows, 1):
-        yield SourceRow("row", number, columns)

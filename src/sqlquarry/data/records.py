@@ -1,26 +1,26 @@
-"""An immutable sequence of records that can be split without leaks, hashed, and written as JSON Lines."""
+"""An immutable sequence of records that can be split without leaks, hashed, and written."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
 
-from sqlquarry.data.objects import s3_uri, upload
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
+from sqlquarry.data.writers import dataset_of, json_line, message_line, parquet_parts, write_file
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.files.writing import write_atomically
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.records import Record
 
 if TYPE_CHECKING:
     import boto3
+    import datasets
+
+    from sqlquarry.prompt import PromptFormatter
 
 _SHOWN = 10  # records in a notebook
 
@@ -113,7 +113,7 @@ class Records(Sequence[Record]):
         """SHA-256 (hex) of the canonical JSON of all records in order."""
         digest = hashlib.sha256()
         for record in self:
-            digest.update(_json_line(record))
+            digest.update(json_line(record))
         return digest.hexdigest()
 
     def split(self, test_size: float = 0.01, *, seed: int = 42, group_by: str | None = "auto") -> Split:
@@ -171,16 +171,54 @@ class Records(Sequence[Record]):
             DataError: the object cannot be written to S3.
             MissingExtraError: `path` is on S3, but boto3 is not installed.
         """
-        uri = s3_uri(path)
-        name = uri or str(path)
-        if not name.endswith((".jsonl", ".jsonl.gz")):
-            raise ConfigError(f"{name} must end in .jsonl or .jsonl.gz, so that load_records recognizes its format")
-        lines: Iterable[bytes] = map(_json_line, self)
-        content = _gzipped(lines) if name.endswith(".gz") else lines
-        if uri:
-            upload(uri, content, session)
-        else:
-            write_atomically(Path(path).expanduser(), content)
+        write_file(path, (".jsonl", ".jsonl.gz"), map(json_line, self), session)
+
+    def to_messages(
+        self, path: str | Path, *, formatter: PromptFormatter | None = None, session: boto3.Session | None = None
+    ) -> None:
+        """Write the records as conversations, one JSON object per line, for TRL and other programs that train.
+
+        Each line has `messages` with role and content, the id, and the record's alternatives, database and dialect if
+        they are set. Templates and special tokens are not part of it. `load_records` returns equal records if it gets
+        the same formatter. Only white space around the texts is lost.
+
+        Args:
+            path: a file or ``s3://bucket/key`` that ends in ``.jsonl`` or ``.jsonl.gz``.
+            formatter: the wording of the messages. None uses SQLQuarry's default wording.
+            session: a boto3 session for S3. None uses the default credentials.
+
+        Raises:
+            ConfigError: `path` has another ending.
+            DataError: the object cannot be written to S3.
+            MissingExtraError: `path` is on S3, but boto3 is not installed.
+        """
+        from sqlquarry.prompt import PromptFormatter  # needs Jinja
+
+        used = formatter or PromptFormatter()
+        write_file(path, (".jsonl", ".jsonl.gz"), (message_line(record, used) for record in self), session)
+
+    def to_parquet(self, path: str | Path, *, session: boto3.Session | None = None) -> None:
+        """Write the records as Parquet, one column per field. `load_records` returns equal records from the file.
+
+        Args:
+            path: a file or ``s3://bucket/key`` that ends in ``.parquet``.
+            session: a boto3 session for S3. None uses the default credentials.
+
+        Raises:
+            ConfigError: `path` has another ending.
+            RecordError: a text cannot be stored.
+            DataError: the object cannot be written to S3.
+            MissingExtraError: pyarrow is not installed, or `path` is on S3, but boto3 is not installed.
+        """
+        write_file(path, (".parquet",), parquet_parts(self), session)
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the records as a `datasets.Dataset`, one column per field. `load_records` accepts it.
+
+        Raises:
+            MissingExtraError: datasets is not installed.
+        """
+        return dataset_of(self)
 
     def _test_count(self, test_size: object) -> int:
         if isinstance(test_size, bool) or not isinstance(test_size, Real):
@@ -201,22 +239,3 @@ class Records(Sequence[Record]):
                 f"test_size is {share}, but a share must be between 0 and 1. For a number of records, pass an int."
             )
         return min(max(1, round(share * len(self))), max(1, len(self) - 1))
-
-
-def _fields(record: Record) -> dict[str, object]:
-    # Records without alternatives leave the field out, so that their digest is the same as in versions without it.
-    return {name: getattr(record, name) for name in FIELDS if name != "alternatives" or record.alternatives}
-
-
-def _json_line(record: Record) -> bytes:
-    line = json.dumps(_fields(record), ensure_ascii=False)
-    # UTF-8 cannot encode lone surrogates. Python's escape for them is also a valid JSON escape.
-    return line.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _gzipped(parts: Iterable[bytes]) -> Iterator[bytes]:
-    # Like gzip.compress(…, mtime=0), so that the same records always give the same bytes.
-    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    for part in parts:
-        yield packer.compress(part)
-    yield packer.flush()

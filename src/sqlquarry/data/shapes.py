@@ -1,62 +1,104 @@
-"""Convert rows to records. The columns of a row show which of the known data set shapes it has."""
+"""Decide which columns of a row form a record. The columns show which of the known data set shapes the row has."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
-from sqlquarry.errors import RecordError
-from sqlquarry.files.metadata import parse_json
-from sqlquarry.records import Record
+from sqlquarry.options import did_you_mean
 
 KNOWN_SHAPES = (
     "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "
     "question, context, answer[, database, dialect, id] (sql-create-context); question, query, db_id, schema (Spider); "
-    "question, SQL, db_id, schema[, evidence] (BIRD)"
+    "question, SQL, db_id, schema[, evidence] (BIRD); sql_prompt, sql_context, sql (gretel); "
+    "question, table, sql (WikiSQL); instruction, input, output or response (Alpaca); messages; conversations"
 )
+# Fields of a record and the column names that can mean them. Names are compared without case and surrounding space.
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "question": ("question", "sql_prompt"),
+    "schema": ("schema", "tables", "context", "sql_context"),
+    "sql": ("sql", "query", "answer"),
+    "alternatives": ("alternatives",),
+    "database": ("database", "db_id"),
+    "dialect": ("dialect",),
+    "id": ("id", "question_id"),
+    "evidence": ("evidence",),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
-    """The meaning of the columns in one data set shape. A row has this shape if it has all columns in `needs`."""
+class Shape:
+    """The meaning of the columns in one data set shape. A row has this shape if it has all columns in `needs`.
+
+    Args:
+        needs: the columns of every row.
+        question: the column with the question.
+        schema: columns that can contain the schema, best first.
+        sql: the column with the gold query.
+        database: columns that can contain the name of the database.
+        id: columns that can contain the id.
+        kind: whether the fields are columns, parts of the turns of a conversation, or WikiSQL's structures.
+        parts: other columns that are read, if the row has them.
+    """
 
     needs: tuple[str, ...]
-    schema: tuple[str, ...]
-    sql: str
-    database: tuple[str, ...] = ("db_id",)
+    schema: tuple[str, ...] = ()
+    sql: str = "sql"
+    question: str = "question"
+    database: tuple[str, ...] = ("database", "db_id")
     id: tuple[str, ...] = ("id",)
+    kind: Literal["columns", "turns", "wikisql"] = "columns"
+    parts: tuple[str, ...] = ()
 
 
-# Column names are compared without case and surrounding white space.
-_SQLQUARRY = _Shape(("question", "schema"), schema=("schema",), sql="sql", database=("database", "db_id"))
+SQLQUARRY = Shape(("question", "schema"), ("schema",))
 # Spider, https://yale-lily.github.io/spider. Its rows also have a column `sql`, which contains a parse tree.
-_SPIDER = _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sql="query")
+_SPIDER = Shape(("question", "query"), ("schema", "tables"), "query", database=("db_id", "database"))
 # BIRD, https://bird-bench.github.io
-_BIRD = _Shape(("question", "sql", "db_id"), schema=("schema", "tables"), sql="sql", id=("question_id", "id"))
+_BIRD = Shape(("question", "sql", "db_id"), ("schema", "tables"), database=("db_id",), id=("question_id", "id"))
 # https://huggingface.co/datasets/b-mc2/sql-create-context
-_CREATE_CONTEXT = _Shape(
-    ("question", "context", "answer"), schema=("context",), sql="answer", database=("database", "db_id")
+_CREATE_CONTEXT = Shape(("question", "context", "answer"), ("context",), "answer")
+# https://huggingface.co/datasets/gretelai/synthetic_text_to_sql
+_GRETEL = Shape(("sql_prompt", "sql_context", "sql"), ("sql_context",), question="sql_prompt")
+# https://github.com/salesforce/WikiSQL and https://huggingface.co/datasets/Salesforce/wikisql
+_WIKISQL = Shape(("question", "sql", "table"), kind="wikisql", parts=("table",))
+# The formats of https://huggingface.co/docs/trl/dataset_formats, of OpenAI's fine-tuning files (messages), ShareGPT
+# (conversations), Alpaca (https://github.com/tatsu-lab/stanford_alpaca), which some fine-tuning tools extend by
+# `system` and `history`, and https://huggingface.co/datasets/Clinton/Text-to-sql-v1 (response).
+_TURNS = tuple(
+    Shape(needs, kind="turns", parts=(*needs, *more))
+    for needs, more in (
+        (("messages",), ("system",)),
+        (("conversations",), ("system",)),
+        (("prompt", "completion"), ("system",)),
+        (("instruction", "response"), ("input", "system", "history")),
+        (("instruction", "output"), ("input", "system", "history")),
+    )
 )
-_ROLES = (("schema", "tables", "context"), ("sql", "query", "answer"), ("database", "db_id"))
-_SQL = frozenset(_ROLES[1])
+_OF_COLUMNS = (SQLQUARRY, _BIRD, _SPIDER, _CREATE_CONTEXT, _GRETEL)
+_SQL = frozenset(FIELDS["sql"])
 # Column names with a clear meaning. A "context" or an "answer" can be anything.
 _TELLING = frozenset(["schema", "sql", "query", "database"])
-_KNOWN = {"question", "evidence", "id", "question_id", "dialect", "alternatives"}.union(*_ROLES)
+_RIVALS = ("question", "schema", "sql", "database")
+_KNOWN = {name for names in FIELDS.values() for name in names}.union(
+    *(shape.parts for shape in (_WIKISQL, *_TURNS)), ["table_id"]
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """The columns of a row that form a record, by their names in the row.
+class Reading:
+    """The columns of a row that form a record, by their names in the row. None means that there is no such column.
 
     Args:
         shape: the shape that this reading follows.
+        parts: the columns of the shape's parts that the row has, by their plain names.
         pairs: pairs of columns that must not disagree, because either could be the right one. The first is read.
     """
 
-    shape: _Shape
-    question: str
+    shape: Shape
+    question: str | None
     schema: str | None
     sql: str | None
     database: str | None
@@ -64,186 +106,154 @@ class _Reading:
     id: str | None
     evidence: str | None
     alternatives: str | None
-    pairs: tuple[tuple[str, str], ...]
+    parts: Mapping[str, str]
+    pairs: tuple[tuple[str, str, str], ...]
 
-
-def known_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns that belong to a known shape."""
-    return [column for column in columns if _plain(column) in _KNOWN]
-
-
-def fits_a_shape(columns: Iterable[str]) -> bool:
-    """Return whether rows with these columns can be read."""
-    return bool(_readings(tuple(columns)))
-
-
-def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "sqlite") -> Record:
-    """Convert one row to a record. Columns that belong to no known shape are ignored.
-
-    Rows in SQLQuarry's shape are not changed, so that `Records.to_jsonl` and `load_records` give equal records. In the
-    other shapes, white space at the ends and `[SQL] … [/SQL]` around an answer are removed. BIRD's evidence is appended
-    to the question in parentheses, because the question alone is often not clear enough.
-
-    Args:
-        row: column -> value.
-        default_id: the id of the record if the row has no column for it.
-        dialect: the dialect of the record if the row does not specify one.
-
-    Raises:
-        RecordError: the columns fit no known shape, or fit two shapes that disagree, or a value is missing, blank or
-            not text.
-    """
-    readings = _readings(tuple(row))
-    if not readings:
-        raise RecordError(f"the columns ({', '.join(map(str, row))}) fit no known shape")
-    read = readings[0] if len(readings) == 1 else _first_with_sql(row, readings)
-    if read.pairs and (unclear := [f"{a!r} and {b!r}" for a, b in read.pairs if _disagree(row[a], row[b])]):
-        raise RecordError(
-            f"the columns {', '.join(unclear)} contain different texts, and either could be meant. Drop or rename one"
-        )
-    if read.schema is None:
-        database = _optional_text(row, read.database)
-        raise RecordError(
-            f"has the database {database!r}, but no schema. Add its CREATE TABLE statements as the column 'schema'"
-        )
-    question, schema = _text(row, read.question), _text(row, read.schema)
-    is_sqlquarry = read.shape is _SQLQUARRY
-    if is_sqlquarry:
-        sql = _optional_text(row, read.sql)
-    else:
-        evidence = (_optional_text(row, read.evidence) or "").strip()
-        question = f"{question.strip()} ({evidence})" if evidence else question.strip()
-        schema, sql = schema.strip(), _bare(_text(row, read.sql))
-    return Record(
-        question=question,
-        schema=schema,
-        sql=sql,
-        database=_optional_text(row, read.database),
-        dialect=_optional_text(row, read.dialect) or dialect,
-        id=_id(row, read.id) if read.id else default_id,
-        alternatives=_alternatives(row[read.alternatives]) if is_sqlquarry and read.alternatives else (),
-    )
+    @property
+    def columns(self) -> set[str]:
+        """The columns that must be read."""
+        read = {getattr(self, field) for field in FIELDS} - {None}
+        return read | {*self.parts.values()} | {name for _, *pair in self.pairs for name in pair}
 
 
 @lru_cache(maxsize=1024)
-def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
-    """Return the possible readings of rows with these columns, best first."""
-    columns: dict[str, str] = {}
-    doubles: list[tuple[str, str]] = []
+def find_readings(
+    names: tuple[str, ...], stated: tuple[tuple[str, str], ...] = (), given: frozenset[str] = frozenset()
+) -> tuple[Reading, ...] | str:
+    """Return the possible readings of rows with these columns, best first, or why there is none.
+
+    Args:
+        names: the columns.
+        stated: pairs of a field in `FIELDS` and the column that contains it.
+        given: fields whose values do not come from the rows.
+    """
+    chosen: dict[str, str | None] = dict.fromkeys(given)
+    for field, column in stated:
+        if (found := _column(column, names)) is None:
+            near = did_you_mean(column, [*map(str, names)])
+            return f"has no column {column!r} (for {field!r}) but ({_listed(names)}){near}"
+        chosen[field] = found
+    columns, doubles = _known_columns(names, chosen)
+    shapes = _shapes(columns)
+    if not shapes:
+        return f"the columns ({_listed(names)}) fit no known shape{_advice(names, columns)}"
+    return tuple(_reading(shape, shapes, columns, doubles) for shape in shapes)
+
+
+def columns_to_read(
+    names: Sequence[str], stated: tuple[tuple[str, str], ...] = (), given: frozenset[str] = frozenset()
+) -> list[str]:
+    """Return the columns that must be read, or all columns with a known name if the rows fit no shape."""
+    readings = find_readings(tuple(names), stated, given)
+    if isinstance(readings, str):
+        return [name for name in names if _plain(name) in _KNOWN]
+    used = {name for reading in readings for name in reading.columns}
+    return [name for name in names if name in used]
+
+
+def _known_columns(
+    names: Iterable[str], chosen: Mapping[str, str | None]
+) -> tuple[dict[str, str | None], list[tuple[str, str, str]]]:
+    """Return the columns by their plain names, and pairs of columns with equal plain names.
+
+    A chosen column stands for every name of its field, so that a row has the same shapes as with these names.
+    """
+    columns = {name: column for field, column in chosen.items() for name in FIELDS[field]}
+    used = {column for column in chosen.values() if column}
+    doubles: list[tuple[str, str, str]] = []
+    settled = set(columns)
     for name in sorted(names, key=lambda name: name != _plain(name)):  # An exact name takes precedence.
         plain = _plain(name)
-        if plain in _KNOWN and (read := columns.setdefault(plain, name)) != name:
-            doubles.append((read, name))
-    shapes = _shapes(columns)
+        if plain in _KNOWN and plain not in settled and name not in used:
+            read = columns.setdefault(plain, name)
+            if read is not None and read != name:
+                doubles.append((_field(plain), read, name))
+    return columns, doubles
 
+
+def _reading(
+    shape: Shape,
+    shapes: Sequence[Shape],
+    columns: Mapping[str, str | None],
+    doubles: Sequence[tuple[str, str, str]],
+) -> Reading:
     def first(*plain_names: str) -> str | None:
         return next((columns[name] for name in plain_names if name in columns), None)
 
-    return tuple(
-        _Reading(
-            shape,
-            question=columns["question"],
-            schema=first(*shape.schema),
-            sql=first(shape.sql),
-            database=first(*shape.database),
-            dialect=first("dialect"),
-            id=first(*shape.id),
-            evidence=first("evidence"),
-            alternatives=first("alternatives"),
-            pairs=(*doubles, *_rivals(shape, shapes, columns)),
-        )
-        for shape in shapes
+    is_turns = shape.kind == "turns"
+    return Reading(
+        shape,
+        question=None if is_turns else first(shape.question),
+        schema=first(*shape.schema),
+        sql=None if is_turns else first(shape.sql),
+        database=first(*shape.database),
+        dialect=first("dialect"),
+        id=first(*shape.id),
+        evidence=first("evidence"),
+        alternatives=first("alternatives"),
+        parts={name: column for name in shape.parts if (column := columns.get(name)) is not None},
+        pairs=(*doubles, *_rivals(shape, shapes, columns)),
     )
 
 
-def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
+def _shapes(columns: Mapping[str, str | None]) -> list[Shape]:
     """Return the shapes that fit. SQLQuarry's comes first unless the rows are clearly BIRD's, which looks the same."""
     is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
-    order = (_BIRD, _SQLQUARRY) if is_bird else (_SQLQUARRY, _BIRD)
-    fitting = [shape for shape in (*order, _SPIDER, _CREATE_CONTEXT) if columns.keys() >= set(shape.needs)]
+    order = (_BIRD, SQLQUARRY, *_OF_COLUMNS[2:]) if is_bird else _OF_COLUMNS
+    fitting = [shape for shape in order if columns.keys() >= set(shape.needs)]
     # A gold query in a column of another shape must not be ignored as an unknown column.
-    if _SQLQUARRY.sql not in columns and _SQL & columns.keys():
-        fitting = [shape for shape in fitting if shape is not _SQLQUARRY]
-    return [shape for shape in fitting if columns.keys() & set(shape.schema)] or fitting
+    if SQLQUARRY.sql not in columns and _SQL & columns.keys():
+        fitting = [shape for shape in fitting if shape is not SQLQUARRY]
+    fitting = [shape for shape in fitting if columns.keys() & set(shape.schema)] or fitting
+    return fitting or [shape for shape in (_WIKISQL, *_TURNS) if columns.keys() >= set(shape.needs)][:1]
 
 
-def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> list[tuple[str, str]]:
+def _rivals(shape: Shape, shapes: Sequence[Shape], columns: Mapping[str, str | None]) -> list[tuple[str, str, str]]:
     """Return pairs of a column that the shape reads and another column that could be meant instead."""
-    meant = {name for other in shapes for name in (*other.schema, other.sql, *other.database)}
+    meant = {name for other in shapes for name in _names(other)}
     pairs = []
-    for role in _ROLES:
-        names = [name for name in role if name in columns]
-        read = next((name for name in names if name in (*shape.schema, shape.sql, *shape.database)), None)
-        others = [name for name in names if name in meant or (name in _TELLING and shape is not _SQLQUARRY)]
-        pairs += [(columns[read], columns[other]) for other in others if read and other != read]
+    for field in _RIVALS:
+        names = [name for name in FIELDS[field] if name in columns]
+        read = next((columns[name] for name in names if name in _names(shape)), None)
+        others = [name for name in names if name in meant or (name in _TELLING and shape is not SQLQUARRY)]
+        pairs += [(field, read, other) for name in others if read and (other := columns[name]) and other != read]
     return pairs
 
 
-def _first_with_sql(row: Mapping[str, object], readings: tuple[_Reading, ...]) -> _Reading:
-    """Return the first reading whose query is text. A column `sql` may be empty or contain Spider's parse trees.
-
-    Every reading has a query column: rows that fit several shapes have one.
-    """
-    with_text = (read for read in readings if read.sql and isinstance(row[read.sql], str))
-    may_lack_it = (read for read in readings if read.shape is _SQLQUARRY and read.sql and _is_missing(row[read.sql]))
-    return next(may_lack_it, None) or next(with_text, readings[0])
+def _names(shape: Shape) -> tuple[str, ...]:
+    return (shape.question, *shape.schema, shape.sql, *shape.database)
 
 
-def _disagree(one: object, other: object) -> bool:
-    if not isinstance(other, str) or not (isinstance(one, str) or _is_missing(one)):
-        return False
-    return _bare(other) not in ("", _bare(one) if isinstance(one, str) else "")
+def _column(stated: str, names: Sequence[str]) -> str | None:
+    """Return the column that a caller means: the one with this name, or else the only one that differs in case."""
+    if stated in names:
+        return stated
+    found = [name for name in names if _plain(name) == _plain(stated)]
+    return found[0] if len(found) == 1 else None
 
 
-def _bare(sql: str) -> str:
-    return sql.strip().removeprefix("[SQL]").removesuffix("[/SQL]").strip()
+def _field(plain: str) -> str:
+    return next((field for field, names in FIELDS.items() if plain in names), plain)
+
+
+def _advice(names: Sequence[str], columns: Mapping[str, str | None]) -> str:
+    """Return how to name the columns of question, schema and SQL that are missing, with guesses if there are any."""
+    if "table_id" in columns and "sql" in columns:
+        return ". WikiSQL's rows need its tables. Keep NAME.tables.jsonl next to NAME.jsonl, or load the directory"
+    if any(_plain(name).startswith(("create table", "select ")) for name in names):
+        return ". The first line must have the names of the columns"
+    guesses = {}
+    for field in ("question", "schema", "sql"):
+        known = next((columns[name] for name in FIELDS[field] if columns.get(name)), None)
+        words = (*FIELDS[field], *(("ddl",) if field == "schema" else ()))
+        near = next((name for name in names if any(word in _plain(name) for word in words)), None)
+        guesses[field] = known or near or "…"
+    return f". Name them, for example columns={guesses}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(str, names))
 
 
 def _plain(column: str) -> str:
     return str(column).strip().lower()
-
-
-def _alternatives(value: object) -> tuple[str, ...]:
-    if _is_missing(value) or value == "":
-        return ()
-    if isinstance(value, str) and value.startswith("["):  # In CSV it is a JSON list.
-        try:
-            value = parse_json(value, "it", lenient=True)
-        except ValueError as error:
-            raise RecordError(f"'alternatives' is {value!r:.40}, which is not a JSON list: {error}") from error
-    if not isinstance(value, list | tuple):
-        raise RecordError(f"'alternatives' is {value!r:.40} ({type(value).__name__}), but must be a list of queries")
-    return tuple(_text({"alternatives": query}, "alternatives") for query in value)
-
-
-def _text(row: Mapping[str, object], column: str | None) -> str:
-    value = _optional_text(row, column)
-    if value is None or not value.strip():
-        raise RecordError(f"{column!r} is empty")
-    return value
-
-
-def _optional_text(row: Mapping[str, object], column: str | None) -> str | None:
-    value = row[column] if column else None
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise RecordError(f"{column!r} has half of a surrogate pair at character {error.start + 1}") from error
-        return value
-    if _is_missing(value):
-        return None
-    raise RecordError(f"{column!r} is {repr(value)[:40]} ({type(value).__name__}), but must be text")
-
-
-def _is_missing(value: object) -> bool:
-    # pandas writes None as NaN.
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _id(row: Mapping[str, object], column: str) -> str | None:
-    value = row[column]
-    # pandas converts integers to floats if some values of the column are missing.
-    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))
-    return _optional_text(row, column)

@@ -1,4 +1,4 @@
-"""record_from_row reads the right columns or refuses the row, with column names as people and programs write them."""
+"""RowReader reads the right columns or refuses the row, with column names as people and programs write them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import Record
-from sqlquarry.data.shapes import record_from_row
+from sqlquarry.data.row_reader import RowReader
 from sqlquarry.errors import RecordError
 
 
@@ -36,7 +36,7 @@ from sqlquarry.errors import RecordError
 def test_columns_that_disagree_are_refused(row, pairs):
     for order in itertools.islice(itertools.permutations(row), 0, 120, 17):
         with pytest.raises(RecordError) as caught:
-            record_from_row({name: row[name] for name in order}, "i")
+            RowReader().record({name: row[name] for name in order}, "i")
         assert all(repr(name) in str(caught.value) for name in pairs)
 
 
@@ -66,6 +66,8 @@ def test_columns_that_disagree_are_refused(row, pairs):
             Record("q", "s", "x", None, "postgres", "i"),
         ),
         ({"question": "q", "schema": "s", "id": 1.0}, Record("q", "s", id="1")),
+        ({"question": "q", "schema": "s", "sql": "x", "evidence": "e"}, Record("q (e)", "s", "x", id="i")),
+        ({"question": "q", "schema": "s", "query": "x"}, Record("q", "s", "x", id="i")),
         (
             {"question": "q", "schema": "s", "sql": float("nan"), "database": float("nan"), "id": float("nan")},
             Record("q", "s"),
@@ -74,7 +76,7 @@ def test_columns_that_disagree_are_refused(row, pairs):
 )
 def test_columns_that_agree_are_read(row, expected):
     for order in itertools.islice(itertools.permutations(row), 0, 120, 17):
-        assert record_from_row({name: row[name] for name in order}, "i") == expected
+        assert RowReader().record({name: row[name] for name in order}, "i") == expected
 
 
 @pytest.mark.parametrize(
@@ -83,19 +85,19 @@ def test_columns_that_agree_are_read(row, expected):
 )
 def test_alternatives_are_a_list_or_a_json_list(value, expected):
     row = {"question": "q", "schema": "s", "sql": "z", "alternatives": value}
-    assert record_from_row(row, "i").alternatives == expected
+    assert RowReader().record(row, "i").alternatives == expected
 
 
 @pytest.mark.parametrize("value", ["x", '["x"', '["x", 1]', 3, {"x": 1}, [""], [None]])
 def test_other_alternatives_are_refused(value):
     with pytest.raises(RecordError, match="'alternatives'"):
-        record_from_row({"question": "q", "schema": "s", "sql": "z", "alternatives": value}, "i")
+        RowReader().record({"question": "q", "schema": "s", "sql": "z", "alternatives": value}, "i")
 
 
 def test_the_default_dialect_is_used_for_rows_without_one():
     row = {"question": "q", "schema": "s", "dialect": None}
-    assert record_from_row(row, "i", "postgres").dialect == "postgres"
-    assert record_from_row(row | {"dialect": "MySQL"}, "i", "postgres").dialect == "mysql"
+    assert RowReader(dialect="postgres").record(row, "i").dialect == "postgres"
+    assert RowReader(dialect="postgres").record(row | {"dialect": "MySQL"}, "i").dialect == "mysql"
 
 
 names = st.sampled_from(
@@ -120,7 +122,7 @@ names = st.sampled_from(
 @given(st.dictionaries(names, st.sampled_from(["a", "b", "", None, 3, 1.5, float("nan"), {"from": 1}])))
 def test_no_row_with_two_different_texts_for_one_field_is_read(row):
     try:
-        record = record_from_row(row, "i")
+        record = RowReader().record(row, "i")
     except RecordError:
         return
     # If the row also has another complete shape, its columns contain the same texts as the record.
@@ -136,7 +138,7 @@ def test_no_row_with_two_different_texts_for_one_field_is_read(row):
 )
 def test_one_column_of_bird_is_enough_to_read_the_row_as_bird(telling):
     row = {"question": "q", "schema": "s", "tables": "s", "db_id": "d", "id": "x"} | telling
-    assert record_from_row(row, "i").id == str(telling.get("question_id", "x"))
-    assert record_from_row(row, "i").question == ("q (e)" if "evidence" in telling else "q")
+    assert RowReader().record(row, "i").id == str(telling.get("question_id", "x"))
+    assert RowReader().record(row, "i").question == ("q (e)" if "evidence" in telling else "q")
     if "question_id" not in telling:
-        assert record_from_row(row | {"question_id": 7}, "i").id == "7"
+        assert RowReader().record(row | {"question_id": 7}, "i").id == "7"
