@@ -245,7 +245,7 @@ def test_checkpoints_of_others_are_neither_used_nor_removed(tiny_llama: Path, tm
 
 
 def test_figures_are_sent_to_a_service(tiny_llama: Path, tmp_path: Path) -> None:
-    adapter = run(tiny_llama, tmp_path / "a", num_train_epochs=1, report_to=["tensorboard"])
+    adapter = run(tiny_llama, tmp_path / "a", report_to=["tensorboard"])
     assert [*(adapter.path / "runs").rglob("events*")]
 
 
