@@ -118,6 +118,30 @@ def check_rules(settings: object, rules: Mapping[str, tuple[bool, str]], *more: 
         raise ConfigError(f"{type(settings).__name__}: {'; '.join([*problems, *more])}")
 
 
+def type_problem(name: str, value: object, hint: object) -> str | None:
+    """Say that a value does not match a type hint, as `check_options` says it. Return None if it matches.
+
+    Args:
+        name: name of the option, for the message.
+        value: its value.
+        hint: a resolved annotation.
+    """
+    try:
+        _kind_of(hint).convert(value)
+    except _MismatchError as error:
+        return _described(name, error)
+    return None
+
+
+def yaml_numbers(value: object) -> object:
+    """Replace texts that YAML 1.2 reads as numbers (``1e-4``) by numbers, also in lists and mappings."""
+    if isinstance(value, str) and _YAML_NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, list):
+        return [yaml_numbers(one) for one in value]
+    return {key: yaml_numbers(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Return "; did you mean …?" with the known word most similar to `word`, or "" if no known word is similar."""
     lowered = {one.lower(): one for one in known}

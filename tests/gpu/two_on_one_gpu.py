@@ -25,7 +25,7 @@ from sqlquarry.training.steps.world import World
 def join(device: str, *, cpu_collectives: bool = False) -> World:  # noqa: ARG001 - gloo has them
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group("gloo")
-    return World(rank, size, size, torch.device(device, 0))
+    return World(rank, size, size, torch.device(device, 0), is_joined=True)
 
 
 World.join = join  # type: ignore[method-assign]  # in this process only

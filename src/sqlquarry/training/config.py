@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, Self
 
-from sqlquarry.options import check_options, check_rules
+from sqlquarry.options import check_options, check_rules, yaml_numbers
 from sqlquarry.training.trl.settings import SFTFields, sft_problems
 
 # Fields that change how a run is carried out. They do not change its result, except for the rounding of sums.
@@ -168,6 +168,8 @@ class TrainingConfig:
             "save_steps": (self.save_steps is None or self.save_steps >= 1, "None or at least 1"),
             "save_total_limit": (self.save_total_limit >= 2, "at least 2, so that one remains if the last is damaged"),
         }
+        # PyYAML reads 1e-4 as text.
+        object.__setattr__(self, "sft_config", yaml_numbers(dict(self.sft_config)))
         problems = [*sft_problems(self.sft_config, self.backend)]
         if self.backend == "trl":
             rules |= {
@@ -283,7 +285,9 @@ class TrainingConfig:
     def identity(self) -> dict[str, object]:
         """Fields that the adapter depends on, ready for JSON. A run resumes only from checkpoints with equal fields."""
         fields: dict[str, object] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {name: value for name, value in fields.items() if name not in _NOT_IN_IDENTITY}
+        # Runs of our own engine keep the identity from before there was another one.
+        left_out = _NOT_IN_IDENTITY if self.backend == "trl" else {*_NOT_IN_IDENTITY, "backend", "sft_config"}
+        return {name: value for name, value in fields.items() if name not in left_out}
 
 
 @functools.cache

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +111,7 @@ class LocalRun:
                 started, machines = world.size > 1, world.machines
                 plan = world.on_rank0(lambda: self.check(processes=world.size, instances=machines, started=started))
                 if self._config.backend == "trl":
-                    check_trl(self._config, world, self._callbacks)
+                    check_trl(self._config, world, self._callbacks, evaluates=self._evaluation is not None)
             base = self._fetch_base()
             if plan is not None and self._outline.directory is None:  # the head can be checked only now
                 outline = dataclasses.replace(self._outline, directory=base)
@@ -119,7 +120,8 @@ class LocalRun:
             identity = self._identity(base, world.on_rank0(lambda: _digest(base)))
             if not world.on_rank0(lambda: claim_output(output, identity, held)) and plan is not None:
                 place = checkpoint_dir or output / ".checkpoints"
-                train = self._fit_with_trl if self._config.backend == "trl" else self._fit
+                with_trl = functools.partial(self._fit_with_trl, identity=identity)
+                train = with_trl if self._config.backend == "trl" else self._fit
                 with device_failures():
                     facts, clear = train(base, world, plan, output, place)
                 world.on_rank0(lambda: self._finish(output, identity | facts, base, clear))
@@ -172,10 +174,17 @@ class LocalRun:
         return _provenance(plan, world, schedule.peak_rate, outcome, recipe), checkpoints.clear
 
     def _fit_with_trl(
-        self, base: Path, world: World, plan: TrainingPlan, output: Path, place: str | Path
+        self,
+        base: Path,
+        world: World,
+        plan: TrainingPlan,
+        output: Path,
+        place: str | Path,
+        *,
+        identity: Mapping[str, object],
     ) -> tuple[dict[str, object], Callable[[], None]]:
         """Do the same as `_fit` with TRL."""
-        checkpoints = TrainerCheckpoints(place, world)
+        checkpoints = TrainerCheckpoints(place, world, identity)
         rate = schedule_of(self._train.rows, self._config, self._outline.shape.hidden).peak_rate
         fitted = fit(
             base,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import os
-import pickle
 import random
 import signal
 import subprocess
@@ -19,61 +16,20 @@ import pytest
 from datasets import Dataset
 from safetensors.torch import load_file
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import AutoTokenizer
 from trl import SFTTrainer, pack_dataset
 
 from sqlquarry import PromptFormatter
 from sqlquarry.artifacts import AdapterCheckpoint
-from sqlquarry.errors import ConfigError, RecordError, TrainingError, TrainingInterruptedError
+from sqlquarry.errors import RecordError, TrainingError, TrainingInterruptedError
 from sqlquarry.prompt import Encoded
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 from training_runs import difference, log_of
+from trl_runs import HELD_OUT, OPTIONS, TRAIN, Seen, run
 
 from conftest import tiny_tokenizer
-
-TABLES = ("users", "orders", "items", "films", "staff")
-RECORDS = [
-    Record(question=f"How many {table} above {n}?", schema=f"CREATE TABLE {table} (n INT)", sql=f"SELECT {n}")
-    for n in range(2)
-    for table in TABLES
-]
-TRAIN, HELD_OUT = RECORDS[:8], RECORDS[8:]
-OPTIONS: dict[str, Any] = {
-    "backend": "trl",
-    "num_train_epochs": 2,
-    "records_per_step": 4,
-    "max_length": 256,
-    "learning_rate": 3e-3,
-    "lora_dropout": 0.1,
-    "quantization": None,
-    "device": "cpu",
-    "save_steps": 2,
-}
-
-
-def run(base: Path, output: Path, *callbacks: Any, evaluation: Any = None, **changes: Any) -> AdapterCheckpoint:
-    trainer = QLoRAFSDPTrainer(base, config=TrainingConfig(**OPTIONS | changes), callbacks=callbacks)
-    return trainer.train(TRAIN, evaluation, output_dir=output)
-
-
-class Seen(TrainerCallback):
-    """Keep the numbers of the steps, send a signal in a step, and keep the batches, which changes the random state."""
-
-    def __init__(self, *, signal_in_step: int | None = None, batches: bool = False) -> None:
-        self.signal_in_step, self.keep_batches = signal_in_step, batches
-        self.batches: list[Any] = []
-        self.steps: list[int] = []
-
-    def on_train_begin(self, *_: Any, train_dataloader: Any, **__: Any) -> None:
-        if self.keep_batches:
-            self.batches = list(train_dataloader)
-
-    def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        self.steps.append(state.global_step + 1)
-        if state.global_step + 1 == self.signal_in_step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +203,52 @@ def test_a_killed_process_resumes_from_its_newest_complete_checkpoint(
     assert not (tmp_path / "c").exists()
 
 
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it(
+    uninterrupted: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path
+) -> None:
+    for damaged in ("optimizer.pt", "complete.json"):
+        output = tmp_path / f"a-{damaged}"
+        with pytest.raises(TrainingInterruptedError):
+            run(tiny_llama, output, Seen(signal_in_step=3), evaluation=HELD_OUT)
+        path = output / ".checkpoints" / "checkpoint-3" / damaged
+        path.write_bytes(path.read_bytes()[:-9])
+        seen = Seen()
+        resumed = run(tiny_llama, output, seen, evaluation=HELD_OUT)
+        assert seen.steps == [3, 4]
+        assert difference(uninterrupted.path, resumed.path) == 0.0
+
+
+def test_checkpoints_of_others_are_neither_used_nor_removed(tiny_llama: Path, tmp_path: Path) -> None:
+    def train(output: str, *callbacks: Any, **changes: Any) -> AdapterCheckpoint:
+        config = TrainingConfig(**OPTIONS | changes)
+        trainer = QLoRAFSDPTrainer(tiny_llama, config=config, callbacks=callbacks)
+        return trainer.train(TRAIN, output_dir=tmp_path / output, checkpoint_dir=tmp_path / "c")
+
+    with pytest.raises(TrainingInterruptedError):
+        train("a", Seen(signal_in_step=3))
+    with pytest.raises(TrainingError, match=r"config\.lora_r \(stored: 16, this run: 4\)"):
+        train("b", lora_r=4)
+    complete = tmp_path / "c" / "checkpoint-3" / "complete.json"
+    written = complete.read_text()
+    complete.write_text(written.replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(TrainingError, match=r"checkpoint-3 .*processes=2.* 1\."):
+        train("a")
+    complete.write_text(written)
+    train("a")
+    assert not (tmp_path / "c").exists()
+    theirs = tmp_path / "c" / "checkpoint-9" / "adapter_model.safetensors"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    with pytest.raises(TrainingError, match="checkpoint-9"):
+        train("d")
+    assert theirs.exists()
+
+
+def test_figures_are_sent_to_a_service(tiny_llama: Path, tmp_path: Path) -> None:
+    adapter = run(tiny_llama, tmp_path / "a", report_to=["tensorboard"])
+    assert [*(adapter.path / "runs").rglob("events*")]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,73 +283,3 @@ def test_a_long_record_is_refused_unless_whole_texts_are_cut(tiny_llama: Path, t
     plan = QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**OPTIONS), sft_config=sft_config).plan(long)
     assert plan.cut == 1
     assert "1 of 9 records" in plan.summary()
-
-
-def test_callbacks_must_be_callbacks_and_cannot_travel(tiny_llama: Path, tmp_path: Path) -> None:
-    config = TrainingConfig(**OPTIONS)
-    with pytest.raises(ConfigError, match="callbacks"):
-        QLoRAFSDPTrainer(tiny_llama, callbacks=[Seen()])
-    with pytest.raises(ConfigError, match="torchrun"):
-        QLoRAFSDPTrainer(tiny_llama, config=config, callbacks=[Seen]).train(TRAIN, output_dir=tmp_path, processes=2)
-    with pytest.raises(ConfigError, match="Path"):
-        QLoRAFSDPTrainer(tiny_llama, config=config, callbacks=[Path]).train(TRAIN, output_dir=tmp_path / "a")
-
-
-def test_checkpoints_in_s3_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
-    trainer = QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(**OPTIONS))
-    with pytest.raises(ConfigError, match="s3://bucket/runs"):
-        trainer.train(TRAIN, output_dir=tmp_path / "a", checkpoint_dir="s3://bucket/runs")
-
-
-@pytest.mark.parametrize(
-    ("sft_config", "named"),
-    [
-        ({"lr_schedular_type": "constant"}, "lr_scheduler_type"),
-        ({"max_seq_length": 512}, "max_length"),
-        ({"output_dir": "x"}, "output_dir"),
-        ({"learning_rate": 1e-4}, r"TrainingConfig\.learning_rate"),
-        ({"warmup_steps": 5}, r"TrainingConfig\.warmup_ratio"),
-        ({"fsdp": "full_shard"}, r"TrainingConfig\.sharding"),
-        ({"report_to": "wandb"}, r"TrainingConfig\.report_to"),
-        ({"assistant_only_loss": True}, "PromptFormatter"),
-        ({"model_init_kwargs": {"quantization_config": {"bnb_4bit_quant_storage": "bfloat16"}}}, "float32"),
-        ({"weight_decay": float("nan")}, "weight_decay=nan"),
-        ({"adam_beta1": {1}}, "adam_beta1"),
-        ({"packing_strategy": "ffd"}, "bfd_split"),
-        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0"),
-    ],
-)
-def test_fields_of_sft_config_are_checked_at_once(sft_config: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        TrainingConfig(backend="trl", sft_config=sft_config)
-
-
-def test_options_that_trl_cannot_follow_are_refused_together() -> None:
-    with pytest.raises(ConfigError, match=r"trainable_tokens.*gradient_checkpointing.*sharding"):
-        TrainingConfig(backend="trl", trainable_tokens="auto", sharding="hybrid", gradient_checkpointing=2)
-    with pytest.raises(ConfigError, match="backend"):
-        TrainingConfig(sft_config={"weight_decay": 0.1})
-
-
-def test_a_value_that_sft_config_refuses_is_a_config_error(tiny_llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cosin"):
-        run(tiny_llama, tmp_path / "a", sft_config={"lr_scheduler_type": "cosin"})
-
-
-def test_the_fields_of_a_config_are_a_copy_that_cannot_be_changed() -> None:
-    given = {"weight_decay": 0.1}
-    config = TrainingConfig(backend="trl", sft_config=given)
-    given["weight_decay"] = 0.2
-    with pytest.raises(TypeError):
-        config.sft_config["weight_decay"] = 0.2  # type: ignore[index]
-    assert config.sft_config == config.identity["sft_config"] == {"weight_decay": 0.1}
-    copies = [
-        pickle.loads(pickle.dumps(config)),
-        dataclasses.replace(config),
-        TrainingConfig(**dataclasses.asdict(config)),
-    ]
-    assert {hash(one) for one in [config, *copies]} == {hash(config)}
-    assert copies == [config] * 3
-    trainer = QLoRAFSDPTrainer("base", config=config, sft_config={"optim": "sgd"})
-    assert trainer.config.sft_config == {"weight_decay": 0.1, "optim": "sgd"}
-    assert QLoRAFSDPTrainer("base", backend="trl").config.backend == "trl"

@@ -36,3 +36,9 @@ def test_the_default_is_auto_and_none_is_refused(name: str) -> None:
     assert getattr(TrainingConfig(), name) == "auto"
     with pytest.raises(ConfigError, match=f"{name} .*None.*'auto'"):
         TrainingConfig(**{name: None})
+
+
+def test_runs_of_our_engine_keep_the_identity_from_before_there_was_a_backend() -> None:
+    trl = TrainingConfig(backend="trl").identity
+    assert (trl.pop("backend"), trl.pop("sft_config")) == ("trl", {})
+    assert TrainingConfig().identity == trl

@@ -107,6 +107,13 @@ def test_targets_must_be_layers_of_the_decoder() -> None:
     )
 
 
+def test_a_cpu_cannot_train_with_flex_attention() -> None:
+    config = TrainingConfig(attn_implementation="flex_attention")
+    check_run(plan_of(config), config)
+    with pytest.raises(ConfigError, match=r"flex_attention.*sdpa"):
+        check_run(plan_of(config, gpu=None), config)
+
+
 def test_more_processes_than_rows_or_gpus() -> None:
     config = TrainingConfig(records_per_step=64)
     text = problems_of(config, processes=16, rows_per_step=8)

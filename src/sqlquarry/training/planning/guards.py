@@ -58,7 +58,12 @@ def _problems(
     plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
 ) -> dict[type[SQLQuarryError], list[str]]:
     """Return the problems by the class of the error to raise if all problems are of one class."""
-    choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
+    choices = [
+        *_target_problems(plan, config),
+        *_expert_problems(plan, config),
+        *_attention_problems(plan, config),
+        *_stop_problems(plan),
+    ]
     return {
         ConfigError: choices if started else [*choices, *_process_problems(plan)],
         RecordError: [*_record_problems(plan, config)],
@@ -85,6 +90,11 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
 def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.shape.expert_parameters and config.lora_dropout:
         yield f"lora_dropout is {config.lora_dropout}, but PEFT does not apply dropout to experts. Set it to 0."
+
+
+def _attention_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if plan.gpu is None and config.attn_implementation == "flex_attention":
+        yield "attn_implementation is 'flex_attention', which torch does not train on CPUs. Use 'auto' or 'sdpa'."
 
 
 def _stop_problems(plan: TrainingPlan) -> Iterator[str]:

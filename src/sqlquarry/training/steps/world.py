@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _TIMEOUT_S = 600  # how long a process waits for another. Loading a large model takes minutes
+_joins = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,14 @@ class World:
         size: number of processes.
         local_size: number of processes on this machine.
         device: device of this process.
+        is_joined: `join` connected the processes, so `leave` disconnects them. Otherwise the caller had done so.
     """
 
     rank: int
     size: int
     local_size: int
     device: torch.device
+    is_joined: bool = False
 
     @classmethod
     def join(cls, device: str, *, cpu_collectives: bool = False) -> World:
@@ -60,14 +64,21 @@ class World:
                 )
             torch_device = torch.device("cuda", local_rank)
             torch.cuda.set_device(torch_device)
-        if size > 1 and not dist.is_initialized():
+        joins = size > 1 and not dist.is_initialized()
+        if joins:
             cuda_backend = "cpu:gloo,cuda:nccl" if cpu_collectives else "nccl"
+            timeout = timedelta(seconds=_TIMEOUT_S)
+            # torchrun's store keeps the addresses of earlier connections, whose sockets are closed.
+            store, *_ = next(dist.rendezvous("env://", rank, size, timeout=timeout))  # type: ignore[attr-defined]
             dist.init_process_group(
                 cuda_backend if device == "cuda" else "gloo",
-                timeout=timedelta(seconds=_TIMEOUT_S),
+                store=dist.PrefixStore(f"sqlquarry-{next(_joins)}", store),  # type: ignore[attr-defined]
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
                 device_id=torch_device if device == "cuda" else None,
             )
-        return cls(rank, size, local_size, torch_device)
+        return cls(rank, size, local_size, torch_device, joins)
 
     @property
     def machines(self) -> int:
@@ -139,8 +150,8 @@ class World:
         return box[0]  # type: ignore[return-value]  # the result of rank 0
 
     def leave(self) -> None:
-        """Disconnect from the other processes. Otherwise a process may end with an error after its work is done."""
+        """Disconnect what `join` connected. Otherwise a process may end with an error after its work is done."""
         import torch.distributed as dist
 
-        if self.size > 1 and dist.is_initialized():
+        if self.is_joined and dist.is_initialized():
             dist.destroy_process_group()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -85,9 +86,10 @@ class Reporter:
         self._state, self._control = TrainerState(max_steps=self._steps), TrainerControl()
         self._state.is_world_process_zero = self._state.is_local_process_zero = True
         # The arguments are only reported. With use_cpu, TrainingArguments does not look for a device.
-        self._arguments = TrainingArguments(
-            output_dir=str(self._directory), report_to=list(self._names), use_cpu=True, max_steps=self._steps
-        )
+        with _kept_accelerate_state():
+            self._arguments = TrainingArguments(
+                output_dir=str(self._directory), report_to=list(self._names), use_cpu=True, max_steps=self._steps
+            )
         # The other fields belong to a Trainer that does not run here, and would overwrite our fields of the same name.
         self._arguments.to_dict, self._arguments.to_json_string = model.config.to_dict, model.config.to_json_string
         # DefaultFlowCallback does nothing here. Without it, the handler would warn.
@@ -102,6 +104,21 @@ class Reporter:
                 f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Fix this or remove "
                 "the service from report_to, and run again."
             ) from error
+
+
+@contextlib.contextmanager
+def _kept_accelerate_state() -> Iterator[None]:
+    """Keep accelerate's global state, which TrainingArguments clears, for a trainer that is training now."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    states = (PartialState._shared_state, AcceleratorState._shared_state)  # noqa: SLF001 - it has no public way
+    before = [dict(state) for state in states]
+    try:
+        yield
+    finally:
+        for state, values in zip(states, before, strict=True):
+            state.clear()
+            state.update(values)
 
 
 def _is_open(name: str) -> bool:

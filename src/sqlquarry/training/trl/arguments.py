@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from sqlquarry.errors import ConfigError
+from sqlquarry.errors import ConfigError, MissingExtraError
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.steps.world import World
 
@@ -77,18 +78,39 @@ def sft_arguments(fields: Mapping[str, object], directory: str) -> SFTConfig:
     return arguments
 
 
-def check_trl(config: TrainingConfig, world: World, callbacks: Sequence[object]) -> None:
+def check_trl(config: TrainingConfig, world: World, callbacks: Sequence[object], *, evaluates: bool) -> None:
     """Check what only the libraries can check, before the base is downloaded and hashed.
 
+    Args:
+        config: the run's configuration.
+        world: the processes.
+        callbacks: what the user gave.
+        evaluates: whether there are evaluation records.
+
     Raises:
-        ConfigError: SFTConfig refuses a value, or one of the callbacks is not a `TrainerCallback` or a class of them.
+        ConfigError: SFTConfig refuses a value, one of the callbacks is not a `TrainerCallback` or a class of them, or
+            what a callback or field needs is missing.
+        MissingExtraError: liger-kernel is chosen but not installed.
     """
-    from transformers import TrainerCallback
+    from transformers import EarlyStoppingCallback, TrainerCallback
 
     for one in callbacks:
         if not (issubclass(one, TrainerCallback) if isinstance(one, type) else isinstance(one, TrainerCallback)):
             raise ConfigError(f"callbacks contains {one!r:.80}, which is not a transformers.TrainerCallback.")
-    sft_arguments(sft_fields(config, world, rows_per_step=1, rate=1e-4), "unused")
+    arguments = sft_arguments(sft_fields(config, world, rows_per_step=1, rate=1e-4), "unused")
+    if arguments.eval_strategy != "no" and not evaluates:
+        raise ConfigError(f"sft_config has eval_strategy={arguments.eval_strategy.value!r}. Give evaluation records.")
+    stops = any(one is EarlyStoppingCallback or isinstance(one, EarlyStoppingCallback) for one in callbacks)
+    if stops and (arguments.eval_strategy == "no" or not arguments.metric_for_best_model):
+        raise ConfigError(
+            'EarlyStoppingCallback needs evaluation records and the fields {"eval_strategy": "steps", "eval_steps": '
+            '…, "metric_for_best_model": "eval_loss", "greater_is_better": False} in sft_config.'
+        )
+    if arguments.use_liger_kernel and find_spec("liger_kernel") is None:
+        raise MissingExtraError(
+            "sft_config has use_liger_kernel=True, which needs liger-kernel. Run: pip install liger-kernel",
+            name="liger_kernel",
+        )
 
 
 def _fsdp(config: TrainingConfig, world: World) -> dict[str, object]:

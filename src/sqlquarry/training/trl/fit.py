@@ -87,6 +87,7 @@ def fit(
 
     fields = sft_fields(config, world, rows_per_step=rows_per_step, rate=rate)
     arguments = sft_arguments(fields, str(checkpoints.place))
+    newest = checkpoints.latest()
     how = f", {config.quantization}" if config.quantization else ""
     attention = "flex_attention" if config.attn_implementation == "flex_attention" else "sdpa"
     with phase(f"loading the base model{how}"), quiet_transformers():
@@ -118,7 +119,6 @@ def fit(
         keep_precision(trainer, exact)
         is_sharded = check_sharding(trainer, config, world)
         row_sizes = row_sizes_of(trainer.train_dataset, train)
-        newest = checkpoints.latest()
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         state = trainer.state
         if stopped and state.global_step < state.max_steps:

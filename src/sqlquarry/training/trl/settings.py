@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import typing
 from collections.abc import Collection, Iterator, Mapping
-from importlib.util import find_spec
 from typing import NoReturn
 
+from sqlquarry.extras import has_trl
 from sqlquarry.openmp import wait_passively
-from sqlquarry.options import did_you_mean
+from sqlquarry.options import did_you_mean, type_problem
 
 _PROMPT = "records are rendered and encoded by PromptFormatter, so that serving uses the same tokens"
 _LOG = "every step is logged to training_log.jsonl"
@@ -91,7 +92,7 @@ def sft_problems(sft_config: Mapping[str, object], backend: str) -> Iterator[str
     """
     if sft_config and backend != "trl":
         yield 'sft_config is only used with backend="trl"'
-    known = _known_fields() if sft_config else frozenset()
+    known = _known_fields() if sft_config else {}
     for name, value in sft_config.items():
         if name in _OURS:
             yield f"sft_config has {name}. Instead, {_OURS[name]}"
@@ -104,16 +105,20 @@ def sft_problems(sft_config: Mapping[str, object], backend: str) -> Iterator[str
         elif name in _CHOICES and value not in _CHOICES[name]:
             choices = ", ".join(map(repr, _CHOICES[name]))
             yield f"sft_config has {name}={value!r:.80}, but must have one of {choices}"
+        elif known and (problem := type_problem(name, value, known[name])):
+            yield f"sft_config: {problem}"
 
 
 @functools.cache
-def _known_fields() -> frozenset[str]:
-    if find_spec("trl") is None:
-        return frozenset()
+def _known_fields() -> Mapping[str, object]:
+    """Return the type of each field, or nothing if no usable TRL is installed, which `train` reports."""
+    if not has_trl():
+        return {}
     wait_passively()
     from trl import SFTConfig
 
-    return frozenset(name for name, field in SFTConfig.__dataclass_fields__.items() if field.init)
+    hints = typing.get_type_hints(SFTConfig)
+    return {name: hints[name] for name, field in SFTConfig.__dataclass_fields__.items() if field.init}
 
 
 def _is_json(value: object) -> bool:
