@@ -72,8 +72,8 @@ def train_with_trl(base_model: Path, records: sq.Records, output: Path) -> Path:
         for record in records
     ]
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32),
-        processing_class=AutoTokenizer.from_pretrained(base_model),
+        model=AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.float32, trust_remote_code=False),
+        processing_class=AutoTokenizer.from_pretrained(base_model, trust_remote_code=False),
         train_dataset=Dataset.from_list(rows),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         args=SFTConfig(

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,23 @@ READERS: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception]]] = 
     "repair": (lambda at, s, _: repair(at, session=s), BedrockError),
     "BedrockImporter.import_model": (lambda at, s, _: importer(s).import_model(at, "m"), BedrockError),
 }
+
+
+def files_of_peft(adapter: sq.AdapterCheckpoint) -> Path:
+    """Return a directory with the files that PEFT wrote, because an adapter with a manifest is not adopted."""
+    directory = adapter.path.parent / "peft"
+    directory.mkdir(exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(adapter.path / name, directory)
+    return directory
+
+
 READERS["adopt_adapter"] = (
     lambda at, s, adapter: sq.adopt_adapter(at, base_model=adapter.base_model_path, session=s),
     AdoptionError,
 )
 READERS["adopt_adapter.base_model"] = (
-    lambda at, s, adapter: sq.adopt_adapter(adapter.path, base_model=at, session=s),
+    lambda at, s, adapter: sq.adopt_adapter(files_of_peft(adapter), base_model=at, session=s),
     AdoptionError,
 )
 READERS["adopt_model"] = (
