@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+
+if TYPE_CHECKING:
+    import pytest
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,6 +40,18 @@ class Hub:
             server.shutdown()
             server.server_close()
             thread.join()
+
+    @contextmanager
+    def in_use(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
+        """Serve, and let huggingface_hub use this hub and an own `cache`, until the block ends."""
+        constants = huggingface_hub.constants
+        with self.serving():
+            monkeypatch.setattr(constants, "ENDPOINT", self.endpoint)
+            template = self.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+            monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+            monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+            yield self
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -561,13 +561,7 @@ def test_a_base_with_two_heads_is_refused(adapter: Path, base: Base, tmp_path: P
 @pytest.fixture
 def hub(adapter: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     found = Hub({"acme/adapter": adapter, "acme/Meta-Tiny": base.directory})
-    with found.serving():
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
-        template = found.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with found.in_use(monkeypatch, tmp_path / "hub"):
         yield found
 
 

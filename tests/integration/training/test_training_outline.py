@@ -59,13 +59,7 @@ def large_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(large_vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     gated = ("meta-llama/Meta-Llama-3-8B-Instruct", "acme/gated")
     found = Hub(dict.fromkeys((BASE, *gated), large_vocabulary), gated)
-    with found.serving():
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
-        template = found.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with found.in_use(monkeypatch, tmp_path / "hub"):
         yield found
 
 
