@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
@@ -14,6 +14,7 @@ from sqlquarry.records import Record
 
 SliceKeys = Mapping[str, Callable[[Record], str]]  # slice name -> the bucket that a record belongs to
 
+_Measure = TypeVar("_Measure")
 _MOST_DATABASES = 24
 _WORDS_IN_ORDER = ("none", "no", "easy", "medium", "hard", "extra", "extra hard", "yes")
 
@@ -33,13 +34,12 @@ def slices(
         JudgingError: the report has no such grader.
     """
     verdicts = report.verdicts_by(grader)
-    found: dict[str, dict[str, Estimate]] = {}
-    for name, buckets in slice_places(report, by).items():
-        for bucket, places in buckets.items():
-            counts = Counter(verdicts[i] for i in places)
-            share = estimate(counts["correct"], counts["correct"] + counts["wrong"], counts["unjudged"])
-            found.setdefault(name, {})[bucket] = share
-    return found
+
+    def accuracy(places: Sequence[int]) -> Estimate:
+        counts = Counter(verdicts[i] for i in places)
+        return estimate(counts["correct"], counts["correct"] + counts["wrong"], counts["unjudged"])
+
+    return _by_bucket(report, by, accuracy)
 
 
 def score_slices(
@@ -56,11 +56,23 @@ def score_slices(
         JudgingError: the report has no such grader.
     """
     scores = report.scores_by(grader)
-    found: dict[str, dict[str, MeanScore]] = {}
+
+    def mean(places: Sequence[int]) -> MeanScore | None:
+        scored = [score for score in map(scores.__getitem__, places) if score is not None]
+        return mean_score(scored) if scored else None
+
+    return _by_bucket(report, by, mean)
+
+
+def _by_bucket(
+    report: Report, by: SliceKeys | Literal["auto"], measure: Callable[[Sequence[int]], _Measure | None]
+) -> dict[str, dict[str, _Measure]]:
+    """Return slice name -> bucket -> measure of its records' positions. Leave out buckets without a measure."""
+    found: dict[str, dict[str, _Measure]] = {}
     for name, buckets in slice_places(report, by).items():
         for bucket, places in buckets.items():
-            if scored := [score for score in map(scores.__getitem__, places) if score is not None]:
-                found.setdefault(name, {})[bucket] = mean_score(scored)
+            if (measured := measure(places)) is not None:
+                found.setdefault(name, {})[bucket] = measured
     return found
 
 
