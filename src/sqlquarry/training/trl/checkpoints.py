@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sqlquarry.errors import ConfigError, MetadataError, TrainingError
-from sqlquarry.files.digests import sha256_file
+from sqlquarry.files.digests import file_digests, files_below
 from sqlquarry.files.metadata import read_object
 from sqlquarry.files.writing import write_json
 from sqlquarry.text import visible_logger
@@ -118,5 +118,5 @@ def _complete(checkpoint: Path) -> Mapping[str, object] | None:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != _COMPLETE]
-    return {path.relative_to(checkpoint).as_posix(): sha256_file(path) for path in files}
+    names = [name for name in files_below(checkpoint) if name != _COMPLETE]
+    return dict(zip(names, file_digests(checkpoint, names), strict=True))
