@@ -22,6 +22,10 @@ CHOICES = (
     "Pass quantization='nf4' for QLoRA with double quantization, quantization=None for training on 16-bit weights, or "
     "the BitsAndBytesConfig of the training"
 )
+_DYNAMIC = (
+    "is one of Unsloth's dynamic 4-bit models, in which some modules stay in 16 bits. Pass the quantization_config in "
+    "that model's config.json as quantization."
+)
 # The configuration that Axolotl writes into the model card (axolotl/train.py).
 _AXOLOTL = re.compile(r"axolotl version:.*?```yaml\s(.*?)```", re.DOTALL)
 _SCALAR = re.compile(r"""^(\w+):[ \t]*['"]?([^\s#'"]+)""", re.MULTILINE)
@@ -139,10 +143,7 @@ def _from_files(evidence: list[Evidence]) -> FourBitSettings | None:
                 f"{first.source} means {_weights(first)}, but {one.source} means {_weights(one)}. {CHOICES}."
             )
     if first.bits == 4 and first.settings is None:
-        raise ConfigError(
-            f"{first.source} is one of Unsloth's dynamic 4-bit models, in which some modules stay in 16 bits. Pass the "
-            "quantization_config in that model's config.json as quantization."
-        )
+        raise ConfigError(f"{first.source} {_DYNAMIC}")
     return first.settings
 
 
@@ -168,12 +169,7 @@ def _contradiction(stated: FourBitSettings | None, found: Evidence, quantization
     if found.bits != 4:
         return f"means {_weights(found)}. {CHOICES}."
     if found.settings is None:
-        if isinstance(quantization, str):
-            return (
-                "is one of Unsloth's dynamic 4-bit models, in which some modules stay in 16 bits. Pass the "
-                "quantization_config in that model's config.json."
-            )
-        return None
+        return _DYNAMIC if isinstance(quantization, str) else None
     if differences := stated.differences(found.settings):
         return f"says otherwise: {differences}. Leave quantization out, or correct it."
     return None
