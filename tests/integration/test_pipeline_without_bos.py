@@ -35,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bos = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": place}} for place, name in enumerate("AB"))
     template = {"type": "TemplateProcessing", "single": [bos, first], "pair": [bos, first, bos, second]}
-    template["special_tokens"] = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}  # type: ignore[assignment]
+    template["special_tokens"] = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}  # type: ignore[assignment]  # JSON of several types
     content["post_processor"] = {"type": "Sequence", "processors": [template]}
     path.write_text(json.dumps(content))
     return directory

@@ -82,7 +82,7 @@ def _refuse_own(directory: Path) -> None:
     """Refuse an adapter of this library, whose manifest records what the caller would have to state here."""
     try:
         own = Manifest.parse(read_bytes(directory / MANIFEST), MANIFEST).kind == AdapterCheckpoint.kind
-    except (OSError, MetadataError):  # there is no manifest, or it belongs to another program
+    except (OSError, MetadataError):  # the manifest is missing, or belongs to another program
         return
     if own:
         raise AdoptionError(

@@ -40,7 +40,7 @@ class AdapterBase:
 
         Raises:
             ConfigError: `base_model` is not a location.
-            AdoptionError: there is no base at this location.
+            AdoptionError: the location has no base model.
             UnsupportedModelError: it is quantized, has no tokenizer, or its files are damaged.
         """
         located(base_model)  # refuses what is not a location
@@ -65,7 +65,7 @@ class AdapterBase:
 def _checkpoint(storage: Storage, place: str) -> BaseCheckpoint:
     names = storage.sizes()
     if not names:
-        raise AdoptionError(f"there is no base model at {place}: {storage.why_empty()} Pass the 16-bit base.")
+        raise AdoptionError(f"{place} has no base model: {storage.why_empty()} Pass the 16-bit base.")
     for name in ("config.json", "tokenizer.json"):
         if name not in names:
             raise UnsupportedModelError(

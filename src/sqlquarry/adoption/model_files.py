@@ -89,7 +89,7 @@ def open_model_files(location: str | Path, session: boto3.Session | None) -> Mod
     """Return the files at a location.
 
     Raises:
-        AdoptionError: there is no such directory.
+        AdoptionError: the directory does not exist.
         ConfigError: the location is neither a path nor an S3 location.
         MissingExtraError: the location is on S3, but boto3 is not installed.
     """
@@ -178,7 +178,7 @@ class StoredModelFiles:
         if len(objects) >= _MAX_OBJECTS:
             raise AdoptionError(f"{self.location} has {_MAX_OBJECTS} objects or more. Pass the prefix of one model.")
         if not objects:
-            raise AdoptionError(f"there is no model: {self.prefix.why_empty()}")
+            raise AdoptionError(f"no model was found: {self.prefix.why_empty()}")
         return {name: FileState(item.size, item.etag) for name, item in objects.items()}
 
     @contextmanager

@@ -54,9 +54,9 @@ def adopt_model(
         session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
-        ConfigError: `formatter` is None and there is no ``prompt.json``, or the prompt does not fit the tokenizer.
+        ConfigError: `formatter` is None and ``prompt.json`` is missing, or the prompt does not fit the tokenizer.
         PromptMismatchError: there is a ``prompt.json`` with another prompt.
-        AdoptionError: there is no model that can be used, it differs from an earlier adoption, it cannot be read, or
+        AdoptionError: no usable model was found, it differs from an earlier adoption, it cannot be read, or
             the directory is read-only. The message says what to do.
         OutputInUseError: another process is adopting the same model.
         MissingExtraError: an extra is not installed.

@@ -41,14 +41,14 @@ _SMALL = (CONFIG, f"*/{CONFIG}", "config.json", "README.md", MANIFEST, *TOKENIZE
 def fetch_adapter(adapter: str | Path, session: boto3.Session | None = None) -> Path:
     """Return the directory of an adapter. Of a hub repository or S3 prefix, copy only what an adapter consists of.
 
-    ``adapter_model.bin`` is copied only if there is no ``adapter_model.safetensors``.
+    ``adapter_model.bin`` is copied only if ``adapter_model.safetensors`` is missing.
 
     Args:
         adapter: a directory, a hub id, or an ``s3://`` prefix.
         session: the boto3 session for S3. None uses the default credentials.
 
     Raises:
-        AdoptionError: there is no such directory, or the prefix has no adapter.
+        AdoptionError: the directory does not exist, or the prefix has no adapter.
         UnsupportedModelError: the hub cannot be reached.
         GatedModelError: the hub repository does not exist, or it requires a token.
     """

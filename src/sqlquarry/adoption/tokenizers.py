@@ -52,17 +52,17 @@ class ReadTokenizer:
 
         Args:
             place: its location, for messages.
-            content: returns the content of a file, or None if there is no such file.
+            content: returns the content of a file, or None if it does not exist.
             names: the names of all files.
             model: config.json of the base.
 
         Raises:
-            AdoptionError: there is no tokenizer.json, or a file cannot be read.
+            AdoptionError: tokenizer.json is missing, or a file cannot be read.
         """
         try:
             files = dataclasses.replace(TokenizerFiles.read(content, names), model=model)
             if not files.tokenizer:
-                raise UnsupportedModelError("there is no tokenizer.json")  # noqa: TRY301 - handled like the others
+                raise UnsupportedModelError("tokenizer.json is missing")  # noqa: TRY301 - handled like the others
             reading, separate = trained_reading(files), content("chat_template.jinja")
             template = None if separate is None else separate.decode()
             tokenizer = FileTokenizer(reading, files.config, template)
@@ -168,7 +168,7 @@ class AdapterTokenizers:
         """Bind the formatter that the caller gave to the adapter's tokenizer, or to the base's if it has none.
 
         Raises:
-            ConfigError: there is no formatter, or it does not fit the tokenizer. The message shows the constructor
+            ConfigError: the formatter is missing, or does not fit the tokenizer. The message shows the constructor
                 calls to choose from.
         """
         if isinstance(formatter, PromptFormatter):

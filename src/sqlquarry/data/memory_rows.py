@@ -31,7 +31,7 @@ class PandasFrame(Protocol):
 
     @property
     def columns(self) -> Iterable[object]: ...  # noqa: D102 - see pandas
-    def itertuples(self, *, index: bool, name: None) -> Iterator[Sequence[object]]: ...  # noqa: D102
+    def itertuples(self, *, index: bool, name: None) -> Iterator[Sequence[object]]: ...  # noqa: D102 - see pandas
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class PolarsFrame(Protocol):
 
     @property
     def columns(self) -> Sequence[str]: ...  # noqa: D102 - see polars
-    def iter_rows(self) -> Iterator[Sequence[object]]: ...  # noqa: D102
+    def iter_rows(self) -> Iterator[Sequence[object]]: ...  # noqa: D102 - see polars
 
 
 Row: TypeAlias = Mapping[str, object] | Record

@@ -52,7 +52,7 @@ class CarriedFiles:
 
         Raises:
             MissingExtraError: the package `tokenizers` is not installed.
-            UnsupportedModelError: there is no tokenizer.json, or a file cannot be read.
+            UnsupportedModelError: tokenizer.json is missing, or a file cannot be read.
         """
         try:
             files = self.tokenizer_files()

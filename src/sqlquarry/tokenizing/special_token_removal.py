@@ -55,7 +55,7 @@ def files_without_special_tokens(files: TokenizerFiles) -> TokenizerFiles:
     it with ``add_special_tokens=False``.
 
     Raises:
-        UnsupportedModelError: there is no tokenizer.json, or the changed files would still add tokens.
+        UnsupportedModelError: tokenizer.json is missing, or the changed files would still add tokens.
     """
     if not files.tokenizer:
         raise UnsupportedModelError(

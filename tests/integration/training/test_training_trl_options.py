@@ -120,7 +120,7 @@ def test_the_fields_of_a_config_are_a_copy_that_cannot_be_changed() -> None:
     config = TrainingConfig(backend="trl", sft_config=given)
     given["weight_decay"] = 0.2
     with pytest.raises(TypeError):
-        config.sft_config["weight_decay"] = 0.2  # type: ignore[index]
+        config.sft_config["weight_decay"] = 0.2  # type: ignore[index]  # what the test is about
     assert config.sft_config == config.identity["sft_config"] == {"weight_decay": 0.1}
     copies = [
         pickle.loads(pickle.dumps(config)),

@@ -69,10 +69,10 @@ class World:
             cuda_backend = "cpu:gloo,cuda:nccl" if cpu_collectives else "nccl"
             timeout = timedelta(seconds=_TIMEOUT_S)
             # torchrun's store keeps the addresses of earlier connections, whose sockets are closed.
-            store, *_ = next(dist.rendezvous("env://", rank, size, timeout=timeout))  # type: ignore[attr-defined]
+            store, *_ = next(dist.rendezvous("env://", rank, size, timeout=timeout))  # type: ignore[attr-defined]  # torch does not list it
             dist.init_process_group(
                 cuda_backend if device == "cuda" else "gloo",
-                store=dist.PrefixStore(f"sqlquarry-{next(_joins)}", store),  # type: ignore[attr-defined]
+                store=dist.PrefixStore(f"sqlquarry-{next(_joins)}", store),  # type: ignore[attr-defined]  # see above
                 rank=rank,
                 world_size=size,
                 timeout=timeout,
