@@ -22,10 +22,10 @@ from sqlquarry.files.locations import local_path
 from sqlquarry.files.metadata import json_bytes, read_object
 from sqlquarry.files.writing import write_atomically
 from sqlquarry.options import check_options
-from sqlquarry.records import Message, Record
+from sqlquarry.records import Message, Record, noted_question
 from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
-from sqlquarry.tokenizing.placeholders import filled, placeholder_problems, spelled_dialect
+from sqlquarry.tokenizing.placeholders import filled, has_notes, placeholder_problems, spelled_dialect, without_notes
 from sqlquarry.tokenizing.prompt_texts import DEFAULT_SYSTEM, DEFAULT_USER, HUMAN_ASSISTANT, PUBLISHED, PUBLISHED_SYSTEM
 from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
 from sqlquarry.tokenizing.tokenizer import Tokenizer
@@ -33,7 +33,8 @@ from sqlquarry.tokenizing.tokenizer import Tokenizer
 PROMPT_FILE = "prompt.json"
 IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)
 
-_PROBE = Record(question="Question", schema="Schema", sql="Select a")  # mixed case reveals templates that change case
+# Mixed case reveals templates that change case.
+_PROBE = Record(question="Question", schema="Schema", sql="Select a", notes="Notes")
 
 
 class Encoded(NamedTuple):
@@ -51,7 +52,9 @@ class PromptFormatter:
     Args:
         system: system message. Use "" for a model whose template does not support a system role.
         user: user message. It must contain ``{question}``. One of the two messages must contain ``{schema}``, and
-            either may contain ``{dialect}``, which becomes the SQL dialect of the record, such as "PostgreSQL".
+            either may contain ``{dialect}``, which becomes the SQL dialect of the record, such as "PostgreSQL", and
+            ``{notes}``. If a record has no notes, each line whose only placeholder is ``{notes}`` is left out. If there
+            is no ``{notes}``, the notes are appended to the question in parentheses.
         template: "human-assistant" (nearly the published format, see `published`), "chat" (the base model's own
             template) or a Jinja string.
         tokens: template and special tokens of the base model. `bind` sets it, so leave it out.
@@ -113,15 +116,17 @@ class PromptFormatter:
     def messages(self, record: Record) -> list[dict[str, str]]:
         """Return the record as role/content messages.
 
-        The system message is left out if `system` is "". An assistant message is added if the record has SQL.
+        The system message is left out if it is "". An assistant message is added if the record has SQL.
         """
+        wording, notes = (self.system, self.user), record.notes.strip()
         values = {
             "schema": record.schema.strip(),
-            "question": record.question.strip(),
+            "question": (record.question if any(map(has_notes, wording)) else noted_question(record)).strip(),
             "dialect": spelled_dialect(record.dialect),
+            "notes": notes,
         }
-        system, user = (filled(text, values) for text in (self.system, self.user))
-        turns = [Message("system", system)] if self.system else []
+        system, user = (filled(text if notes else without_notes(text), values) for text in wording)
+        turns = [Message("system", system)] if system else []
         turns.append(Message("user", user))
         if record.sql is not None:
             turns.append(Message("assistant", record.sql.strip()))
@@ -325,7 +330,7 @@ class PromptFormatter:
     def _checked_stop(self) -> str:
         """Return the text that ends an answer. Refuse a template that drops or changes text, or begins no answer."""
         prompt, completion = self.prompt(_PROBE), self.completion(_PROBE)
-        if lost := [name for name in ("question", "schema") if str(getattr(_PROBE, name)) not in prompt]:
+        if lost := [name for name in ("question", "schema", "notes") if str(getattr(_PROBE, name)) not in prompt]:
             raise ConfigError(
                 f"the template drops or changes the {' and the '.join(lost)}: its prompt ends with "
                 f"{prompt[-120:]!r}. Pass a plain Jinja template{self._system_hint}."

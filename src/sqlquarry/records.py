@@ -24,10 +24,12 @@ class Record:
         database: name of the database that `sql` runs on. None if only the schema is known.
         dialect: the SQL dialect. Other common names become sqlglot's: "PostgreSQL" and "pg" become "postgres".
         id: name of the record in reports. If it is None, reports use the record's index.
+        notes: what the question needs beside the schema, such as business rules, definitions of metrics, or BIRD's
+            evidence. A prompt without ``{notes}`` has them in parentheses after the question.
 
     Raises:
-        RecordError: a text is blank, a name is not a string, the dialect is unknown, or there are alternatives without
-            `sql`.
+        RecordError: a text is blank, a name or the notes are not a string, the dialect is unknown, or there are
+            alternatives without `sql`.
     """
 
     question: str
@@ -37,6 +39,7 @@ class Record:
     dialect: str = "sqlite"
     id: str | None = None
     alternatives: Sequence[str] = ()
+    notes: str = ""
 
     def __post_init__(self) -> None:
         given: object = self.alternatives
@@ -51,6 +54,10 @@ class Record:
                 raise RecordError(f"{self._name}: {name} is {value!r}, but must be a non-empty string{hint}")
         if not all(isinstance(name, str | None) for name in (self.id, self.database)):
             raise RecordError(f"{self._name}: id {self.id!r} and database {self.database!r} must be strings or None")
+        if not isinstance(self.notes, str):
+            raise RecordError(
+                f"{self._name}: notes is {self.notes!r:.80}, but must be a string. Leave it out or use ''"
+            )
 
     @property
     def golds(self) -> tuple[str, ...]:
@@ -67,6 +74,18 @@ class Record:
         return f"record {self.id or '(no id)'}"
 
 
+def noted_question(record: Record) -> str:
+    """Return the question, followed by the notes in parentheses if there are any."""
+    notes = record.notes.strip()
+    return f"{record.question.strip()} ({notes})" if notes else record.question
+
+
+def record_fields(record: Record) -> dict[str, object]:
+    """Return the fields to write or hash. Empty notes are left out, so that digests are those of older versions."""
+    fields = dataclasses.asdict(record)
+    return fields if record.notes else {name: value for name, value in fields.items() if name != "notes"}
+
+
 class Message(NamedTuple):
     """One turn of a conversation."""
 
@@ -75,5 +94,5 @@ class Message(NamedTuple):
 
 
 def json_lines(records: Iterable[Record]) -> str:
-    """Return one line of JSON per record with all fields, in the format that `load_records` reads."""
-    return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+    """Return one line of JSON per record with its fields, in the format that `load_records` reads."""
+    return "".join(json.dumps(record_fields(record)) + "\n" for record in records)

@@ -36,6 +36,18 @@ def test_the_names_are_those_of_the_installed_sqlglot():
         ("MariaDB", "mysql"),
         ("Google BigQuery", "bigquery"),
         (" DuckDB ", "duckdb"),
+        ("MS SQL Server", "tsql"),
+        ("SQL Server 2019", "tsql"),
+        ("Oracle PL/SQL", "oracle"),
+        ("Oracle 19c", "oracle"),
+        ("MySQL 8.0", "mysql"),
+        ("PostgreSQL v15.3", "postgres"),
+        ("Snowflake SQL", "snowflake"),
+        ("BigQuery Standard SQL", "bigquery"),
+        ("Presto", "presto"),
+        ("PrestoSQL", "trino"),
+        ("Spark 2", "spark2"),
+        ("Spark 3.5", "spark"),
     ],
 )
 def test_usual_names(name, expected):
@@ -44,7 +56,15 @@ def test_usual_names(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("klingon", None), ("postgress", "postgres"), ("mysq", "mysql"), ("", None)]
+    ("name", "meant"),
+    [
+        ("klingon", None),
+        ("postgress", "postgres"),
+        ("mysq", "mysql"),
+        ("", None),
+        ("IBM DB2", None),
+        ("SAP HANA", None),
+    ],
 )
 def test_unknown_names(name, meant):
     with pytest.raises(RecordError, match="snowflake") as caught:

@@ -216,6 +216,7 @@ def test_models_that_cannot_be_bound_are_refused(template: str, tokenizer: Chara
         ({"system": "{schema} in {dialects}"}, "'{dialect}'?"),
         ({"user": "{question} {qestion}"}, "'{question}'?"),
         ({"user": "{question} {sql}"}, "{sql}"),
+        ({"user": "{question} {note}"}, "'{notes}'?"),
         ({"user": "{question} {notes}", "system": "{schema}{evidence_2}"}, "{evidence_2}"),
     ],
 )
@@ -246,18 +247,21 @@ def test_schema_and_dialect_may_be_in_either_message(dialect: str, spelled: str)
     assert alone == [asked, {"role": "assistant", "content": RECORD.sql}]
 
 
-names = st.sampled_from(["{schema}", "{question}", "{dialect}", "{{x}}", "{}", '{"sql": 1}', "{ a }", "$", "\\1"])
+names = st.sampled_from(
+    ["{schema}", "{question}", "{dialect}", "{notes}", "{{x}}", "{}", '{"sql": 1}', "{ a }", "$", "\\1"]
+)
 
 
 @given(st.lists(names).map("".join), st.lists(names).map("".join), st.lists(names).map("".join))
 def test_placeholders_are_filled_in_one_pass_and_other_braces_stay(system: str, schema: str, question: str):
     formatter = PromptFormatter(system=f"<{system}>", user="[{schema}|{question}]")
-    record = Record(f"Q{question}", f"S{schema}")
+    record = Record(f"Q{question}", f"S{schema}", notes="N")
     system_message, user_message = formatter.messages(record)
 
-    assert user_message["content"] == f"[S{schema}|Q{question}]"
-    parts = re.split(r"(\{(?:schema|question|dialect)\})", system)
-    values = {"{schema}": record.schema, "{question}": record.question, "{dialect}": "SQLite"}
+    asked = f"Q{question}" if "{notes}" in system else f"Q{question} (N)"
+    assert user_message["content"] == f"[S{schema}|{asked}]"
+    parts = re.split(r"(\{(?:schema|question|dialect|notes)\})", system)
+    values = {"{schema}": record.schema, "{question}": asked, "{dialect}": "SQLite", "{notes}": "N"}
     assert system_message["content"] == f"<{''.join(values.get(part, part) for part in parts)}>"
 
 

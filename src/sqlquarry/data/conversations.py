@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from sqlquarry.data.ddl import Parted, has_table, part_schema
@@ -70,15 +70,16 @@ class Conversations:
 
     def __init__(self, formatter: PromptFormatter | None, *, needs_schema: bool) -> None:
         self._is_stated = formatter is not None
-        self._wording = cache(partial(Wording, formatter or PromptFormatter()))  # by dialect
+        self._wording = lru_cache(maxsize=64)(partial(Wording, formatter or PromptFormatter()))  # by dialect and notes
         self._needs_schema = needs_schema
 
-    def texts(self, parts: Mapping[str, object], dialect: str) -> tuple[str | None, str, str | None]:
+    def texts(self, parts: Mapping[str, object], dialect: str, notes: str) -> tuple[str | None, str, str | None]:
         """Return schema, question and SQL. The schema is None if the text has none and the caller has it.
 
         Args:
             parts: the columns of a row by their plain names.
             dialect: the dialect that `{dialect}` in the wording stands for.
+            notes: the notes of the row, which may also be in the text. There they do not belong to the question.
 
         Raises:
             RecordError: there is more than one question, or the schema cannot be separated from the question, or the
@@ -86,7 +87,9 @@ class Conversations:
         """
         exchange = _exchange(parts)
         sql = None if exchange.answer is None else _query(exchange.answer)
-        found = self._wording(dialect).find(exchange.first, exchange.second)
+        found = self._wording(dialect, notes).find(exchange.first, exchange.second)
+        if found is None and notes:
+            found = self._wording(dialect, "").find(exchange.first, exchange.second)
         if isinstance(found, tuple):
             return *found, sql
         if found == "ambiguous":

@@ -55,10 +55,10 @@ def load_records(
 
     The columns determine the shape of the rows:
 
-    - SQLQuarry: question, schema, and optionally sql, alternatives, database, dialect and id
+    - SQLQuarry: question, schema, and optionally sql, alternatives, database, dialect, id and notes
     - sql-create-context, also used for WikiSQL: question, context, answer
     - Spider, KaggleDBQA: question, query, db_id, and schema or tables
-    - BIRD: question, SQL, db_id, schema, and optionally evidence, which is appended to the question in parentheses
+    - BIRD: question, SQL, db_id, schema, and optionally evidence, which becomes the notes
     - gretel: sql_prompt, sql_context, sql
     - WikiSQL: question, sql (a structured query), table
     - Alpaca: instruction, input, and output or response. One of the first two contains the schema
@@ -77,7 +77,7 @@ def load_records(
             - the id of a Hugging Face data set
             - rows: dicts or records, a DataFrame of pandas or polars, a `datasets.Dataset` or a `DatasetDict`
         columns: the columns of fields with other names, as {field: column}. The fields are question, schema, sql,
-            alternatives, database, dialect, id and evidence.
+            alternatives, database, dialect, id and notes.
         schema: the schema of all rows, which replaces the rows' own: CREATE TABLE text, a .sql or SQLite file (also on
             S3), a `tables.json`, a directory with NAME.sqlite or NAME/NAME.sqlite, or a mapping of database names to
             texts or files. If it is not given, rows without a schema get it from the data set that their file belongs

@@ -178,9 +178,9 @@ class Records(Sequence[Record]):
     ) -> None:
         """Write the records as conversations, one JSON object per line, for TRL and other programs that train.
 
-        Each line has `messages` with role and content, the id, and the record's alternatives, database and dialect if
-        they are set. Templates and special tokens are not part of it. `load_records` returns equal records if it gets
-        the same formatter. Only white space around the texts is lost.
+        Each line has `messages` with role and content, the id, and the record's alternatives, database, dialect and
+        notes if they are set. Templates and special tokens are not part of it. `load_records` returns equal records if
+        it gets the same formatter. Only white space around the texts is lost.
 
         Args:
             path: a file or ``s3://bucket/key`` that ends in ``.jsonl`` or ``.jsonl.gz``.

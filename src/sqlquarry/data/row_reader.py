@@ -24,9 +24,8 @@ class RowReader:
     """Convert the rows of one source to records.
 
     Rows in SQLQuarry's shape are not changed, so that `Records.to_jsonl` and `load_records` give equal records. In the
-    other shapes, white space at the ends and `[SQL] … [/SQL]` around an answer are removed. BIRD's evidence is appended
-    to the question in parentheses, because the question alone is often not clear enough. Columns that belong to no
-    known shape are ignored.
+    other shapes, white space at the ends and `[SQL] … [/SQL]` around an answer are removed. BIRD's evidence becomes
+    `Record.notes`. Columns that belong to no known shape are ignored.
 
     Args:
         columns: field in `FIELDS` -> the column that contains it.
@@ -92,16 +91,16 @@ class RowReader:
                     f"the columns {one!r} and {other!r} contain different texts, and either could be meant. "
                     f"Pass columns={{{field!r}: {one!r}}} or columns={{{field!r}: {other!r}}}"
                 )
-        is_sqlquarry = read.shape is SQLQUARRY and read.evidence is None and not self._stated
+        is_sqlquarry = read.shape is SQLQUARRY and read.has_own_notes and not self._stated
         database = self._database or _optional_text(row, read.database)
         dialect = _optional_text(row, read.dialect) or self._dialect
-        schema, question, sql = self._texts(row, read, database, dialect)
+        notes = _optional_text(row, read.notes) or ""
+        schema, question, sql = self._texts(row, read, database, dialect, notes)
         if sql is None and not self._is_without_sql:
             self._is_without_sql = True  # The first such row is enough.
             self.ignored_columns.update({*map(str, row)} - read.columns)
         if not is_sqlquarry:
-            evidence = (_optional_text(row, read.evidence) or "").strip()
-            question = f"{question.strip()} ({evidence})" if evidence else question.strip()
+            question, notes = question.strip(), notes.strip()
             schema, sql = schema.strip(), None if sql is None else _bare(sql)
         return Record(
             question=question,
@@ -111,17 +110,18 @@ class RowReader:
             dialect=dialect,
             id=_id(row, read.id) if read.id else default_id,
             alternatives=_alternatives(row, read.alternatives) if read.alternatives else (),
+            notes=notes,
         )
 
     def _texts(
-        self, row: Mapping[str, object], read: Reading, database: str | None, dialect: str
+        self, row: Mapping[str, object], read: Reading, database: str | None, dialect: str, notes: str
     ) -> tuple[str, str, str | None]:
         """Return schema, question and SQL."""
         if read.shape.kind == "wikisql":
             return wikisql.texts(row[read.parts["table"]], _text(row, read.question), row[read.sql or ""])
         if read.shape.kind == "turns":
             schema, question, sql = self._conversations.texts(
-                {name: row[at] for name, at in read.parts.items()}, dialect
+                {name: row[at] for name, at in read.parts.items()}, dialect, notes
             )
             if schema is None or self._schemas is not None:
                 schema = self._schema(row, read, database)

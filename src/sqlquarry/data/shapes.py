@@ -10,7 +10,7 @@ from typing import Literal
 from sqlquarry.options import did_you_mean
 
 KNOWN_SHAPES = (
-    "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "
+    "question, schema[, sql, alternatives, database, dialect, id, notes] (SQLQuarry); "
     "question, context, answer[, database, dialect, id] (sql-create-context); question, query, db_id, schema (Spider); "
     "question, SQL, db_id, schema[, evidence] (BIRD); sql_prompt, sql_context, sql (gretel); "
     "question, table, sql (WikiSQL); instruction, input, output or response (Alpaca); messages; conversations"
@@ -24,7 +24,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "database": ("database", "db_id"),
     "dialect": ("dialect",),
     "id": ("id", "question_id"),
-    "evidence": ("evidence",),
+    "notes": ("notes", "evidence", "hint", "hints"),
 }
 
 
@@ -104,10 +104,15 @@ class Reading:
     database: str | None
     dialect: str | None
     id: str | None
-    evidence: str | None
+    notes: str | None
     alternatives: str | None
     parts: Mapping[str, str]
     pairs: tuple[tuple[str, str, str], ...]
+
+    @property
+    def has_own_notes(self) -> bool:
+        """Whether the notes are in SQLQuarry's own column, or missing."""
+        return self.notes is None or _plain(self.notes) == "notes"
 
     @property
     def columns(self) -> set[str]:
@@ -189,7 +194,7 @@ def _reading(
         database=first(*shape.database),
         dialect=first("dialect"),
         id=first(*shape.id),
-        evidence=first("evidence"),
+        notes=first(*FIELDS["notes"]),
         alternatives=first("alternatives"),
         parts={name: column for name in shape.parts if (column := columns.get(name)) is not None},
         pairs=(*doubles, *_rivals(shape, shapes, columns)),
@@ -198,7 +203,8 @@ def _reading(
 
 def _shapes(columns: Mapping[str, str | None]) -> list[Shape]:
     """Return the shapes that fit. SQLQuarry's comes first unless the rows are clearly BIRD's, which looks the same."""
-    is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
+    has_evidence = _plain(columns.get("evidence") or "") == "evidence"
+    is_bird = has_evidence or "question_id" in columns or columns.get("sql") == "SQL"
     order = (_BIRD, SQLQUARRY, *_OF_COLUMNS[2:]) if is_bird else _OF_COLUMNS
     fitting = [shape for shape in order if columns.keys() >= set(shape.needs)]
     # A gold query in a column of another shape must not be ignored as an unknown column.
@@ -217,7 +223,8 @@ def _rivals(shape: Shape, shapes: Sequence[Shape], columns: Mapping[str, str | N
         read = next((columns[name] for name in names if name in _names(shape)), None)
         others = [name for name in names if name in meant or (name in _TELLING and shape is not SQLQUARRY)]
         pairs += [(field, read, other) for name in others if read and (other := columns[name]) and other != read]
-    return pairs
+    notes = [column for name in FIELDS["notes"] if (column := columns.get(name))]
+    return pairs + [("notes", notes[0], other) for other in notes[1:] if other != notes[0]]
 
 
 def _names(shape: Shape) -> tuple[str, ...]:

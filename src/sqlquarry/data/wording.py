@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from sqlquarry.data.ddl import part_schema
@@ -21,16 +22,14 @@ class Wording:
     Args:
         formatter: writes the messages.
         dialect: the dialect that `{dialect}` stands for.
+        notes: the notes that are in the messages.
     """
 
-    def __init__(self, formatter: PromptFormatter, dialect: str) -> None:
-        record = Record(_MARKS["question"], _MARKS["schema"], dialect=dialect)
+    def __init__(self, formatter: PromptFormatter, dialect: str, notes: str) -> None:
+        record = Record(_MARKS["question"], _MARKS["schema"], dialect=dialect, notes=notes)
         messages = {message["role"]: message["content"] for message in formatter.messages(record)}
         text = f"{messages.get('system', '').strip()}{_BETWEEN}{messages['user'].strip()}"
-        # The longest and the shortest match differ if the text can be divided in two ways.
-        exact, loose = re.escape(text), _loose(text)
-        self._patterns = [[_pattern(words, any_text, any_text) for any_text in _ANY_TEXT] for words in (exact, loose)]
-        self._around_schema = [_pattern(loose, any_text, _MARKS["schema"]) for any_text in _ANY_TEXT]
+        self._exact, self._loose = re.escape(text), _loose(text)
 
     def find(self, system: str, user: str) -> tuple[str, str] | Literal["ambiguous"] | None:
         """Return schema and question, or "ambiguous" if there are several possibilities, or None if there is none.
@@ -39,8 +38,9 @@ class Wording:
         """
         text = f"{system.strip()}{_BETWEEN}{user.strip()}"
         is_ambiguous = False
-        for patterns in self._patterns:
-            longest, shortest = (pattern.fullmatch(text) for pattern in patterns)
+        for words in (self._exact, self._loose):
+            # The longest and the shortest match differ if the text can be divided in two ways.
+            longest, shortest = (_pattern(words, any_text, any_text).fullmatch(text) for any_text in _ANY_TEXT)
             if longest and shortest:
                 if (found := _texts(longest)) == _texts(shortest):
                     return found
@@ -53,12 +53,14 @@ class Wording:
         if parted is None:
             return None
         marked = f"{parted.before}{_MARKS['schema']}{parted.after}"
-        longest, shortest = (pattern.fullmatch(marked) for pattern in self._around_schema)
+        patterns = (_pattern(self._loose, any_text, _MARKS["schema"]) for any_text in _ANY_TEXT)
+        longest, shortest = (pattern.fullmatch(marked) for pattern in patterns)
         if not longest or not shortest or _texts(longest) != _texts(shortest) or "\n" in _texts(longest)[1]:
             return None
         return parted.schema, _texts(longest)[1]
 
 
+@lru_cache(maxsize=256)
 def _pattern(wording: str, question: str, schema: str) -> re.Pattern[str]:
     """Return a pattern with the groups question and schema. If one of them is repeated, its texts must be equal."""
     for name, text in (("question", question), ("schema", schema)):

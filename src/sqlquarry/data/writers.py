@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 10_000
 # Fields that conversations keep next to the messages, if they differ from these values. The id is always kept, because
 # a row without one gets the number of its line.
-_BESIDE_MESSAGES = {"alternatives": (), "database": None, "dialect": "sqlite", "id": ""}
+_BESIDE_MESSAGES = {"alternatives": (), "database": None, "dialect": "sqlite", "id": "", "notes": ""}
 
 
 def write_file(path: str | Path, endings: Sequence[str], parts: Iterable[bytes], session: boto3.Session | None) -> None:
@@ -49,8 +49,9 @@ def write_file(path: str | Path, endings: Sequence[str], parts: Iterable[bytes],
 
 def json_line(record: Record) -> bytes:
     """Return a record as one line of JSON."""
-    # Records without alternatives leave the field out, so that their digest is the same as in versions without it.
-    return _line({name: getattr(record, name) for name in FIELDS if name != "alternatives" or record.alternatives})
+    # Empty values of the newer fields are left out, so that the digest is the same as in versions without them.
+    values = ((name, getattr(record, name)) for name in FIELDS)
+    return _line({name: value for name, value in values if value or name not in ("alternatives", "notes")})
 
 
 def message_line(record: Record, formatter: PromptFormatter) -> bytes:

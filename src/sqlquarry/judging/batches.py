@@ -10,7 +10,7 @@ from sqlquarry.answers import Generation, Judgement, TextGenerator
 from sqlquarry.errors import JudgeFailedError, JudgingError, SQLQuarryError
 from sqlquarry.judging.grader import Grader
 from sqlquarry.judging.journal import Journal, content_key
-from sqlquarry.records import Record
+from sqlquarry.records import Record, record_fields
 
 
 def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journal | None) -> Sequence[Generation]:
@@ -135,4 +135,4 @@ def _verdict_key(grader: Grader, record: Record, predicted_sql: str) -> str | No
 
 def _content(record: Record) -> dict[str, object]:
     # The id only locates the record in a file. The same question under another id has the same verdict.
-    return {name: value for name, value in dataclasses.asdict(record).items() if name != "id"}
+    return {name: value for name, value in record_fields(record).items() if name != "id"}

@@ -34,7 +34,7 @@ from sqlquarry.options import check_options, check_rules
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.provenance import Verification
 from sqlquarry.quantization import QuantizationRecipe
-from sqlquarry.records import Record
+from sqlquarry.records import Record, record_fields
 
 if TYPE_CHECKING:
     import boto3
@@ -328,4 +328,4 @@ def _statistics(relative_updates: Mapping[str, float | None]) -> JsonObject:
 
 
 def _records_digest(records: Sequence[Record]) -> str:
-    return hashlib.sha256(json.dumps([asdict(record) for record in records]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([record_fields(record) for record in records]).encode()).hexdigest()

@@ -77,7 +77,7 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
 
 
 def note_in_prompts(records: Iterable[Record], tokenizer: object) -> str | None:
-    """Return a note that counts the questions and schemas with the text of a special token, or None if there are none.
+    """Return a note that counts the prompts with the text of a special token, or None if there are none.
 
     Such records can be used, because training and serving convert the text to the same tokens.
     """
@@ -87,15 +87,15 @@ def note_in_prompts(records: Iterable[Record], tokenizer: object) -> str | None:
     counts: Counter[str] = Counter()
     affected = 0
     for record in records:
-        tokens = {*pattern.findall(record.question), *pattern.findall(record.schema)}
+        tokens = {token for text in (record.question, record.schema, record.notes) for token in pattern.findall(text)}
         counts.update(tokens)
         affected += bool(tokens)
     if not affected:
         return None
     listed = ", ".join(f"{token} in {count:,}" for token, count in counts.most_common(_SHOWN))
     return (
-        f"{affected:,} records contain the text of a special token in their question or schema, which the model reads "
-        f"as the token itself: {listed}"
+        f"{affected:,} records contain the text of a special token in their question, schema or notes, which the "
+        f"model reads as the token itself: {listed}"
     )
 
 

@@ -84,10 +84,10 @@ def test_one_stated_column_leaves_the_others_to_the_shape():
     assert (record.question, record.schema, record.sql) == ("q", "c", "x")
     (record,) = load_records([{"question": "q", "answer": DDL, "query": "SELECT 1"}], columns={"schema": "answer"})
     assert (record.schema, record.sql) == (DDL, "SELECT 1")
-    row = {"question": "q", "schema": "s", "sql": "x", "hint": "h", "db": "d", "others": '["y"]'}
-    columns = {"evidence": "hint", "database": "db", "alternatives": "others"}
+    row = {"question": "q", "schema": "s", "sql": "x", "rules": "h", "db": "d", "others": '["y"]'}
+    columns = {"notes": "rules", "database": "db", "alternatives": "others"}
     assert list(load_records([row], columns=columns)) == [
-        Record("q (h)", "s", "x", "d", id="row:1", alternatives=["y"])
+        Record("q", "s", "x", "d", id="row:1", alternatives=["y"], notes="h")
     ]
 
 

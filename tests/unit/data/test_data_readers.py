@@ -124,7 +124,7 @@ def test_json_lines_in_a_json_file(tmp_path: Path):
                 "evidence": "q means x",
                 "schema": "s",
             },
-            Record("q? (q means x)", "s", "SELECT 1", "d", id="7"),
+            Record("q?", "s", "SELECT 1", "d", id="7", notes="q means x"),
         ),
         (
             {"question": "q?", "SQL": "SELECT 1", "db_id": "d", "evidence": " ", "schema": "s"},

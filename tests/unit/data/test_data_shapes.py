@@ -66,7 +66,7 @@ def test_columns_that_disagree_are_refused(row, pairs):
             Record("q", "s", "x", None, "postgres", "i"),
         ),
         ({"question": "q", "schema": "s", "id": 1.0}, Record("q", "s", id="1")),
-        ({"question": "q", "schema": "s", "sql": "x", "evidence": "e"}, Record("q (e)", "s", "x", id="i")),
+        ({"question": "q", "schema": "s", "sql": "x", "evidence": "e"}, Record("q", "s", "x", id="i", notes="e")),
         ({"question": "q", "schema": "s", "query": "x"}, Record("q", "s", "x", id="i")),
         (
             {"question": "q", "schema": "s", "sql": float("nan"), "database": float("nan"), "id": float("nan")},
@@ -139,6 +139,6 @@ def test_no_row_with_two_different_texts_for_one_field_is_read(row):
 def test_one_column_of_bird_is_enough_to_read_the_row_as_bird(telling):
     row = {"question": "q", "schema": "s", "tables": "s", "db_id": "d", "id": "x"} | telling
     assert RowReader().record(row, "i").id == str(telling.get("question_id", "x"))
-    assert RowReader().record(row, "i").question == ("q (e)" if "evidence" in telling else "q")
+    assert RowReader().record(row, "i").notes == ("e" if "evidence" in telling else "")
     if "question_id" not in telling:
         assert RowReader().record(row | {"question_id": 7}, "i").id == "7"

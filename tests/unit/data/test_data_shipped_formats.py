@@ -251,7 +251,7 @@ def test_bird_as_shipped(tmp_path: Path, at_root: bool):
         database(train / "train_databases" / "port" / "port.sqlite", SCHEMA)
 
     assert list(load_records(root, split="train")) == [
-        Record(f"{QUESTION} (a ship floats;)", f"{SCHEMA};", SQL, "port", id="train:1")
+        Record(QUESTION, f"{SCHEMA};", SQL, "port", id="train:1", notes="a ship floats;")
     ]
     assert list(load_records(root, split="dev")) == [Record(QUESTION, f"{SCHEMA};", SQL, "port", id="7")]
     if not at_root:

@@ -67,6 +67,7 @@ def test_special_tokens_in_prompts_are_counted() -> None:
     assert "<s> in 2" in note
     assert "<|eot_id|> in 1" in note
     assert note_in_prompts([PLAIN], LLAMA) is None
+    assert note_in_prompts([Record("q", "s", notes="<s>")], LLAMA) is not None
 
 
 def test_62_000_records_are_checked_in_seconds() -> None:

@@ -10,7 +10,7 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.judging.llm.prompts import Question
 from sqlquarry.judging.llm.replies import Opinion
 from sqlquarry.options import check_options, did_you_mean
-from sqlquarry.records import Record
+from sqlquarry.records import Record, noted_question
 
 _PLACEHOLDERS = ("question", "schema", "dialect", "gold", "candidate")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -27,7 +27,8 @@ class PromptRubric:
     Args:
         name: the rubric's name in reports.
         prompt: the complete prompt. It must contain ``{candidate}``, and ``{question}``, ``{schema}``, ``{dialect}``
-            and ``{gold}`` (`Record.sql`) are replaced, too. Other braces are plain text.
+            and ``{gold}`` (`Record.sql`) are replaced, too. The record's notes follow the question in parentheses.
+            Other braces are plain text.
         passing_score: the lowest score that counts as correct.
         score_tag: name of the tag around the score in the answer. The prompt must ask for it.
 
@@ -49,7 +50,7 @@ class PromptRubric:
 
     def question(self, record: Record, candidate: str) -> Question:
         """Return the prompt about a candidate for the gold SQL of a record."""
-        parts = (record.question, record.schema, record.dialect, record.sql or "", candidate)
+        parts = (noted_question(record), record.schema, record.dialect, record.sql or "", candidate)
         values = dict(zip(_PLACEHOLDERS, parts, strict=True))
         # One pass only, so that text in a candidate that looks like a placeholder is not replaced.
         return Question(_PLACEHOLDER.sub(lambda found: values[found[1]], self.prompt), code="")

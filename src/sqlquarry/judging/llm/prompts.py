@@ -6,7 +6,7 @@ import hashlib
 from typing import NamedTuple
 
 from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
-from sqlquarry.records import Record
+from sqlquarry.records import Record, noted_question
 from sqlquarry.text import visible
 
 _RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})
@@ -30,7 +30,7 @@ def question(record: Record, candidate: str, *, candidate_first: bool = False) -
     The code of the tags is a hash of the content, including the candidate, so the author of a candidate cannot predict
     it. The same record always has the same prompt, so batches and caches recognize it.
     """
-    parts = [("question", record.question), ("schema", record.schema), ("dialect", record.dialect)]
+    parts = [("question", noted_question(record)), ("schema", record.schema), ("dialect", record.dialect)]
     queries = [("reference", without_comments(gold, record.dialect)) for gold in record.golds]
     shown = ("candidate", without_comments(candidate, record.dialect))
     parts += [shown, *queries] if candidate_first else [*queries, shown]

@@ -13,6 +13,7 @@ from sqlquarry.judging.report.compare import changed_places, compare_reports, co
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate, MeanScore
 from sqlquarry.judging.report.significance import ScoreChange, p_text
+from sqlquarry.records import noted_question
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5
@@ -137,7 +138,9 @@ def _examples(report: Report, baseline: Report | None) -> Iterator[str]:
     for i in places[:_EXAMPLES]:
         entry = report.entries[i]
         reason = entry.judgements[0].reason
-        yield f"**{i + 1}. {as_markdown(entry.record.question)}**" + (f" {as_markdown(reason)}" if reason else "")
+        yield f"**{i + 1}. {as_markdown(noted_question(entry.record))}**" + (
+            f" {as_markdown(reason)}" if reason else ""
+        )
         yield _code([f"-- gold\n{_cut(entry.record.sql or '')}", f"-- predicted\n{_cut(entry.sql or '-- no SQL')}"])
     yield "</details>"
 

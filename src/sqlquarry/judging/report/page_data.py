@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from sqlquarry.answers import Judgement
 from sqlquarry.judging.report.data import Report, ReportEntry
 from sqlquarry.judging.storable import storable
+from sqlquarry.records import noted_question
 from sqlquarry.text import visible
 
 _PAGE_BYTES, _RECORD_BYTES = 1_000_000, 1_000  # limits of the data for up to 1,000 records, and for each further record
@@ -41,7 +42,7 @@ def index_data(
             "systems": list(reports),
             "graders": first.graders,
             "portion": _PORTION,
-            "questions": [entry.record.question for entry in first.entries],
+            "questions": [noted_question(entry.record) for entry in first.entries],
             "slices": slices,
             "mistakes": list(mistakes.values()),
             # The first letter of each verdict, by system and grader.
