@@ -19,14 +19,14 @@ from difflib import SequenceMatcher
 from common import DATA, argument_parser, clock, labeled_pairs, spider_golds, spider_schemas
 from sqlquarry.answers import Judgement
 from sqlquarry.judging import ExecutionGrader
-from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
-from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, gold_of
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
 from sqlquarry.records import Record
+from sqlquarry.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.sql.resolver import read_query
 
 CANDIDATES = 6  # databases of each kind for every gold, in the table of kill rates
 

@@ -20,14 +20,14 @@ from sqlglot import exp, parse_one
 
 from common import DATA, argument_parser, clock, read_jsonl, spider_golds, spider_schemas
 from sqlquarry.judging import ExecutionGrader
-from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
-from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldQuery
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
 from sqlquarry.records import Record
+from sqlquarry.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.sql.resolver import read_query
 
 REFERENCE_DATABASES = 300
 

@@ -3,7 +3,7 @@
 First record which test runs which line, then give modules:
 
     pytest --cov --cov-context=test
-    python -m tools.mutate src/sqlquarry/judging/results/pairing.py --count 20
+    python -m tools.mutate src/sqlquarry/results/pairing.py --count 20
 
 Each mutant is one small change. The tests that run its line are run against a copy of `src`, so the checkout never
 changes. Mutants that no test notices are printed. Read each: it is either equivalent to the code or a missing test.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.equivalence.grader import equivalence
 from sqlquarry.judging.equivalence.made_rows import literals_by_column, made_rows, tables_of
-from sqlquarry.judging.results.comparison import results_equal, rows_match
-from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.sql.ddl import read_schema
+from sqlquarry.results.comparison import results_equal, rows_match
+from sqlquarry.results.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.sql.ddl import read_schema
 
 NUMBERS = (0, 1, 2, 3)
 WORDS = ("x", "y", "X", "1", "")

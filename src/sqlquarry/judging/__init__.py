@@ -26,9 +26,9 @@ from sqlquarry.judging.report import (
 )
 from sqlquarry.judging.report.calibration import Calibration
 from sqlquarry.judging.report.estimates import Estimate, MeanScore, wilson_interval
-from sqlquarry.judging.results.cells import ComparisonOptions
-from sqlquarry.judging.results.comparison import results_equal
 from sqlquarry.judging.synthesis import SynthesizedDatabases
+from sqlquarry.results.cells import ComparisonOptions
+from sqlquarry.results.comparison import results_equal
 
 __all__ = [
     "Calibration",

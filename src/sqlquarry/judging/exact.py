@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlquarry.answers import Judgement
 from sqlquarry.extras import require
-from sqlquarry.judging.sql.parsing import tokens
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
+from sqlquarry.sql.parsing import tokens
 
 
 @check_options()

@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.answers import Judgement
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.syntax import conditions
 from sqlquarry.records import Record
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.syntax import conditions
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

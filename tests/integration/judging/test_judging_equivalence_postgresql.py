@@ -6,7 +6,7 @@ import psycopg
 
 from judging_postgresql import throwaway_server
 from sqlquarry.judging.equivalence.refusals import misread, refusal
-from sqlquarry.judging.sql.ddl import read_schema
+from sqlquarry.sql.ddl import read_schema
 
 SCHEMA = """CREATE TABLE t (id INT PRIMARY KEY, a INT, b TEXT, d DATE, r DOUBLE PRECISION, yes BOOLEAN, j JSON);
 CREATE TABLE u (id INT PRIMARY KEY, t_id INT, c VARCHAR(20), n NUMERIC(8, 2), s TIMESTAMP)"""

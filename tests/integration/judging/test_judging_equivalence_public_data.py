@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
-from sqlquarry.judging.sql.features import query_features
 from sqlquarry.records import Record
+from sqlquarry.sql.features import query_features
 
 # These pairs agree on a database with few rows, but by their human label they differ (ORDER BY … DESC and ASC, killed
 # and killed + injured).

@@ -9,8 +9,8 @@ import pytest
 
 from judging_shop import create_shop, record
 from sqlquarry.errors import JudgingError
+from sqlquarry.execution.sandbox import Sandbox
 from sqlquarry.judging import ExecutionGrader
-from sqlquarry.judging.execution.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")

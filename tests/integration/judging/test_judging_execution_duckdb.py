@@ -10,9 +10,9 @@ import duckdb
 import pytest
 
 from sqlquarry.errors import MissingExtraError
+from sqlquarry.execution.limits import ExecutionLimits
+from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.execution.limits import ExecutionLimits
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.records import Record
 
 TIME_LIMIT_S = 0.5

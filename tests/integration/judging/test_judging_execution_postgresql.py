@@ -13,10 +13,10 @@ import pytest
 from judging_postgresql import PASSWORD, throwaway_server
 from processes import query_processes
 from sqlquarry.errors import JudgingError
+from sqlquarry.execution.limits import ExecutionLimits, Permissions
+from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging import ComparisonOptions, Report, SQLJudge, write_html, write_junit, write_markdown
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.records import Record
 
 TIME_LIMIT_S = 0.5

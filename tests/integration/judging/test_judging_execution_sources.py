@@ -11,8 +11,8 @@ import pytest
 
 from judging_shop import create_shop, record
 from sqlquarry.errors import ConfigError, JudgingError
+from sqlquarry.execution.limits import ExecutionLimits
 from sqlquarry.judging import ComparisonOptions, ExecutionGrader
-from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.records import Record
 
 

@@ -15,8 +15,8 @@ import pytest
 from judging_shop import create_shop
 from processes import query_processes, stopped_within
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.execution.limits import ExecutionLimits
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.execution.limits import ExecutionLimits
+from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
 
 TIME_LIMIT_S = 0.3  # for queries that must be stopped, the others have the default
 LONG = "printf('%.*c', 900000, 'a')"
@@ -168,6 +168,6 @@ def test_several_threads_run_queries_at_the_same_time(database, sandbox):
 
 
 def test_a_process_that_does_not_start_is_an_error_not_a_verdict(database, sandbox, monkeypatch):
-    monkeypatch.setattr("sqlquarry.judging.execution.sandbox_child.__file__", "/nonexistent.py")
+    monkeypatch.setattr("sqlquarry.execution.sandbox_child.__file__", "/nonexistent.py")
     with pytest.raises(JudgingError, match=r"/nonexistent\.py"):
         sandbox.run(database, "SELECT 1")

@@ -10,9 +10,9 @@ import pytest
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
-from sqlquarry.judging.results.comparison import results_equal
-from sqlquarry.judging.sql.ddl import read_schema
 from sqlquarry.records import Record
+from sqlquarry.results.comparison import results_equal
+from sqlquarry.sql.ddl import read_schema
 
 SCHEMA = """CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, b TEXT, n INT NOT NULL);
 CREATE TABLE u (id INTEGER PRIMARY KEY, t_id INT, c TEXT, x REAL)"""

@@ -9,8 +9,8 @@ from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.counterexamples import counterexample
 from sqlquarry.judging.equivalence.grader import equivalence
 from sqlquarry.judging.equivalence.made_rows import literals_by_column, made_rows, tables_of
-from sqlquarry.judging.sql.ddl import read_schema
 from sqlquarry.records import Record
+from sqlquarry.sql.ddl import read_schema
 
 SCHEMA = """CREATE TABLE team (id INT PRIMARY KEY, name TEXT, city TEXT, points INT, rate REAL);
 CREATE TABLE player (id INT PRIMARY KEY, team_id INT, name TEXT, goals INT, born DATE,

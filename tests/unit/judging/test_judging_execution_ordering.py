@@ -2,7 +2,7 @@
 
 import pytest
 
-from sqlquarry.judging.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
+from sqlquarry.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 
 
 @pytest.mark.parametrize(

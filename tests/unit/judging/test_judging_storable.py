@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from judging_reports import entry
 from sqlquarry.answers import Generation, Judgement
+from sqlquarry.execution.sandbox import Failure, Rows
 from sqlquarry.judging import (
     ExecutionGrader,
     ReportInfo,
@@ -30,7 +31,6 @@ from sqlquarry.judging import (
 )
 from sqlquarry.judging.__main__ import main
 from sqlquarry.judging.execution.details import result_details
-from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Report, ReportEntry
 from sqlquarry.judging.storable import storable

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
-from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldQuery
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.determinacy import other_choices
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
+from sqlquarry.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.sql.resolver import read_query
 
 SHOP = """
 CREATE TABLE customer (id INTEGER PRIMARY KEY, name VARCHAR(8) NOT NULL, email TEXT UNIQUE, city TEXT);

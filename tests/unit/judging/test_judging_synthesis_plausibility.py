@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.judging.sql.identifiers import quoted
-from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
-from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.dates import PartCondition, default_form, meets_part, read_date
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
 from sqlquarry.judging.synthesis.plausibility import expected_schema
+from sqlquarry.sql.identifiers import quoted
+from sqlquarry.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.sql.resolver import read_query
 
 LIBRARY = """
 CREATE TABLE author (id INTEGER, full_name TEXT, last_name TEXT, age INTEGER, born DATE);

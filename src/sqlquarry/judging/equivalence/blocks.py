@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.judging.equivalence.forms import Form
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.scopes import (
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.scopes import (
     Binding,
     Cte,
     DerivedColumn,
@@ -19,7 +19,7 @@ from sqlquarry.judging.sql.scopes import (
     Target,
     UndecidedError,
 )
-from sqlquarry.judging.sql.syntax import conjuncts
+from sqlquarry.sql.syntax import conjuncts
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -28,8 +28,8 @@ from sqlquarry.judging.equivalence.forms import (
     many,
     walk,
 )
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.scopes import Cte, RowSource, Scope, StoredColumn, UndecidedError
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.scopes import Cte, RowSource, Scope, StoredColumn, UndecidedError
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

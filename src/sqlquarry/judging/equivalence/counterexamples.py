@@ -19,11 +19,11 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, tables_of
 from sqlquarry.judging.equivalence.memory_database import MemoryDatabase, Row
 from sqlquarry.judging.equivalence.refusals import memory_database
-from sqlquarry.judging.results.comparison import results_equal, rows_match
-from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.syntax import break_ties
+from sqlquarry.results.comparison import results_equal, rows_match
+from sqlquarry.results.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.syntax import break_ties
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Query

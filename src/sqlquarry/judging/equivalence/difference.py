@@ -7,7 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from sqlquarry.judging.equivalence.forms import CanonicalQuery, CanonicalSelect, Form
-from sqlquarry.judging.sql.schema import Column, Schema
+from sqlquarry.sql.schema import Column, Schema
 
 _COMPARISONS = ("=", "<>", "<", "<=")
 _SIMPLE_AGGREGATES = ("count", "sum", "avg", "min", "max")

@@ -6,7 +6,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.sql.schema import Schema
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

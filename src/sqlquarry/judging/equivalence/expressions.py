@@ -25,9 +25,9 @@ from sqlquarry.judging.equivalence.operators import (
     is_list_of_literals,
     refuse_unclear_precedence,
 )
-from sqlquarry.judging.sql.identifiers import fold
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.scopes import DerivedColumn, NoSuchNameError, Scope, StoredColumn, Target, UndecidedError
+from sqlquarry.sql.identifiers import fold
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.scopes import DerivedColumn, NoSuchNameError, Scope, StoredColumn, Target, UndecidedError
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

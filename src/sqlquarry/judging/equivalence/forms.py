@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from sqlquarry.judging.sql.scopes import StoredColumn
+from sqlquarry.sql.scopes import StoredColumn
 
 # A tag, followed by names, numbers, flags and other forms, depending on the tag.
 Form = tuple[Any, ...]

@@ -15,13 +15,13 @@ from sqlquarry.judging.equivalence.difference import certain_difference
 from sqlquarry.judging.equivalence.forms import CanonicalQuery, OrderMattersError, walk
 from sqlquarry.judging.equivalence.operators import UNSTEADY
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
-from sqlquarry.judging.results.ordering import with_order_keys
-from sqlquarry.judging.sql.ddl import read_schema
-from sqlquarry.judging.sql.parsing import parse, tokens
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.scopes import NoSuchNameError, UndecidedError
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
+from sqlquarry.results.ordering import with_order_keys
+from sqlquarry.sql.ddl import read_schema
+from sqlquarry.sql.parsing import parse, tokens
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.scopes import NoSuchNameError, UndecidedError
 
 Answer = Literal["equivalent", "different", "unknown"]
 _VERDICTS: dict[Answer, Verdict] = {"equivalent": "correct", "different": "wrong", "unknown": "unjudged"}

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from sqlquarry.judging.equivalence.memory_database import Row, SQLValue
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.schema import Column, Schema
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.schema import Column, Schema
 
 # The children of parent rows: about one for each parent, several for each parent, or several for some parents only.
 # It is not exactly one, because equal numbers of rows would hide the difference between COUNT(*) of two tables.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
 
-from sqlquarry.judging.sql.identifiers import quoted
+from sqlquarry.sql.identifiers import quoted
 
 SQLValue = str | int | float | bytes | None
 Row = tuple[SQLValue, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from sqlquarry.judging.sql.scopes import UndecidedError
+from sqlquarry.sql.scopes import UndecidedError
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
-from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.sql.schema import Schema
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
 from sqlquarry.judging.equivalence.memory_database import MemoryDatabase
 from sqlquarry.judging.equivalence.postgresql_refusals import typed_refusal
-from sqlquarry.judging.sql.identifiers import quoted
-from sqlquarry.judging.sql.parsing import parse, tokens
-from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.sql.identifiers import quoted
+from sqlquarry.sql.parsing import parse, tokens
+from sqlquarry.sql.schema import Schema
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sqlquarry.execution.sandbox import Failure, Rows
 from sqlquarry.judging.execution.gold import GoldResult
-from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.storable import JSON, storable
 
 _SHOWN_ROWS = 10

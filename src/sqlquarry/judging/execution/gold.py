@@ -8,11 +8,11 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlquarry.judging.execution.engines import engine_of
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
-from sqlquarry.judging.results.cells import Cell
-from sqlquarry.judging.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
-from sqlquarry.judging.sql.double_quotes import quoted_columns, with_brackets
+from sqlquarry.execution.engines import engine_of
+from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.results.cells import Cell
+from sqlquarry.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
+from sqlquarry.sql.double_quotes import quoted_columns, with_brackets
 
 _CACHED_GOLDS = 2048
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from sqlquarry.answers import Judgement
 from sqlquarry.errors import JudgingError
+from sqlquarry.execution.databases import DatabaseSource, NamedDatabases
+from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
+from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.extras import require
-from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.execution.details import gold_details, result_details
 from sqlquarry.judging.execution.gold import GoldResult, UnavailableError, gold_results, run
-from sqlquarry.judging.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
 from sqlquarry.judging.execution.outcome import QueryOutcome, compare_with_gold, counted
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
-from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
+from sqlquarry.results.cells import STRICT, ComparisonOptions
 
 
 @check_options()

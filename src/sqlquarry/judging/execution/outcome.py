@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from sqlquarry.answers import Verdict
 from sqlquarry.errors import JudgingError
+from sqlquarry.execution.sandbox import Failure, Rows
 from sqlquarry.judging.execution.gold import GoldResult
-from sqlquarry.judging.execution.sandbox import Failure, Rows
-from sqlquarry.judging.results.cells import ComparisonOptions, Row
-from sqlquarry.judging.results.comparison import ColumnNames, choice_matches, columns_by_name, rows_match
+from sqlquarry.results.cells import ComparisonOptions, Row
+from sqlquarry.results.comparison import ColumnNames, choice_matches, columns_by_name, rows_match
 
 _MOST_DECIMALS = 6  # more decimals do not look like rounding
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from sqlquarry.judging.extraction.prose import is_prose, is_sentence
-from sqlquarry.judging.sql.parsing import error_place
+from sqlquarry.sql.parsing import error_place
 
 SPECIAL = r"<\|[\w ]{2,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|\[/SQL\]|<(?:end|start)_of_turn>|<pad>|<eos>|<bos>"
 _NAME = r"(?:\w{1,128}|\"[^\"\n]{1,128}\"|`[^`\n]{1,128}`|\[[^\]\n]{1,128}\])"

@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate, MeanScore, estimate, mean_score
-from sqlquarry.judging.sql.features import features
 from sqlquarry.records import Record
+from sqlquarry.sql.features import features
 
 SliceKeys = Mapping[str, Callable[[Record], str]]  # slice name -> the bucket that a record belongs to
 
@@ -26,7 +26,7 @@ def slices(
 
     Args:
         report: the system's report.
-        by: slice name -> function that returns the bucket of a record. "auto" uses `judging.sql.features` of the gold
+        by: slice name -> function that returns the bucket of a record. "auto" uses `sql.features` of the gold
             SQL, and the database unless there are more than 24.
         grader: the grader whose verdicts count. The default is the report's first grader.
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.results.comparison import rows_match
-from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.sql.identifiers import quoted
-from sqlquarry.judging.sql.schema import Schema, Table
 from sqlquarry.judging.synthesis.candidate_rows import TableRows
 from sqlquarry.judging.synthesis.determinacy import cuts_of, other_choices
 from sqlquarry.judging.synthesis.table_rows import Cell
+from sqlquarry.results.comparison import rows_match
+from sqlquarry.results.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.sql.identifiers import quoted
+from sqlquarry.sql.schema import Schema, Table
 
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions
 _MOST_CHECKS = 100

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
-from sqlquarry.judging.sql.schema import Place, Schema, Table
-from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.hints import Hints
 from sqlquarry.judging.synthesis.plausibility import expected_schema
 from sqlquarry.judging.synthesis.row_styles import LEGAL, PLAUSIBLE, RowStyle
@@ -21,6 +19,8 @@ from sqlquarry.judging.synthesis.table_rows import (
     some_values,
 )
 from sqlquarry.judging.synthesis.value_pools import ValuePools
+from sqlquarry.sql.schema import Place, Schema, Table
+from sqlquarry.sql.syntax import Value
 
 TableRows = Mapping[str, Sequence[tuple[Cell, ...]]]  # by lowercase table name
 

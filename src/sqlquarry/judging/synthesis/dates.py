@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from sqlquarry.judging.sql.syntax import Value
+from sqlquarry.sql.syntax import Value
 
 _EPOCH = datetime(2001, 2, 3, 10, 20, 30)
 _STEPS = [timedelta(days=days) for days in (0, 1, -1, 40, -40, 400)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.judging.results.ordering import KeyedQuery, with_order_keys
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.syntax import aggregates, break_ties, literal_value
+from sqlquarry.results.ordering import KeyedQuery, with_order_keys
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.resolver import ColumnResolver, read_query
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.syntax import aggregates, break_ties, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select

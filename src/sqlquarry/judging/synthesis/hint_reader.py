@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
-from sqlquarry.judging.sql.schema import Place, Schema
-from sqlquarry.judging.sql.syntax import Value, literal_value
 from sqlquarry.judging.synthesis.dates import DATE_KINDS, DateKind, PartCondition, read_date
 from sqlquarry.judging.synthesis.hints import GroupSize, Hints
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.resolver import ColumnResolver, read_query
+from sqlquarry.sql.schema import Place, Schema
+from sqlquarry.sql.syntax import Value, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlquarry.judging.sql.schema import Place
-from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import DATE_KINDS, DateKind, PartCondition
+from sqlquarry.sql.schema import Place
+from sqlquarry.sql.syntax import Value
 
 
 class GroupSize(NamedTuple):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlquarry.judging.sql.resolver import ColumnResolver
-from sqlquarry.judging.sql.syntax import aggregates, literal_value
+from sqlquarry.sql.resolver import ColumnResolver
+from sqlquarry.sql.syntax import aggregates, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import (

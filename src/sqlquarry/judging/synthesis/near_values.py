@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import pairwise
 
-from sqlquarry.judging.sql.schema import ValueKind
-from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import compares, like
+from sqlquarry.sql.schema import ValueKind
+from sqlquarry.sql.syntax import Value
 
 LARGEST_NUMBER = 10**15  # ten times this fits SQLite's integers, and floats represent all integers up to it
 _SEPARATED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 41,402

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sqlquarry.judging.sql.schema import Column, ForeignKey, Schema, Table, parents_first
 from sqlquarry.judging.synthesis.hints import Hints
+from sqlquarry.sql.schema import Column, ForeignKey, Schema, Table, parents_first
 
 _ENTRY_NAMES = ("name", "title", "label", "email")
 _WHOLE = ("full", "official", "display", "common")

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.resolver import ColumnResolver
-from sqlquarry.judging.sql.schema import Place, Schema
-from sqlquarry.judging.sql.syntax import aggregates, literal_value
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.resolver import ColumnResolver
+from sqlquarry.sql.schema import Place, Schema
+from sqlquarry.sql.syntax import aggregates, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select

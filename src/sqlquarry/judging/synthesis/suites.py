@@ -13,8 +13,6 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.sql.resolver import read_query
-from sqlquarry.judging.sql.schema import Schema
 from sqlquarry.judging.synthesis.candidate_database import (
     MOST_INSTRUCTIONS,
     CandidateDatabase,
@@ -25,6 +23,8 @@ from sqlquarry.judging.synthesis.candidate_database import (
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows, TableRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
+from sqlquarry.sql.resolver import read_query
+from sqlquarry.sql.schema import Schema
 
 _MOST_PLAUSIBLE = 16  # candidates with plausible rows
 _MOST_LEGAL = 30  # other candidates that the schema allows

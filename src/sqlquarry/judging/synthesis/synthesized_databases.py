@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.errors import ConfigError, JudgingError
+from sqlquarry.execution.limits import ExecutionLimits
+from sqlquarry.execution.sandbox import Failure, Rows, Sandbox, temporary_folder
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
-from sqlquarry.judging.execution.limits import ExecutionLimits
-from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox, temporary_folder
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
-from sqlquarry.judging.sql.schema import Schema
 from sqlquarry.judging.synthesis.suite_files import (
     VERSION,
     KillRate,
@@ -34,6 +31,9 @@ from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.translation import in_sqlite, untranslatable
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.sql.schema import Schema
 
 _SHOWN_SURVIVORS = 5
 # A prediction that exceeds these limits on databases with a few dozen rows is left to the limits of the grader.

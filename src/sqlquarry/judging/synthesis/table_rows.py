@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from sqlquarry.judging.sql.schema import Column, ForeignKey, Place, Schema, Table
-from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.hints import GroupSize, Hints
 from sqlquarry.judging.synthesis.row_styles import RowStyle
 from sqlquarry.judging.synthesis.value_pools import ValuePool, ValuePools
+from sqlquarry.sql.schema import Column, ForeignKey, Place, Schema, Table
+from sqlquarry.sql.syntax import Value
 
 Cell = Value | None
 

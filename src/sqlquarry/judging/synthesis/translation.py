@@ -7,12 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.portable_ddl import CASELESS_DIALECTS
-from sqlquarry.judging.sql.resolver import ColumnResolver
-from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.syntax import literal_value
 from sqlquarry.judging.synthesis.portability import foreign_construct
+from sqlquarry.sql.parsing import parse
+from sqlquarry.sql.portable_ddl import CASELESS_DIALECTS
+from sqlquarry.sql.resolver import ColumnResolver
+from sqlquarry.sql.schema import Schema
+from sqlquarry.sql.syntax import literal_value
 
 if TYPE_CHECKING:
     from sqlglot.dialects import SQLite

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sqlquarry.judging.sql.schema import Column, Place, Schema, ValueKind
-from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import (
     DATE_KINDS,
     PartCondition,
@@ -30,6 +28,8 @@ from sqlquarry.judging.synthesis.near_values import (
     values_missing,
     with_commas,
 )
+from sqlquarry.sql.schema import Column, Place, Schema, ValueKind
+from sqlquarry.sql.syntax import Value
 
 _ODD_VALUES = 12  # number of values that also occur in an unexpected form
 _LONGEST_TEXT = 500

@@ -1,0 +1,1 @@
+"""Run queries on databases, read-only, in processes with limits on time and memory."""

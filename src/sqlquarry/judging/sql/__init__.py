@@ -1,1 +1,0 @@
-"""Reads SQL: text, syntax trees, schemas and the columns that names refer to."""
