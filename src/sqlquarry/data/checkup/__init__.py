@@ -1,0 +1,1 @@
+"""Check records before they teach a model anything, and repair what can be repaired mechanically."""

@@ -1,0 +1,53 @@
+"""Define what a check can find in records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sqlquarry.data.checkup.checked import Checked
+
+# "error": the record teaches something wrong. "warning": it probably does. "note": worth knowing.
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of finding.
+
+    Args:
+        name: the name in reports and options, such as "gold-fails".
+        severity: "error", "warning" or "note".
+        title: what was found, as a short sentence without a period.
+        advice: what to do about it, as one or two full sentences.
+    """
+
+    name: str
+    severity: Severity
+    title: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding.
+
+    Args:
+        kind: the name of its kind.
+        records: positions of the records concerned. A group, such as duplicates of each other, has several.
+        detail: the offending value, such as the engine's error, a column or a literal.
+    """
+
+    kind: str
+    records: tuple[int, ...]
+    detail: str = ""
+
+
+Check = Callable[["Checked"], Iterator[Finding]]
+
+
+def kinds_by_name(*groups: tuple[Kind, ...]) -> Mapping[str, Kind]:
+    """Return kinds by name, from the tuples `KINDS` of the modules with checks."""
+    return {kind.name: kind for group in groups for kind in group}
