@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.findings import Finding, Kind
-from sqlquarry.data.checkup.gold_query import GoldQuery, schema_of
+from sqlquarry.data.checkup.gold_query import GoldQuery
 from sqlquarry.options import did_you_mean
-from sqlquarry.sql.schema import Schema
 from sqlquarry.sql.unknown_names import NameProblem, unknown_names
 
 KINDS = (
@@ -55,17 +53,6 @@ _NO_TABLE = re.compile(r"no such table: (.+)")
 _NO_COLUMN = re.compile(r"no such column: (.+)")
 _AMBIGUOUS = re.compile(r"ambiguous column name: (.+)")
 _NO_FUNCTION = re.compile(r"no such function: (.+)|wrong number of arguments to function (.+)")
-
-
-def check_schemas(checked: Checked) -> Iterator[Finding]:
-    """Yield one finding for each schema text that cannot be read, with all of its records."""
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, record in enumerate(checked.records):
-        places.setdefault((record.schema, record.dialect), []).append(place)
-    for (text, dialect), found in places.items():
-        problem = schema_of(text, dialect)
-        if not isinstance(problem, Schema):
-            yield Finding("schema-unreadable", tuple(found), problem)
 
 
 def check_names(gold: GoldQuery) -> Iterator[Finding]:

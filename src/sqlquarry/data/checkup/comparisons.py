@@ -39,6 +39,12 @@ KINDS = (
         "or misspelled, and the schema lacks it.",
     ),
     Kind(
+        "null-compared",
+        "error",
+        "A value is compared with NULL by an operator",
+        "Write IS NULL or IS NOT NULL. A comparison with NULL is never true, and 'null' in quotes is a text.",
+    ),
+    Kind(
         "number-in-quotes",
         "warning",
         "A numeric column is compared with a number in quotes",
@@ -171,6 +177,16 @@ def check_quotes(gold: GoldQuery) -> Iterator[Finding]:
     for place in gold.double_quoted:
         if place not in gold.quoted_texts and (other := _compared_plain_column(gold, place)):
             yield gold.finding("string-read-as-column", f'"{gold.tokens[place].text}" compared with {other}')
+
+
+def check_nulls(gold: GoldQuery) -> Iterator[Finding]:
+    """Yield comparisons with NULL by = or another operator, also with NULL in quotes."""
+    for place, word in enumerate(gold.words[:-1]):
+        is_null = gold.words[place + 1] == "NULL" and word != "IS"
+        if word in EQUALITY | ORDER and (
+            is_null or (gold.is_text(place + 1) and gold.tokens[place + 1].text.lower() == "null")
+        ):
+            yield gold.finding("null-compared", gold.sql[gold.tokens[place - 1].start : gold.tokens[place + 1].end])
 
 
 def check_types(gold: GoldQuery) -> Iterator[Finding]:
