@@ -87,7 +87,7 @@ def _finding(gold: GoldQuery, problem: NameProblem) -> Finding:
     tables = gold.schema.tables if gold.schema else {}
     if problem.kind == "table":
         return gold.finding("table-missing", f"{name}{_nearest(name, [table.name for table in tables.values()])}")
-    used = [table for key, table in tables.items() if key.lower() in {word.text.lower() for word in gold.tokens}]
+    used = [table for key, table in tables.items() if key.lower() in gold.named]
     if problem.kind == "ambiguous":
         owners = [table.name for table in used if name.lower() in map(str.lower, table.columns)]
         return gold.finding("column-ambiguous", f"{problem.name} is a column of {', '.join(owners)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlquarry.data.checkup import choices, columns, comparisons, literals, runs, statements
+from sqlquarry.data.checkup import choices, columns, literals, runs, statements, values
 from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.findings import Check, Finding, Kind
 from sqlquarry.data.checkup.gold_query import GoldQuery, gold_queries, schema_of
@@ -29,13 +29,13 @@ def _findings(gold: GoldQuery, *, has_databases: bool) -> Iterator[Finding]:
     if not has_databases:  # otherwise the database decides
         yield from statements.unparsed(gold)
     yield from columns.check_names(gold)
-    yield from comparisons.check_quotes(gold)
-    yield from comparisons.check_nulls(gold)
-    yield from comparisons.check_types(gold)
+    yield from values.check_quotes(gold)
+    yield from values.check_nulls(gold)
+    yield from values.check_types(gold)
     yield from choices.check_choices(gold)
     yield from literals.check_literals(gold)
 
 
-_MODULES = (statements, columns, comparisons, choices, literals, runs)
+_MODULES = (statements, columns, values, choices, literals, runs)
 KINDS: tuple[Kind, ...] = tuple(kind for module in _MODULES for kind in module.KINDS)
 CHECKS: tuple[Check, ...] = (check_texts, runs.check_runs)

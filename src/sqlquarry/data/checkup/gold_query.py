@@ -140,14 +140,18 @@ class GoldQuery:
             return False
         return self.sql[token.start] in '"`[' or token.text[0].isalpha() or token.text[0] == "_"
 
+    @cached_property
+    def named(self) -> frozenset[str]:
+        """All words of the query in lower case, with or without quotes."""
+        return frozenset(token.text.lower() for token in self.tokens if token.kind == "word")
+
     def columns(self, name: str) -> list[Column]:
         """Return the columns with this name in the tables that the query names."""
         tables = self.schema.tables if self.schema else {}
-        named = {token.text.lower() for token in self.tokens if token.kind == "word"}
         return [
             table.columns[name.lower()]
             for key, table in tables.items()
-            if key.lower() in named and name.lower() in table.columns
+            if key.lower() in self.named and name.lower() in table.columns
         ]
 
 
