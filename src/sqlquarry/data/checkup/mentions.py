@@ -47,6 +47,7 @@ _OTHER_WORDS = {
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "percent": 0.01}
 _SUFFIXES = {"k": 1_000, "m": 1_000_000, "bn": 1_000_000_000, "b": 1_000_000_000}
 _MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905 - easier to read
+_MONTH_NUMBERS = {name[:length]: number for number, name in enumerate(_MONTHS, 1) for length in (3, 4, len(name))}
 _ENDINGS = (
     *(("ies", ("y", "ie")), ("es", ("", "e")), ("s", ("",)), ("ed", ("", "e")), ("ing", ("", "e"))),
     *(("ian", ("ia", "a", "y")), ("an", ("a", ""))),
@@ -88,7 +89,8 @@ class Mentions:
             value: the number.
             near: also accept the whole numbers next to it, because "more than 2" is also "at least 3".
         """
-        wanted = {value, 100 * value, value / 100} | ({value - 1, value + 1} if near else set())
+        percent = 100 * value if abs(value) < 1 else value / 100  # 45% is 0.45
+        wanted = {value, percent} | ({value - 1, value + 1} if near else set())
         return any(round(abs(one), 6) in self._numbers for one in wanted)
 
     @cached_property
@@ -153,7 +155,7 @@ def _numbers(text: str) -> Iterator[float]:
     for found in _DIGITS.finditer(text):  # 2nd, U21, 3-1, 2000s
         yield float(found[0])
     words = [word for word in _words(text) if not word.isdigit()]
-    yield from (_MONTHS.index(word) + 1 for word in words if word in _MONTHS)
+    yield from (_MONTH_NUMBERS[word] for word in words if word in _MONTH_NUMBERS)
     yield from _in_words(words)
 
 
