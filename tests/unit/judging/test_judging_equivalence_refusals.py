@@ -6,7 +6,7 @@ import pytest
 
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
-from sqlquarry.judging.equivalence.memory_database import MemoryDatabase
+from sqlquarry.sql.memory_database import MemoryDatabase
 from sqlquarry.records import Record
 from sqlquarry.sql.ddl import read_schema
 
