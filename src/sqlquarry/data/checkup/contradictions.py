@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from sqlquarry.data.checkup.checked import Checked
@@ -39,7 +38,6 @@ KINDS = (
         "Check that no schema is out of date. Different parts of one schema are fine.",
     ),
 )
-_WORD = re.compile(r"\w+")
 
 
 def contradictions(checked: Checked) -> Iterator[Finding]:
@@ -51,7 +49,7 @@ def contradictions(checked: Checked) -> Iterator[Finding]:
     asked: dict[tuple[Asked, str], dict[int, frozenset[str]]] = {}
     for position, forms in enumerate(forms_of(records)):
         if forms.golds:
-            asked.setdefault((forms.asked, _in_order(records[position])), {})[position] = forms.golds
+            asked.setdefault((forms.asked, forms.wording), {})[position] = forms.golds
     for golds in asked.values():
         # Most questions occur once.
         if len(golds) > 1 and len(groups := list(connected(golds).values())) > 1:
@@ -60,7 +58,7 @@ def contradictions(checked: Checked) -> Iterator[Finding]:
             yield from findings_about(_kind(firsts), [position for group in groups for position in group], detail)
     for name, others in checked.others.items():
         for place, (other, forms) in enumerate(zip(others, forms_of(others), strict=True)):
-            mine = asked.get((forms.asked, _in_order(other)), {})
+            mine = asked.get((forms.asked, forms.wording), {})
             against = [position for position, golds in mine.items() if forms.golds and not golds & forms.golds]
             if against:
                 first = records[against[0]]
@@ -98,11 +96,6 @@ def several_schemas(checked: Checked) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (contradictions, repeated_ids, several_schemas)
-
-
-def _in_order(record: Record) -> str:
-    """Return the words of a question in order, because "more A than B" is not "more B than A"."""
-    return " ".join(_WORD.findall(record.question.lower()))
 
 
 def _kind(records: Sequence[Record]) -> str:

@@ -19,8 +19,8 @@ KINDS = (
     Kind(
         "near-duplicate",
         "note",
-        "Records differ only in spelling",
-        "Keep the first one. Question, schema and SQL have the same words, so the others add nothing.",
+        "Records differ only in spelling or the order of words",
+        "Keep the first one. Question, schema and SQL have the same words, so the others add little.",
     ),
     Kind(
         "leak",
@@ -38,7 +38,7 @@ KINDS = (
     ),
     Kind(
         "repeated-question",
-        "note",
+        "warning",
         "A question also occurs in another set, but with another schema or query",
         "Check that the sets were meant to share questions. `Records.split` keeps them together only within a schema.",
     ),
@@ -86,16 +86,16 @@ class _Index:
         self._name, self._records = name, records
         self._asked: dict[Asked, list[tuple[int, frozenset[str]]]] = {}
         self._queries: dict[tuple[str, str], int] = {}
-        self._questions: dict[frozenset[str], int] = {}
-        for position, (asked, golds) in enumerate(forms_of(records)):
+        self._wordings: dict[str, int] = {}
+        for position, (asked, wording, golds) in enumerate(forms_of(records)):
             self._asked.setdefault(asked, []).append((position, golds))
             for gold in golds:
                 self._queries.setdefault((asked.schema, gold), position)
-            self._questions.setdefault(asked.question, position)
+            self._wordings.setdefault(wording, position)
 
     def find(self, record: Record, forms: Forms) -> tuple[str, str] | None:
         """Return the kind and detail of what this set has in common with a record, or None."""
-        asked, golds = forms
+        asked, wording, golds = forms
         for position, others in self._asked.get(asked, ()):
             if not golds or not others or golds & others:
                 same = _text(record) == _text(self._records[position])
@@ -103,7 +103,7 @@ class _Index:
         for gold in golds:
             if (place := self._queries.get((asked.schema, gold))) is not None:
                 return "leaked-query", self._detail(place, "has the same query")
-        if (place := self._questions.get(asked.question)) is not None:
+        if (place := self._wordings.get(wording)) is not None:
             return "repeated-question", self._detail(place, "has the same question")
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from sqlquarry.data.checkup.findings import Finding
 from sqlquarry.data.normal_form import query_form, question_form, schema_form
 from sqlquarry.records import Record
 
+_WORD = re.compile(r"\w+")
 _LARGEST_GROUP = 1_000  # records of one finding
 _LONGEST = 160  # characters of a text that a finding shows
 
@@ -30,10 +32,12 @@ class Forms(NamedTuple):
 
     Args:
         asked: the forms of what a model sees.
+        wording: the words of the question in order, because "more A than B" is not "more B than A".
         golds: the forms of all gold queries, with their literals.
     """
 
     asked: Asked
+    wording: str
     golds: frozenset[str]
 
 
@@ -46,7 +50,9 @@ def forms_of(records: Iterable[Record]) -> Iterator[Forms]:
         notes = question_form(record.notes, values=True) if record.notes else frozenset[str]()
         asked = Asked(schema, record.dialect, question_form(record.question, values=True), notes)
         golds = record.golds if record.alternatives else (record.sql,)  # the property is slow
-        yield Forms(asked, frozenset(query_form(sql, record.schema, literals=True) for sql in golds if sql is not None))
+        wording = " ".join(_WORD.findall(record.question.lower()))
+        forms = frozenset(query_form(sql, record.schema, literals=True) for sql in golds if sql is not None)
+        yield Forms(asked, wording, forms)
 
 
 def findings_about(kind: str, positions: Sequence[int], detail: str, *, first: bool = False) -> Iterator[Finding]:
