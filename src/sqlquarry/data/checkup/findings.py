@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # "error": the record teaches something wrong. "warning": it probably does. "note": worth knowing.
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # The argument of `Records.check` without which a kind is not looked for, or "" if it always is.
 Need = Literal["", "databases", "others", "tokenizer", "max_length", "plan"]
 

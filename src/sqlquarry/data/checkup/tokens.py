@@ -16,8 +16,8 @@ KINDS = (
         "special-token",
         "error",
         "The gold query contains the text of a special token",
-        "Remove the record, or split the text, as in '<|im_' || 'end|>'. The tokenizer replaces it by the token itself, "
-        "so the model would learn to stop or to switch roles there. Training refuses such records.",
+        "Remove the record, or split the text, as in '<|im_' || 'end|>'. The tokenizer replaces it by the token "
+        "itself, so the model would learn to stop there. Training refuses such records.",
         needs="tokenizer",
     ),
 )
@@ -34,9 +34,7 @@ def token_lengths(records: Sequence[Record], formatter: PromptFormatter, tokeniz
     bound = formatter.bind(tokenizer)
     refused = {place for place, _ in tokens_in_answers(records, tokenizer)}
     whole = [record.sql is not None and place not in refused for place, record in enumerate(records)]
-    encoded = bound.encode_all(
-        [record for record, is_whole in zip(records, whole, strict=True) if is_whole], tokenizer
-    )
+    encoded = bound.encode_all([record for record, is_whole in zip(records, whole, strict=True) if is_whole], tokenizer)
     lengths = (len(one.input_ids) for one in encoded)
     return [
         next(lengths) if is_whole else _prompt_length(record, bound, tokenizer)
