@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.findings import Finding, Kind
-from sqlquarry.data.checkup.gold_query import GoldQuery, schema_of
+from sqlquarry.data.checkup.gold_query import GoldQuery
 from sqlquarry.options import did_you_mean
-from sqlquarry.sql.schema import Schema
 from sqlquarry.sql.unknown_names import NameProblem, unknown_names
 
 KINDS = (
@@ -57,17 +55,6 @@ _AMBIGUOUS = re.compile(r"ambiguous column name: (.+)")
 _NO_FUNCTION = re.compile(r"no such function: (.+)|wrong number of arguments to function (.+)")
 
 
-def check_schemas(checked: Checked) -> Iterator[Finding]:
-    """Yield one finding for each schema text that cannot be read, with all of its records."""
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, record in enumerate(checked.records):
-        places.setdefault((record.schema, record.dialect), []).append(place)
-    for (text, dialect), found in places.items():
-        problem = schema_of(text, dialect)
-        if not isinstance(problem, Schema):
-            yield Finding("schema-unreadable", tuple(found), problem)
-
-
 def check_names(gold: GoldQuery) -> Iterator[Finding]:
     """Yield the tables and columns that the schema lacks, and other reasons why the query cannot be compiled on it."""
     if gold.dialect == "sqlite":
@@ -100,7 +87,7 @@ def _finding(gold: GoldQuery, problem: NameProblem) -> Finding:
     tables = gold.schema.tables if gold.schema else {}
     if problem.kind == "table":
         return gold.finding("table-missing", f"{name}{_nearest(name, [table.name for table in tables.values()])}")
-    used = [table for key, table in tables.items() if key.lower() in {word.text.lower() for word in gold.tokens}]
+    used = [table for key, table in tables.items() if key.lower() in gold.named]
     if problem.kind == "ambiguous":
         owners = [table.name for table in used if name.lower() in map(str.lower, table.columns)]
         return gold.finding("column-ambiguous", f"{problem.name} is a column of {', '.join(owners)}")

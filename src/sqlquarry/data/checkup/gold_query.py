@@ -19,6 +19,7 @@ _VIEW = re.compile(r"\bCREATE\s+(?:OR\s+REPLACE\s+|TEMP\s+|TEMPORARY\s+)?VIEW\b"
 # SQLite expands queries in WITH and FROM while it compiles. Beyond this number, that can take exponential time.
 _MOST_SELECTS = 24
 _SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
+_BEFORE_VALUES = {"=", "<>", "<", ">", "<=", ">=", "IS", "LIKE", "GLOB", "BETWEEN"}
 _TOO_LARGE = ("string or blob too big", "query string is too large", "out of memory", "interrupted")
 
 
@@ -85,7 +86,7 @@ class GoldQuery:
 
         See https://sqlite.org/quirks.html#dblquote. Empty in other dialects.
         """
-        if self.dialect != "sqlite" or '"' not in self.sql or self.refusal is not None:
+        if self.dialect != "sqlite" or '"' not in self.sql:
             return frozenset()
         return frozenset(place for place in self.double_quoted if self._is_text(place))
 
@@ -97,12 +98,32 @@ class GoldQuery:
         ]
 
     def _is_text(self, place: int) -> bool:
-        token, around = self.tokens[place], self.tokens[max(place - 1, 0) : place + 2]
-        if any(other.text == "." for other in around if other is not token):
+        token, around = self.tokens[place], self.words[max(place - 1, 0) : place + 2]
+        if "." in around:
+            return False
+        if around[0] in _BEFORE_VALUES and not self._is_elsewhere(place):
+            return True  # avoids compiling most queries
+        if self.refusal is not None:
             return False
         name = "`" + token.text.replace("`", "``") + "`"  # SQLite never reads these quotes as text.
         refusal = self.refusal_of(f"{self.sql[: token.start]}{name}{self.sql[token.end :]}")
         return refusal is not None and refusal.startswith("no such column")
+
+    @cached_property
+    def _plain_names(self) -> frozenset[str]:
+        """The words of the query, and its names after AS, in lower case."""
+        words = self.words
+        return frozenset(
+            token.text.lower()
+            for place, token in enumerate(self.tokens)
+            if token.kind == "word" and (words[place] or words[place - 1] == "AS")
+        )
+
+    def _is_elsewhere(self, place: int) -> bool:
+        """Return whether the text of a token is also a column of the schema or another name in the query."""
+        name = self.tokens[place].text.lower()
+        tables = self.schema.tables.values() if self.schema else ()
+        return name in self._plain_names or any(name in table.columns for table in tables)
 
     def is_text(self, place: int) -> bool:
         """Return whether the token at an index is text, in whatever quotes."""
@@ -119,14 +140,18 @@ class GoldQuery:
             return False
         return self.sql[token.start] in '"`[' or token.text[0].isalpha() or token.text[0] == "_"
 
+    @cached_property
+    def named(self) -> frozenset[str]:
+        """All words of the query in lower case, with or without quotes."""
+        return frozenset(token.text.lower() for token in self.tokens if token.kind == "word")
+
     def columns(self, name: str) -> list[Column]:
         """Return the columns with this name in the tables that the query names."""
         tables = self.schema.tables if self.schema else {}
-        named = {token.text.lower() for token in self.tokens if token.kind == "word"}
         return [
             table.columns[name.lower()]
             for key, table in tables.items()
-            if key.lower() in named and name.lower() in table.columns
+            if key.lower() in self.named and name.lower() in table.columns
         ]
 
 

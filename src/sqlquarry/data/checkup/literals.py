@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from sqlquarry.data.checkup.comparisons import EQUALITY, OPERATORS, ORDER, comparisons
+from sqlquarry.data.checkup.comparisons import OPERATORS, ORDER, comparisons
 from sqlquarry.data.checkup.findings import Finding, Kind
 from sqlquarry.data.checkup.gold_query import GoldQuery
 from sqlquarry.data.checkup.mentions import Mentions
+from sqlquarry.data.checkup.values import is_null_text
 
 KINDS = (
     Kind(
@@ -49,7 +50,7 @@ def _compared(gold: GoldQuery) -> Iterator[tuple[int, bool]]:
     seen: set[int] = set()
     for found in comparisons(gold):
         near = found.operator in ORDER | {"BETWEEN"}
-        for place in (*found.literals, *(() if found.other is None else (found.other,))):
+        for place in found.all_literals:
             if place not in seen:
                 seen.add(place)
                 yield place, near
@@ -57,7 +58,7 @@ def _compared(gold: GoldQuery) -> Iterator[tuple[int, bool]]:
         if word == "LIMIT" and gold.is_number(place + 1) and not _LIMITED.search(gold.record.question):
             yield place + 1, False
         # UPPER('x') on the right side of a comparison
-        is_argument = place > 1 and word == "(" and words[place - 2] in EQUALITY | ORDER | OPERATORS
+        is_argument = place > 1 and word == "(" and words[place - 2] in OPERATORS
         if is_argument and gold.is_text(place + 1) and place + 1 not in seen:
             yield place + 1, False
 
@@ -67,7 +68,7 @@ def _is_mentioned(gold: GoldQuery, place: int, mentions: Mentions, *, near: bool
     if gold.is_number(place):
         number = _number(text)
         return number in (None, 0, 1) or mentions.has_number(number or 0, near=near)
-    if text.strip() in ("", "0", "1") or _FORMAT.fullmatch(text):
+    if text.strip() in ("", "0", "1") or is_null_text(gold, place) or _FORMAT.fullmatch(text):
         return True
     return all(mentions.has_text(part) for part in _WILDCARDS.split(text) if part.strip())
 

@@ -14,6 +14,7 @@ _NUMBER = re.compile(
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)")
 _TYPE_LENGTH = re.compile(r"\b[A-Za-z]+\s*\(\s*\d+\s*(?:,\s*\d+\s*)?\)")
+_POSSESSIVE = re.compile(r"(?<=\w)['’]s\b")
 _ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?(?:[ T][\d:.]+)?Z?")
 _SHORT = 3  # characters of a value that may be part of another word by accident
 
@@ -46,6 +47,10 @@ _OTHER_WORDS = {
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "percent": 0.01}
 _SUFFIXES = {"k": 1_000, "m": 1_000_000, "bn": 1_000_000_000, "b": 1_000_000_000}
 _MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905 - easier to read
+_ENDINGS = (
+    *(("ies", ("y", "ie")), ("es", ("", "e")), ("s", ("",)), ("ed", ("", "e")), ("ing", ("", "e"))),
+    *(("ian", ("ia", "a", "y")), ("an", ("a", ""))),
+)
 _MONTH_ENDS = {28, 29, 30, 31}
 
 
@@ -88,7 +93,9 @@ class Mentions:
 
     @cached_property
     def _stems(self) -> frozenset[str]:
-        return frozenset(stem for word in _words(self._folded) for stem in _stems(word))
+        words = _words(self._folded)
+        short_months = (word[:3] for word in words if word in _MONTHS)
+        return frozenset(stem for word in (*words, *short_months) for stem in _stems(word))
 
     @cached_property
     def _compact(self) -> str:
@@ -119,21 +126,15 @@ class Mentions:
 
 
 def _words(text: str) -> list[str]:
-    decomposed = unicodedata.normalize("NFKD", text.casefold().replace("'s", "").replace("’s", ""))
+    decomposed = unicodedata.normalize("NFKD", _POSSESSIVE.sub("", text.casefold()))
     return _WORD.findall("".join(sign for sign in decomposed if not unicodedata.combining(sign)))
 
 
 @lru_cache(maxsize=65_536)
 def _stems(word: str) -> frozenset[str]:
-    """Return the word and what it may be the plural or past tense of."""
+    """Return the word and what it may be a form of: a plural, past tense or adjective of a country."""
     found = {word}
-    for ending, replacements in (
-        ("ies", ("y", "ie")),
-        ("es", ("", "e")),
-        ("s", ("",)),
-        ("ed", ("", "e")),
-        ("ing", ("", "e")),
-    ):
+    for ending, replacements in _ENDINGS:
         if word.endswith(ending) and len(word) > len(ending) + 2:
             found |= {word.removesuffix(ending) + replacement for replacement in replacements}
     return frozenset(found)
@@ -145,7 +146,9 @@ def _numbers(text: str) -> Iterator[float]:
         yield from _in_digits(found[0].lower(), text[found.end() : found.end() + 12].lower())
     for found in _DIGITS.finditer(text):  # 2nd, U21, 3-1, 2000s
         yield float(found[0])
-    yield from _in_words([word for word in _words(text) if not word.isdigit()])
+    words = [word for word in _words(text) if not word.isdigit()]
+    yield from (_MONTHS.index(word) + 1 for word in words if word in _MONTHS)
+    yield from _in_words(words)
 
 
 def _in_digits(text: str, after: str) -> Iterator[float]:
