@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlquarry.data.checkup.checked import Checked, Plan
+from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.structure import features_of
 from sqlquarry.data.normal_form import schema_form
 
@@ -79,14 +79,9 @@ class Statistics:
     steps: Steps | None
 
 
-def statistics_of(checked: Checked, plan: Plan | None = None) -> Statistics:
-    """Compute the figures of a set.
-
-    Args:
-        checked: the records.
-        plan: the forecast of a run. None uses the one in `checked`.
-    """
-    records, plan = checked.records, plan or checked.plan
+def statistics_of(checked: Checked) -> Statistics:
+    """Compute the figures of the records."""
+    records, plan = checked.records, checked.plan
     classes, shapes = classes_and_shapes(features_of(records))
     return Statistics(
         records=len(records),
