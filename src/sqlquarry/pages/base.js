@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 function make(tag, className, ...children) {
   const node = document.createElement(tag);
   if (className) node.className = className;
-  node.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  node.append(...children.filter((child) => ![null, undefined, false, ""].includes(child)));
   return node;
 }
 

@@ -43,6 +43,7 @@ def page(
     variables = {
         "sections": sections,
         "shown": shown,
+        "number": sum(len(section.findings) for section in sections),
         "total": total,
         "severities": {
             severity: [section for section in sections if section.kind.severity == severity] for severity in SEVERITIES

@@ -1,6 +1,6 @@
 """Choose and compress the examples of each section, so that a page stays small for any number of findings.
 
-A page shows up to 300 findings of each kind, and up to 6 records of each finding. It has fewer examples if they would
+A page shows up to 3,000 findings of each kind, and up to 6 records of each finding. It has fewer examples if they would
 take more than 2 MB. The counts on the page are always those of all findings.
 """
 
@@ -15,7 +15,7 @@ from sqlquarry.pages import packed
 from sqlquarry.records import Record
 from sqlquarry.text import visible
 
-_EXAMPLES = (300, 100, 30, 10, 3)  # findings of each kind, with fewer if the page gets too large
+_EXAMPLES = (3_000, 1_000, 300, 100, 30, 10, 3)  # findings of each kind, with fewer if the page gets too large
 _PAGE_BYTES = 2_000_000
 _RECORDS = 6  # of each finding
 _TEXT, _SCHEMA = 2_000, 4_000  # characters

@@ -80,7 +80,7 @@
       chip.setAttribute("aria-pressed", String(chip.dataset.severity === severity));
       chip.querySelector("small").textContent = (counts[chip.dataset.severity] ?? 0).toLocaleString("en");
     }
-    $("shown").textContent = `${shown.toLocaleString("en")} of ${total.toLocaleString("en")} on this page`;
+    $("shown").textContent = `${shown.toLocaleString("en")} of ${total.toLocaleString("en")} ${$("shown").dataset.what}`;
     $("nothing").hidden = shown > 0 || total === 0;
     $("clear").hidden = severity === "all" && !kind && !words.length;
   }
