@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sqlquarry.data.checkup.findings import Finding, Kind
 from sqlquarry.data.writers import json_line
@@ -12,28 +12,15 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.options import did_you_mean
 from sqlquarry.records import Record
 
+if TYPE_CHECKING:
+    from sqlquarry.data.checkup.report import DataReport
+
 # Kinds of groups in which only the repetition is wrong, so the first record is fine.
 KEEPING_FIRST = frozenset(["duplicate", "near-duplicate", "other-wording-of-gold", "repeated-id"])
 
 
-class CheckedRecords(Protocol):
-    """What a quarantine needs of a `DataReport`."""
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """The records that were checked."""
-
-    @property
-    def findings(self) -> Sequence[Finding]:
-        """All findings."""
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        """The kinds of findings by name."""
-
-
 def reasons_by_position(
-    records: Sequence[Record], report: CheckedRecords, kinds: Iterable[str] | None
+    records: Sequence[Record], report: DataReport, kinds: Iterable[str] | None
 ) -> dict[int, list[Finding]]:
     """Return the findings for which records go into quarantine, by position in order.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from sqlquarry.data.checkup.mojibake import decoded
 from sqlquarry.data.checkup.repairs.literals import outside_of_quotes, quoted_parts
 from sqlquarry.data.checkup.repairs.rule import RepairRule
 from sqlquarry.records import Record
@@ -19,26 +20,6 @@ _SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _LINE_END = re.compile("\r\n?|[\u2028\u2029\x0b\x0c\x85]")
 _ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,30}|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 _MOST_LEVELS = 5  # of &amp;amp;gt;
-# The bytes of Windows-1252. Five of them are undefined there, and programs keep them as control characters.
-_BYTES = {chr(byte): byte for byte in range(0x80, 0x100)} | {
-    character: byte
-    for byte in range(0x80, 0x100)
-    if (character := bytes([byte]).decode("cp1252", "replace")) != "\ufffd"
-}
-
-
-def _decoded(text: str) -> str:
-    """Return the text of which UTF-8 was read as Windows-1252 or Latin-1, or the text itself."""
-    if text.isascii():
-        return text
-    try:
-        found = bytes(_BYTES.get(character, ord(character)) for character in text).decode()
-    except ValueError:  # a character of another encoding, or bytes that are not UTF-8
-        return text
-    return found if found.translate(_BREAKS).isprintable() else text
-
-
-_BREAKS = dict.fromkeys(map(ord, "\t\r\n"))
 
 
 def _unescaped(text: str) -> str:
@@ -106,7 +87,7 @@ RULES = (
         "mojibake",
         "UTF-8 that was read as Windows-1252 or Latin-1 is decoded, as in CafÃ©",
         f"The whole text must reverse exactly. {_IN_QUOTES}",
-        partial(_changed, _decoded),
+        partial(_changed, decoded),
     ),
     RepairRule(
         "html-entities",

@@ -1,0 +1,47 @@
+"""Recognize UTF-8 text that was decoded as Windows-1252 or Latin-1."""
+
+from __future__ import annotations
+
+import re
+
+# The characters that the bytes 0x80 to 0xBF become. Python leaves five of them undefined in Windows-1252.
+_LATIN1 = {chr(byte): byte for byte in range(0x80, 0x100)}
+_BYTES = _LATIN1 | {bytes([byte]).decode("cp1252", "replace"): byte for byte in range(0x80, 0x100)}
+_BYTES.pop("\ufffd", None)
+_AFTER = "[" + re.escape("".join(char for char, byte in _BYTES.items() if byte < 0xC0)) + "]"
+_SEQUENCE = re.compile(f"[Â-ß]{_AFTER}|[à-ï]{_AFTER}{{2}}|[ð-ô]{_AFTER}{{3}}")
+# Punctuation that can also follow a letter in correct text, as in: CAFÉ’s
+_PUNCTUATION = frozenset("‘’“”–—…«»®™\xa0")
+_BREAKS = dict.fromkeys(map(ord, "\t\r\n"))
+
+
+def mojibake(text: str) -> str:
+    """Return the first part of a text that is UTF-8 decoded as Windows-1252 or Latin-1, such as "Ã©", or "".
+
+    One sequence is enough if it begins with Â, Ã, â or ð, which are otherwise rare before a symbol. Other letters need
+    a second sequence in the same text.
+    """
+    if text.isascii():
+        return ""
+    found = [sequence[0] for sequence in _SEQUENCE.finditer(text) if _is_wrong(sequence[0])]
+    certain = next((sequence for sequence in found if sequence[0] in "ÂÃâð"), "")
+    return certain or (found[0] if len(found) > 1 else "")
+
+
+def decoded(text: str) -> str:
+    """Return what a text with `mojibake` was before, or the text itself if the whole text does not reverse exactly."""
+    if not mojibake(text):
+        return text
+    try:
+        found = bytes(_BYTES.get(character, ord(character)) for character in text).decode()
+    except ValueError:  # a character of another encoding, or bytes that are not UTF-8
+        return text
+    return found if found.translate(_BREAKS).isprintable() else text
+
+
+def _is_wrong(sequence: str) -> bool:
+    try:
+        bytes(_BYTES[character] for character in sequence).decode()
+    except UnicodeDecodeError:
+        return False
+    return not _PUNCTUATION.issuperset(sequence[1:])
