@@ -50,7 +50,7 @@ def _compared(gold: GoldQuery) -> Iterator[tuple[int, bool]]:
     seen: set[int] = set()
     for found in comparisons(gold):
         near = found.operator in ORDER | {"BETWEEN"}
-        for place in found.all_literals:
+        for place in found.literals:
             if place not in seen:
                 seen.add(place)
                 yield place, near
@@ -68,7 +68,7 @@ def _is_mentioned(gold: GoldQuery, place: int, mentions: Mentions, *, near: bool
     if gold.is_number(place):
         number = _number(text)
         return number in (None, 0, 1) or mentions.has_number(number or 0, near=near)
-    if text.strip() in ("", "0", "1") or is_null_text(gold, place) or _FORMAT.fullmatch(text):
+    if text.strip().lower() in ("", "0", "1", "now") or is_null_text(gold, place) or _FORMAT.fullmatch(text):
         return True
     return all(mentions.has_text(part) for part in _WILDCARDS.split(text) if part.strip())
 

@@ -47,6 +47,7 @@ _OTHER_WORDS = {
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "percent": 0.01}
 _SUFFIXES = {"k": 1_000, "m": 1_000_000, "bn": 1_000_000_000, "b": 1_000_000_000}
 _MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905 - easier to read
+_MONTH_NUMBERS = {name[:length]: number for number, name in enumerate(_MONTHS, 1) for length in (3, 4, len(name))}
 _ENDINGS = (
     *(("ies", ("y", "ie")), ("es", ("", "e")), ("s", ("",)), ("ed", ("", "e")), ("ing", ("", "e"))),
     *(("ian", ("ia", "a", "y")), ("an", ("a", ""))),
@@ -74,12 +75,12 @@ class Mentions:
         if _PLAIN_NUMBER.fullmatch(value):
             return self.has_number(float(value.replace(",", "")))
         words = _words(value)
-        if not words or all(_stems(word) & self._stems for word in words):
+        if all(_stems(word) & self._stems or (word.isdecimal() and self.has_number(float(word))) for word in words):
             return True
         if len("".join(words)) > _SHORT and "".join(words) in self._compact:
             return True
         found = _ISO_DATE.fullmatch(value)
-        return self._has_date(*found.groups()) if found else self._has_initials(value)
+        return self._has_date(*found.groups("1")) if found else self._has_initials(value)
 
     def has_number(self, value: float, *, near: bool = False) -> bool:
         """Return whether a number is mentioned in digits or words.
@@ -88,7 +89,8 @@ class Mentions:
             value: the number.
             near: also accept the whole numbers next to it, because "more than 2" is also "at least 3".
         """
-        wanted = {value, 100 * value, value / 100} | ({value - 1, value + 1} if near else set())
+        percent = 100 * value if abs(value) < 1 else value / 100  # 45% is 0.45
+        wanted = {value, percent} | ({value - 1, value + 1} if near else set())
         return any(round(abs(one), 6) in self._numbers for one in wanted)
 
     @cached_property
@@ -106,17 +108,23 @@ class Mentions:
         schema = _TYPE_LENGTH.sub(" ", self._schema)  # VARCHAR(20) mentions no value
         return frozenset(round(abs(number), 6) for text in (self._stated, schema) for number in _numbers(text))
 
-    def _has_date(self, year: str, month: str, day: str | None) -> bool:
-        """Return whether a date is mentioned. The first or last day of a year or month may be left out."""
-        if int(year) not in self._numbers and int(year[2:]) not in self._numbers:
+    def _has_date(self, year: str, month: str, day: str) -> bool:
+        """Return whether a date is mentioned. The ends of a month or year may be left out.
+
+        The first day of a month may also be the end of the month before: day < '2024-04-01' means until March.
+        """
+        dates = [(int(year), int(month), int(day))]
+        if dates[0][2] == 1:
+            dates.append((int(year), int(month) - 1, 31) if int(month) > 1 else (int(year) - 1, 12, 31))
+        return any(self._has_day(*date) for date in dates)
+
+    def _has_day(self, year: int, month: int, day: int) -> bool:
+        if year not in self._numbers and year % 100 not in self._numbers:
             return False
-        number, at = int(month), int(day or 1)
-        is_edge = at == 1 or at in _MONTH_ENDS
-        if (number == 1 and at == 1) or (number == 12 and is_edge):
+        is_edge = day == 1 or day in _MONTH_ENDS
+        if (month, day) in ((1, 1), (12, 31)):
             return True
-        name = _MONTHS[number - 1] if 1 <= number <= len(_MONTHS) else ""
-        has_month = bool({name, name[:3]} & self._stems) or number in self._numbers
-        return has_month and (is_edge or at in self._numbers)
+        return month in self._numbers and (is_edge or day in self._numbers)
 
     def _has_initials(self, value: str) -> bool:
         """Return whether the value is the first letters of consecutive words, such as USA."""
@@ -147,7 +155,7 @@ def _numbers(text: str) -> Iterator[float]:
     for found in _DIGITS.finditer(text):  # 2nd, U21, 3-1, 2000s
         yield float(found[0])
     words = [word for word in _words(text) if not word.isdigit()]
-    yield from (_MONTHS.index(word) + 1 for word in words if word in _MONTHS)
+    yield from (_MONTH_NUMBERS[word] for word in words if word in _MONTH_NUMBERS)
     yield from _in_words(words)
 
 
