@@ -17,19 +17,21 @@ _PUNCTUATION = frozenset("‘’“”–—…«»®™\xa0")
 def mojibake(text: str) -> str:
     """Return the first part of a text that is UTF-8 decoded as Windows-1252 or Latin-1, such as "Ã©", or "".
 
-    One sequence is enough if it begins with Â, Ã, â or ð, which are otherwise rare before a symbol. Other letters need
-    a second sequence in the same text.
+    One sequence is enough if it begins with Â, Ã, â or ð, which are otherwise rare before a symbol, or if it is a byte
+    order mark. Other letters need a second sequence in the same text.
     """
     if text.isascii():
         return ""
-    found = [sequence[0] for sequence in _SEQUENCE.finditer(text) if _is_wrong(sequence[0])]
-    certain = next((sequence for sequence in found if sequence[0] in "ÂÃâð"), "")
-    return certain or (found[0] if len(found) > 1 else "")
+    found = [sequence[0] for sequence in _SEQUENCE.finditer(text) if _is_utf8(sequence[0])]
+    # Correct text can have a letter before punctuation.
+    wrong = [sequence for sequence in found if not _PUNCTUATION.issuperset(sequence[1:])]
+    certain = next((sequence for sequence in wrong if sequence[0] in "ÂÃâð" or sequence == "ï»¿"), "")
+    return certain or (wrong[0] if wrong and len(found) > 1 else "")
 
 
-def _is_wrong(sequence: str) -> bool:
+def _is_utf8(sequence: str) -> bool:
     try:
         bytes(_BYTES[character] for character in sequence).decode()
     except UnicodeDecodeError:
         return False
-    return not _PUNCTUATION.issuperset(sequence[1:])
+    return True
