@@ -183,12 +183,18 @@ LOCAL: dict[str, Callable[[Any], object]] = {
 OTHERS = {
     "AdapterCheckpoint",
     "AdapterMerger.published",
+    "DataReport.to_html",
+    "DataReport.to_json",
     "MergedModel",
     "SynthesizedDatabases.caveat",
     "load_records",
+    "Records.check",
+    "Records.quarantine",
+    "Records.repair",
     "Records.to_jsonl",
     "Records.to_messages",
     "Records.to_parquet",
+    "Repair.to_json",
 }
 
 

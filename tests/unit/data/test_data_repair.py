@@ -124,6 +124,7 @@ def test_statements_that_need_their_semicolon_keep_it():
         ("  Who?\n", "Who?"),
         ("CafÃ© â€“ Zürich".replace("ü", "Ã¼"), "Café – Zürich"),
         ("CafÃƒÂ©", "Café"),
+        ("ï»¿WhoÂ\xa0is it?", "Who is it?"),
         ("Who earns &gt; 5 &amp; lives?", "Who earns > 5 & lives?"),
         ("Who\u00a0earns\u200b \ufeffmore?", "Who earns more?"),
         ("Who said “hi”?", "Who said “hi”?"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.duplicates import connected
@@ -45,26 +45,33 @@ def contradictions(checked: Checked) -> Iterator[Finding]:
 
     All golds of a record are accepted answers, so records contradict each other only if none of their golds is common.
     """
-    records = checked.records
-    asked: dict[tuple[Asked, str], dict[int, frozenset[str]]] = {}
-    for position, forms in enumerate(forms_of(records)):
-        if forms.golds:
-            asked.setdefault((forms.asked, forms.wording), {})[position] = forms.golds
-    for golds in asked.values():
+    for golds in _golds_by_question(checked.records).values():
         # Most questions occur once.
         if len(golds) > 1 and len(groups := list(connected(golds).values())) > 1:
-            firsts = [records[group[0]] for group in groups]
-            detail = f"{short(firsts[0].question)} | {short(firsts[0].sql or '')} | {short(firsts[1].sql or '')}"
-            yield from findings_about(_kind(firsts), [position for group in groups for position in group], detail)
+            firsts = [checked.records[group[0]] for group in groups]
+            positions = [position for group in groups for position in group]
+            yield from findings_about(_kind(firsts), positions, _detail(*firsts[:2]))
+
+
+def contradictions_across_sets(checked: Checked) -> Iterator[Finding]:
+    """Find records that contradict a record of another set."""
+    if not checked.others:
+        return
+    mine = _golds_by_question(checked.records)
     for name, others in checked.others.items():
-        for place, (other, forms) in enumerate(zip(others, forms_of(others), strict=True)):
-            mine = asked.get((forms.asked, forms.wording), {})
-            against = [position for position, golds in mine.items() if forms.golds and not golds & forms.golds]
-            if against:
-                first = records[against[0]]
-                detail = f"{short(first.question)} | {short(first.sql or '')} | {short(other.sql or '')}"
-                detail = f"{name}: {name_of(other, place)} contradicts: {detail}"
-                yield from findings_about(_kind([first, other]), against, detail)
+        theirs = _golds_by_question(others)
+        for key in mine:
+            if key not in theirs:
+                continue
+            places: dict[frozenset[str], int] = {}
+            for place, golds in theirs[key].items():
+                places.setdefault(golds, place)
+            against = [(position, _disjoint(golds, places)) for position, golds in mine[key].items()]
+            pairs = [(position, place) for position, place in against if place is not None]
+            if pairs:
+                first, other = checked.records[pairs[0][0]], others[pairs[0][1]]
+                detail = f"{name}: {name_of(other, pairs[0][1])} contradicts: {_detail(first, other)}"
+                yield from findings_about(_kind([first, other]), [position for position, _ in pairs], detail)
 
 
 def repeated_ids(checked: Checked) -> Iterator[Finding]:
@@ -95,9 +102,27 @@ def several_schemas(checked: Checked) -> Iterator[Finding]:
                 yield from findings_about("several-schemas", sorted(forms.values()), detail)
 
 
-CHECKS: tuple[Check, ...] = (contradictions, repeated_ids, several_schemas)
+CHECKS: tuple[Check, ...] = (contradictions, contradictions_across_sets, repeated_ids, several_schemas)
+
+
+def _golds_by_question(records: Sequence[Record]) -> dict[tuple[Asked, str], dict[int, frozenset[str]]]:
+    """Return the gold queries of each position that has any, by what is asked in which words."""
+    asked: dict[tuple[Asked, str], dict[int, frozenset[str]]] = {}
+    for position, forms in enumerate(forms_of(records)):
+        if forms.golds:
+            asked.setdefault((forms.asked, forms.wording), {})[position] = forms.golds
+    return asked
+
+
+def _disjoint(golds: frozenset[str], places: Mapping[frozenset[str], int]) -> int | None:
+    """Return the first place whose golds are all others, or None."""
+    return next((place for other, place in places.items() if not golds & other), None)
 
 
 def _kind(records: Sequence[Record]) -> str:
     parts = {tuple(sorted(query_form(record.sql or "", record.schema, literals=True).split())) for record in records}
     return "contradiction" if len(parts) > 1 else "other-wording-of-gold"
+
+
+def _detail(one: Record, other: Record) -> str:
+    return " | ".join((short(one.question), short(one.sql or ""), short(other.sql or "")))

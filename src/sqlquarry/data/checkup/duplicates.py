@@ -84,22 +84,28 @@ class _Index:
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self._name, self._records = name, records
-        self._asked: dict[Asked, list[tuple[int, frozenset[str]]]] = {}
+        self._asked: dict[Asked, int] = {}
+        self._unanswered: dict[Asked, int] = {}
+        self._answered: dict[tuple[Asked, str], int] = {}
         self._queries: dict[tuple[str, str], int] = {}
         self._wordings: dict[str, int] = {}
         for position, (asked, wording, golds) in enumerate(forms_of(records)):
-            self._asked.setdefault(asked, []).append((position, golds))
-            for gold in golds:
-                self._queries.setdefault((asked.schema, gold), position)
+            self._asked.setdefault(asked, position)
             self._wordings.setdefault(wording, position)
+            if not golds:
+                self._unanswered.setdefault(asked, position)
+            for gold in golds:
+                self._answered.setdefault((asked, gold), position)
+                self._queries.setdefault((asked.schema, gold), position)
 
     def find(self, record: Record, forms: Forms) -> tuple[str, str] | None:
         """Return the kind and detail of what this set has in common with a record, or None."""
         asked, wording, golds = forms
-        for position, others in self._asked.get(asked, ()):
-            if not golds or not others or golds & others:
-                same = _text(record) == _text(self._records[position])
-                return "leak", self._detail(position, "is equal" if same else "differs only in spelling")
+        place = self._unanswered.get(asked) if golds else self._asked.get(asked)
+        place = next((found for gold in golds if (found := self._answered.get((asked, gold))) is not None), place)
+        if place is not None:
+            same = _text(record) == _text(self._records[place])
+            return "leak", self._detail(place, "is equal" if same else "differs only in spelling")
         for gold in golds:
             if (place := self._queries.get((asked.schema, gold))) is not None:
                 return "leaked-query", self._detail(place, "has the same query")

@@ -12,20 +12,23 @@ _AFTER = "[" + re.escape("".join(char for char, byte in _BYTES.items() if byte <
 _SEQUENCE = re.compile(f"[Â-ß]{_AFTER}|[à-ï]{_AFTER}{{2}}|[ð-ô]{_AFTER}{{3}}")
 # Punctuation that can also follow a letter in correct text, as in: CAFÉ’s
 _PUNCTUATION = frozenset("‘’“”–—…«»®™\xa0")
-_BREAKS = dict.fromkeys(map(ord, "\t\r\n"))
+# White space and a byte order mark, which Python does not count as printable.
+_NOT_PRINTED = dict.fromkeys(map(ord, "\t\r\n\xa0\ufeff"))
 
 
 def mojibake(text: str) -> str:
     """Return the first part of a text that is UTF-8 decoded as Windows-1252 or Latin-1, such as "Ã©", or "".
 
-    One sequence is enough if it begins with Â, Ã, â or ð, which are otherwise rare before a symbol. Other letters need
-    a second sequence in the same text.
+    One sequence is enough if it begins with Â, Ã, â or ð, which are otherwise rare before a symbol, or if it is a byte
+    order mark. Other letters need a second sequence in the same text.
     """
     if text.isascii():
         return ""
-    found = [sequence[0] for sequence in _SEQUENCE.finditer(text) if _is_wrong(sequence[0])]
-    certain = next((sequence for sequence in found if sequence[0] in "ÂÃâð"), "")
-    return certain or (found[0] if len(found) > 1 else "")
+    found = [sequence[0] for sequence in _SEQUENCE.finditer(text) if _is_utf8(sequence[0])]
+    # Correct text can have a letter before punctuation.
+    wrong = [sequence for sequence in found if not _PUNCTUATION.issuperset(sequence[1:])]
+    certain = next((sequence for sequence in wrong if sequence[0] in "ÂÃâð" or sequence == "ï»¿"), "")
+    return certain or (wrong[0] if wrong and len(found) > 1 else "")
 
 
 def decoded(text: str) -> str:
@@ -36,12 +39,12 @@ def decoded(text: str) -> str:
         found = bytes(_BYTES.get(character, ord(character)) for character in text).decode()
     except ValueError:  # a character of another encoding, or bytes that are not UTF-8
         return text
-    return found if found.translate(_BREAKS).isprintable() else text
+    return found if found.translate(_NOT_PRINTED).isprintable() else text
 
 
-def _is_wrong(sequence: str) -> bool:
+def _is_utf8(sequence: str) -> bool:
     try:
         bytes(_BYTES[character] for character in sequence).decode()
     except UnicodeDecodeError:
         return False
-    return not _PUNCTUATION.issuperset(sequence[1:])
+    return True

@@ -36,7 +36,7 @@ class Section:
 
 def share_of(count: int, total: int) -> str:
     """Return a share as percent. It is only "0.0 %" or "100.0 %" if it is exactly that."""
-    percent = 100 * count / total
+    percent = 100 * count / max(total, 1)
     if 0 < percent < 0.05:
         return "< 0.1 %"
     return "> 99.9 %" if 99.95 <= percent < 100 else f"{percent:.1f} %"

@@ -91,7 +91,7 @@
   }
   const toTop = () => $("findings").scrollIntoView();
 
-  sections.forEach((section, here) => section.querySelector(".more").addEventListener("click", () => more(here, MORE)));
+  sections.forEach((section, here) => section.querySelector(".end button").addEventListener("click", () => more(here, MORE)));
   for (const chip of chips) chip.addEventListener("click", () => { severity = chip.dataset.severity; filter(); });
   for (const id of ["search", "kind"]) $(id).addEventListener("input", filter);
   $("clear").addEventListener("click", () => { clear(); filter(); });
