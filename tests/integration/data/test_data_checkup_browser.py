@@ -106,7 +106,7 @@ def test_links_lead_to_sections_and_to_the_other_findings_of_a_record(browser: B
     top = browser.evaluate("document.getElementById('same').getBoundingClientRect().top")
     assert 0 <= top < browser.evaluate("innerHeight")
     click(browser, "#same .finding:nth-child(2) .jump")
-    assert browser.evaluate("document.getElementById('search').value") == "r1"
+    assert browser.evaluate("document.getElementById('search').value") == "id:r1"
     assert browser.evaluate(SECTIONS) == ["broken", "same"]
     assert browser.evaluate("document.querySelectorAll('.finding').length") == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sqlquarry.data.checkup import balance, contradictions, duplicates, gold, lengths, tokens
+from sqlquarry.data.checkup import balance, contradictions, duplicates, faults, gold, lengths, privacy, tokens
 from sqlquarry.data.checkup.checked import Checked, Plan
 from sqlquarry.data.checkup.findings import Check, Finding, kinds_by_name
 from sqlquarry.data.checkup.report import DataReport
@@ -21,7 +21,7 @@ from sqlquarry.records import Record
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 # Every module has the kinds that it finds, and the checks that find them.
-_MODULES = (gold, duplicates, contradictions, balance, lengths, tokens)
+_MODULES = (gold, duplicates, contradictions, faults, privacy, lengths, tokens, balance)
 KINDS = kinds_by_name(*(module.KINDS for module in _MODULES))
 CHECKS: tuple[Check, ...] = tuple(check for module in _MODULES for check in module.CHECKS)
 

@@ -28,7 +28,8 @@ def data_of(page: str) -> dict:
 
 
 def text_of(page: str) -> str:
-    shown = re.sub(r"<style>.*?</style>|<script>.*?</script>|<div id=\"data\".*?</div></div>", "", page, flags=re.S)
+    rest = r"<style>.*?</style>|<script>.*?</script>|<div id=\"data\".*?</div></div>"
+    shown = re.sub(rest, "", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", shown))
 
 

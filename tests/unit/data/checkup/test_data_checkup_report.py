@@ -32,7 +32,7 @@ def test_counts_can_be_compared_after_a_repair() -> None:
 
 def test_an_unknown_kind_is_an_error_with_the_nearest_name() -> None:
     for read in (report([]).of, report([]).ids):
-        with pytest.raises(ConfigError, match="'brokn'.*'broken'"):
+        with pytest.raises(ConfigError, match=r"'brokn'.*'broken'"):
             read("brokn")
     assert report([]).of("fails") == ()
 

@@ -6,11 +6,11 @@
 
   function one(number, here) {
     const record = data.records[number];
-    const find = (text) => {
-      const button = make("button", "jump", text);
+    const find = (id) => {
+      const button = make("button", "jump", id);
       button.type = "button";
       button.title = "show all findings about this record";
-      button.addEventListener("click", () => { clear(); $("search").value = text; filter(); toTop(); });
+      button.addEventListener("click", () => { clear(); $("search").value = `id:${id}`; filter(); toTop(); });
       return button;
     };
     const also = record.kinds.filter((kind) => kind !== here).map((kind) => names[kind]);
@@ -58,19 +58,29 @@
     sections[here].querySelector(".end").hidden = list.childElementCount >= found[here].length;
   }
 
+  // "id:" finds the findings about one record. Otherwise, a finding must contain all words.
+  function matcher(text) {
+    if (text.startsWith("id:")) {
+      return (here, place) => data.findings[here][place].records.some((number) => data.records[number].id === text.slice(3));
+    }
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    return (here, place) => words.every((word) => texts[here][place].includes(word));
+  }
+
   function filter() {
-    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const text = $("search").value.trim();
+    const matches = matcher(text);
     const kind = $("kind").value;
     const counts = { all: 0 };
     let total = 0, shown = 0;
     sections.forEach((section, here) => {
-      const matches = kind && section.id !== kind ? [] : data.findings[here].map((_, place) => place)
-        .filter((place) => words.every((word) => texts[here][place].includes(word)));
+      const matching = kind && section.id !== kind ? [] : data.findings[here].map((_, place) => place)
+        .filter((place) => matches(here, place));
       const own = section.dataset.severity;
       total += data.findings[here].length;
-      counts.all += matches.length;
-      counts[own] = (counts[own] ?? 0) + matches.length;
-      found[here] = severity === "all" || severity === own ? matches : [];
+      counts.all += matching.length;
+      counts[own] = (counts[own] ?? 0) + matching.length;
+      found[here] = severity === "all" || severity === own ? matching : [];
       shown += found[here].length;
       section.hidden = found[here].length === 0;
       section.querySelector(".list").replaceChildren();
@@ -82,7 +92,7 @@
     }
     $("shown").textContent = `${shown.toLocaleString("en")} of ${total.toLocaleString("en")} ${$("shown").dataset.what}`;
     $("nothing").hidden = shown > 0 || total === 0;
-    $("clear").hidden = severity === "all" && !kind && !words.length;
+    $("clear").hidden = severity === "all" && !kind && !text;
   }
 
   function clear() {
