@@ -71,6 +71,8 @@ def test_a_broken_query_is_found_once(sql, kind):
         'SELECT "name" FROM "shop" WHERE "city" = "name" OR "city" IS NULL',
         "SELECT rowid FROM shop",
         "SELECT name FROM shop WHERE 1 = 1",
+        "SELECT name FROM shop WHERE 7 = 7",
+        "SELECT name FROM shop WHERE id + city > 1",
         "SELECT name FROM shop WHERE staff > 0 AND staff <> 1",
         "SELECT COUNT(*) FROM shop LIMIT 1",
         "SELECT name FROM shop WHERE EXISTS (SELECT 1 FROM sale WHERE shop_id = id LIMIT 1)",
