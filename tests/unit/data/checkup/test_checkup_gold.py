@@ -3,6 +3,8 @@
 import random
 
 import pytest
+import sqlglot
+from sqlglot import exp
 
 from sqlquarry.data.checkup import gold
 from sqlquarry.data.checkup.checked import Checked
@@ -188,6 +190,34 @@ def test_the_bundled_records_are_right():
 
 
 ERRORS = {kind.name for kind in gold.KINDS if kind.severity == "error"}
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "mysql", "duckdb"])
+def test_translated_queries_use_only_names_of_their_schema(dialect):
+    records = []
+    for record in sample_records()[::20]:
+        schema, sql = ("; ".join(sqlglot.transpile(text, "sqlite", dialect)) for text in (record.schema, record.sql))
+        records.append(Record(record.question, schema, sql, dialect=dialect))
+    found = [one for one in gold.check_texts(Checked(records=records)) if one.kind in ERRORS]
+    assert len(records) > 45
+    assert found == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+def test_a_misspelled_column_is_always_found(dialect):
+    records, names = [], []
+    for record in sample_records()[::20]:
+        tree = sqlglot.parse_one(record.sql, "sqlite")
+        column = next(iter(tree.find_all(exp.Column)), None)
+        if column is not None:
+            names.append(column.name)
+            column.this.set("this", f"{column.name}_x")
+            schema = "; ".join(sqlglot.transpile(record.schema, "sqlite", dialect))
+            records.append(Record(record.question, schema, tree.sql(dialect), dialect=dialect))
+    found = {one.records[0]: one for one in gold.check_texts(Checked(records=records)) if one.kind == "column-missing"}
+    assert set(found) == set(range(len(records)))
+    assert all(f"{name}_x" in found[place].detail for place, name in enumerate(names))
+    assert len(records) > 45
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres", "mysql", "duckdb", "nonstandard"])
