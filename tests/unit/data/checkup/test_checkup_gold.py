@@ -154,6 +154,22 @@ def test_values_are_compared_with_what_they_are(sql, expected):
     assert found(sql) == expected
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'SELECT id FROM t WHERE "a b" = "c d"',
+        'SELECT id FROM t WHERE "a b" = "made"',
+        'SELECT id "x y" FROM t GROUP BY id HAVING MAX("a b") = "x y"',
+        'SELECT * FROM (SELECT id AS "q q", id FROM t) WHERE "id" = "q q"',
+        'SELECT "id" FROM v WHERE "id" = "seen"',
+    ],
+)
+def test_columns_in_double_quotes_are_not_text(sql):
+    schema = """CREATE TABLE t (id INT, "a b" INT, "c d" INT, made INT GENERATED ALWAYS AS (id + 1));
+    CREATE VIEW v AS SELECT id, id AS seen FROM t"""
+    assert kinds(sql, schema=schema) == set()
+
+
 def test_names_in_double_quotes_are_names_even_if_another_column_is_missing():
     assert kinds('SELECT gone FROM shop WHERE city = "q"') == {"column-missing", "string-in-double-quotes"}
     assert kinds('SELECT id FROM shop WHERE city = "q"', dialect="mysql") == set()
