@@ -11,7 +11,7 @@ from sqlquarry.records import Record
 EVIL = "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title='hacked'\">"
 KINDS = (
     Kind("rare", "note", "A class is rare", "Add records of it."),
-    Kind("same", "warning", "Records are equal", "Keep the first one."),
+    Kind("same", "warning", "Records are equal", "Keep the first one, or use `alternatives`."),
     Kind("fails", "error", "The gold query fails", "Correct the query.", needs="databases"),
     Kind("broken", "error", "The gold query is broken", "Remove the record."),
     Kind("leak", "error", "A record is in another set", "Remove it there.", needs="others"),

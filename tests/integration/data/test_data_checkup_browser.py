@@ -114,7 +114,7 @@ def test_links_lead_to_sections_and_to_the_other_findings_of_a_record(browser: B
 def test_the_verdict_is_there_without_script(browser: Browser, page: Path) -> None:
     browser.open(page, script=False)
     text = browser.evaluate("document.body.innerText")
-    for part in ("12 errors", "Records are equal", "Keep the first one.", "limit 120"):
+    for part in ("12 errors", "Records are equal", "Keep the first one", "limit 120"):
         assert part in text
     assert browser.evaluate("document.querySelector('noscript').offsetHeight") > 0
     assert browser.evaluate("document.getElementById('tools').offsetHeight") == 0

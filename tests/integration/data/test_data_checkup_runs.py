@@ -2,7 +2,9 @@
 
 import json
 import sqlite3
+import time
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -97,17 +99,33 @@ def test_no_database_means_no_finding():
     assert list(check_runs(Checked(records=[Record("q", SCHEMA, "SELECT c FROM t", database="d")]))) == []
 
 
-def test_a_query_that_stops_early_ends_the_others(databases):
+def test_a_reader_that_stops_early_ends_the_other_queries(databases):
     (*_, check_runs) = gold.CHECKS
-    records = [
-        Record("q", SCHEMA, sql, database="d") for sql in ("SELECT c FROM t", *[f"{SLOW} -- {i}" for i in range(9)])
-    ]
+    queries = ("SELECT c FROM t", *(f"{SLOW} -- {number}" for number in range(30)))
+    records = [Record("q", SCHEMA, sql, database="d") for sql in queries]
     checked = Checked(records=records, databases=databases, limits=ExecutionLimits(time_s=0.3), concurrency=1)
     findings = check_runs(checked)
     assert next(findings).kind == "gold-fails"
+    start = time.monotonic()
     findings.close()  # as after Ctrl-C
-    with pytest.raises(StopIteration):
-        next(findings)
+    assert time.monotonic() - start < 5  # all queries would take 9 s
+
+
+@pytest.mark.skipif(find_spec("duckdb") is None, reason="DuckDB is not installed")
+def test_queries_run_on_other_databases(tmp_path):
+    import duckdb
+
+    with closing(duckdb.connect(tmp_path / "d.duckdb")) as connection:
+        connection.execute(f"{SCHEMA}; INSERT INTO t VALUES (1, 'x'), (1, 'y')")
+    source = NamedDatabases(tmp_path)
+    queries = (
+        "SELECT a FROM t",
+        "FROM t SELECT a",
+        'SELECT a FROM t WHERE b = "x"',
+        "SELECT b FROM t ORDER BY a LIMIT 1",
+    )
+    found = run(source, *queries, dialect="duckdb")
+    assert [(kind, places) for kind, places, _ in found] == [("gold-fails", (2,)), ("limit-cuts-tie", (3,))]
 
 
 def test_the_bundled_databases_have_no_bad_query(tmp_path):

@@ -75,7 +75,7 @@ def rare_classes(checked: Checked) -> Iterator[Finding]:
 
 
 def dominant_schemas(checked: Checked) -> Iterator[Finding]:
-    """Find a schema, or else a database, of more than half of the records if there are several."""
+    """Find a schema, or failing that a database, of more than half of the records. The only one does not count."""
     forms = {text: schema_form(text) for text in {record.schema for record in checked.records}}
     schemas = [forms[record.schema] for record in checked.records]
     if not (detail := _dominant(schemas, "schema")):

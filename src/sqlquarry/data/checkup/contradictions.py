@@ -43,7 +43,7 @@ KINDS = (
 def contradictions(checked: Checked) -> Iterator[Finding]:
     """Find records that ask the same, in the same order of words, and share no gold query.
 
-    All golds of a record are accepted answers, so records contradict each other only if none of their golds is common.
+    All golds of a record are accepted answers, so records agree if they share a gold, also through other records.
     """
     for golds in _golds_by_question(checked.records).values():
         # Most questions occur once.

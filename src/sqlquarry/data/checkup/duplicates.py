@@ -55,7 +55,7 @@ def duplicates(checked: Checked) -> Iterator[Finding]:
     of a gold query. Numbers and other literals count.
     """
     for group in _same(checked.records):
-        texts: dict[tuple[object, ...], list[int]] = {}
+        texts: dict[tuple[str | None, ...], list[int]] = {}
         for position in group:
             texts.setdefault(_text(checked.records[position]), []).append(position)
         for equal in texts.values():
@@ -121,8 +121,8 @@ class _Index:
         return f"{self._name}: {name_of(record, position)} {what}: {short(record.question)}"
 
 
-def _text(record: Record) -> tuple[object, ...]:
-    return record.question, record.schema, record.sql, record.notes, record.dialect
+def _text(record: Record) -> tuple[str | None, ...]:
+    return record.question, record.schema, record.sql, record.notes
 
 
 def _same(records: Sequence[Record]) -> Iterator[Sequence[int]]:

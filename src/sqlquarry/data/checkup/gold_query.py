@@ -110,20 +110,19 @@ class GoldQuery:
         return refusal is not None and refusal.startswith("no such column")
 
     @cached_property
-    def _plain_names(self) -> frozenset[str]:
-        """The words of the query, and its names after AS, in lower case."""
-        words = self.words
+    def _names(self) -> frozenset[str]:
+        """The words of the query in lower case, without those in double quotes behind an operator."""
+        before = ["", *self.words]
         return frozenset(
             token.text.lower()
-            for place, token in enumerate(self.tokens)
-            if token.kind == "word" and (words[place] or words[place - 1] == "AS")
+            for token, word, last in zip(self.tokens, self.words, before, strict=False)
+            if token.kind == "word" and (word or last not in _BEFORE_VALUES)
         )
 
     def _is_elsewhere(self, place: int) -> bool:
-        """Return whether the text of a token is also a column of the schema or another name in the query."""
+        """Return whether the text of a token is also in the schema or another word of the query."""
         name = self.tokens[place].text.lower()
-        tables = self.schema.tables.values() if self.schema else ()
-        return name in self._plain_names or any(name in table.columns for table in tables)
+        return name in self._names or name in self.record.schema.lower()
 
     def is_text(self, place: int) -> bool:
         """Return whether the token at an index is text, in whatever quotes."""

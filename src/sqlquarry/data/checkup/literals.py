@@ -50,7 +50,7 @@ def _compared(gold: GoldQuery) -> Iterator[tuple[int, bool]]:
     seen: set[int] = set()
     for found in comparisons(gold):
         near = found.operator in ORDER | {"BETWEEN"}
-        for place in found.literals:
+        for place in found.literals if found.other is None else ():
             if place not in seen:
                 seen.add(place)
                 yield place, near

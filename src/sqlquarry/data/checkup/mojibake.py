@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# Letters among the characters below, which follow another letter in correct text, as in: Úžas
+_LETTERS = frozenset("ŠŒŽšœžŸƒµ")
 # The characters that the bytes 0x80 to 0xBF become. Python leaves five of them undefined in Windows-1252.
 _LATIN1 = {chr(byte): byte for byte in range(0x80, 0x100)}
 _BYTES = _LATIN1 | {bytes([byte]).decode("cp1252", "replace"): byte for byte in range(0x80, 0x100)}
@@ -25,8 +27,9 @@ def mojibake(text: str) -> str:
     if text.isascii():
         return ""
     found = [sequence[0] for sequence in _SEQUENCE.finditer(text) if _is_utf8(sequence[0])]
-    # Correct text can have a letter before punctuation.
-    wrong = [sequence for sequence in found if not _PUNCTUATION.issuperset(sequence[1:])]
+    # Correct text can have a letter before punctuation or, except Ã, before another letter.
+    correct = _PUNCTUATION | _LETTERS
+    wrong = [part for part in found if not (_PUNCTUATION if part[0] == "Ã" else correct).issuperset(part[1:])]
     certain = next((sequence for sequence in wrong if sequence[0] in "ÂÃâð" or sequence == "ï»¿"), "")
     return certain or (wrong[0] if wrong and len(found) > 1 else "")
 

@@ -59,7 +59,10 @@ class DataReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors. Warnings and notes do not count."""
+        """Whether there are no errors. Warnings and notes do not count.
+
+        A script for CI ends with ``sys.exit(not report.ok)``.
+        """
         return not self.severities["error"]
 
     @property

@@ -96,9 +96,10 @@ def test_each_kind_of_duplicate():
         Record("Which pubs have 6 beers?", PUB, "SELECT name FROM pub WHERE beers = 6"),  # only another value
         Record("Which pubs?", PUB, "SELECT name FROM pub", notes="A pub has beers."),  # what is asked differs
         Record("Which pubs?", PUB, "SELECT name FROM pub", dialect="mysql"),
+        Record("Which pubs?", PUB, "SELECT name FROM pub", notes="a pub has beers"),
     ]
     found = [(one.kind, one.records) for one in duplicates.duplicates(Checked(records=some))]
-    assert found == [("duplicate", (0, 2)), ("near-duplicate", (0, 1))]
+    assert found == [("duplicate", (0, 2)), ("near-duplicate", (0, 1)), ("near-duplicate", (5, 7))]
 
 
 def test_records_without_sql_can_be_duplicates_and_leaks():

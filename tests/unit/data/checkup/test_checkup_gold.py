@@ -3,6 +3,8 @@
 import random
 
 import pytest
+import sqlglot
+from sqlglot import exp
 
 from sqlquarry.data.checkup import gold
 from sqlquarry.data.checkup.checked import Checked
@@ -71,6 +73,8 @@ def test_a_broken_query_is_found_once(sql, kind):
         'SELECT "name" FROM "shop" WHERE "city" = "name" OR "city" IS NULL',
         "SELECT rowid FROM shop",
         "SELECT name FROM shop WHERE 1 = 1",
+        "SELECT name FROM shop WHERE 7 = 7",
+        "SELECT name FROM shop WHERE id + city > 1",
         "SELECT name FROM shop WHERE staff > 0 AND staff <> 1",
         "SELECT COUNT(*) FROM shop LIMIT 1",
         "SELECT name FROM shop WHERE EXISTS (SELECT 1 FROM sale WHERE shop_id = id LIMIT 1)",
@@ -150,6 +154,22 @@ def test_values_are_compared_with_what_they_are(sql, expected):
     assert found(sql) == expected
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'SELECT id FROM t WHERE "a b" = "c d"',
+        'SELECT id FROM t WHERE "a b" = "made"',
+        'SELECT id "x y" FROM t GROUP BY id HAVING MAX("a b") = "x y"',
+        'SELECT * FROM (SELECT id AS "q q", id FROM t) WHERE "id" = "q q"',
+        'SELECT "id" FROM v WHERE "id" = "seen"',
+    ],
+)
+def test_columns_in_double_quotes_are_not_text(sql):
+    schema = """CREATE TABLE t (id INT, "a b" INT, "c d" INT, made INT GENERATED ALWAYS AS (id + 1));
+    CREATE VIEW v AS SELECT id, id AS seen FROM t"""
+    assert kinds(sql, schema=schema) == set()
+
+
 def test_names_in_double_quotes_are_names_even_if_another_column_is_missing():
     assert kinds('SELECT gone FROM shop WHERE city = "q"') == {"column-missing", "string-in-double-quotes"}
     assert kinds('SELECT id FROM shop WHERE city = "q"', dialect="mysql") == set()
@@ -186,6 +206,34 @@ def test_the_bundled_records_are_right():
 
 
 ERRORS = {kind.name for kind in gold.KINDS if kind.severity == "error"}
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "mysql", "duckdb"])
+def test_translated_queries_use_only_names_of_their_schema(dialect):
+    records = []
+    for record in sample_records()[::20]:
+        schema, sql = ("; ".join(sqlglot.transpile(text, "sqlite", dialect)) for text in (record.schema, record.sql))
+        records.append(Record(record.question, schema, sql, dialect=dialect))
+    found = [one for one in gold.check_texts(Checked(records=records)) if one.kind in ERRORS]
+    assert len(records) > 45
+    assert found == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+def test_a_misspelled_column_is_always_found(dialect):
+    records, names = [], []
+    for record in sample_records()[::20]:
+        tree = sqlglot.parse_one(record.sql, "sqlite")
+        column = next(iter(tree.find_all(exp.Column)), None)
+        if column is not None:
+            names.append(column.name)
+            column.this.set("this", f"{column.name}_x")
+            schema = "; ".join(sqlglot.transpile(record.schema, "sqlite", dialect))
+            records.append(Record(record.question, schema, tree.sql(dialect), dialect=dialect))
+    found = {one.records[0]: one for one in gold.check_texts(Checked(records=records)) if one.kind == "column-missing"}
+    assert set(found) == set(range(len(records)))
+    assert all(f"{name}_x" in found[place].detail for place, name in enumerate(names))
+    assert len(records) > 45
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres", "mysql", "duckdb", "nonstandard"])

@@ -51,6 +51,7 @@ def test_verdict_counts_and_advice_need_no_script(tmp_path: Path) -> None:
     text = text_of(write(report(findings()), tmp_path))
     for shown in ("12 errors", "2 warnings", "1 note", "12 findings in 12 records (30.0 %)", "Remove the record."):
         assert shown in text
+    assert "Keep the first one, or use alternatives ." in text, "backticks become code"
     assert text.index("The gold query is broken") < text.index("Records are equal")
     assert re.search(r"Nothing found clean Not checked Without databases : fails Without others : leak", text)
     assert "scripts are switched off" in text
