@@ -5,7 +5,6 @@ python -m tools.checkup_tables
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,8 +18,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "check-your-records.md"
 def page(text: str) -> str:
     """Return the text of the page with current tables between its marks."""
     for name, table in (("kinds", _kinds()), ("repairs", _repairs())):
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        text = re.sub(f"(?<={start}).*?(?={end})", lambda _, table=table: table, text, flags=re.DOTALL)
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        text = f"{before}{mark}{table}{end}{after}"
     return text
 
 
