@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from sqlquarry.data.checkup.describe import count_of
 from sqlquarry.data.checkup.repairs import queries, texts
 from sqlquarry.data.checkup.repairs.proof import Proof
 from sqlquarry.data.checkup.repairs.rule import RepairRule
@@ -131,11 +132,11 @@ class Repair(Generic[_RecordsT]):
     def __str__(self) -> str:
         changed = len({change.position for change in self.changes if change.after is not None})
         removed = len(self.original) - len(self.records)
-        lines = [f"{len(self.original):,} records: {changed:,} repaired, {removed:,} removed"]
-        return "\n".join((*lines, *(f"  {count:>7,} {name}" for name, count in self.counts.items())))
+        first = f"{count_of(len(self.original), 'record')}: {changed:,} repaired, {removed:,} removed"
+        return "\n".join((first, *(f"  {count:>7,} {name}" for name, count in self.counts.items())))
 
     def __repr__(self) -> str:
-        return f"<Repair: {len(self.changes):,} changes of {len(self.original):,} records>"
+        return f"<Repair: {count_of(len(self.changes), 'change')} of {count_of(len(self.original), 'record')}>"
 
     def _repr_html_(self) -> str:
         """Return an HTML table for notebooks with the number of records that each repair changed."""
