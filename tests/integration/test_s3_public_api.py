@@ -170,7 +170,7 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     ),
     "sample_databases": sq.sample_databases,
     "ExecutionGrader": sq.ExecutionGrader,
-    "Records.check": RECORDS.check,
+    "Records.check": sq.Records(RECORDS).check,
     "SQLJudge": lambda at: sq.SQLJudge([sq.ExactGrader()], journal=at).evaluate(RECORDS, _Silent()),
     "SynthesizedDatabases": sq.SynthesizedDatabases,
     "SageMakerLauncher": _requirements,
