@@ -63,7 +63,7 @@ def with_faults(records: sq.Records) -> sq.Records:
         with_text: {"sql": sql[with_text].replace("'", '"')},
         # for a person
         6: {"sql": sql[6].replace(" FROM ", " FORM ")},
-        7: {"sql": sql[7].replace(" FROM ", ", colour FROM ")},
+        7: {"sql": sql[7].replace(" FROM ", ", elevation FROM ")},
         8: {"sql": "TODO"},
         9: {"question": f"{faulty[9].question} {sql[9]}"},
     }

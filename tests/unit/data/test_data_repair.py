@@ -158,6 +158,14 @@ def test_a_schema_changes_only_if_its_names_do_not():
     assert not Records([with_rows]).repair().changes
 
 
+def test_a_gold_that_compiles_must_still_compile():
+    # SQLite reads a no-break space as a letter.
+    named = Record("Q", 'CREATE TABLE t ("first\u00a0name" TEXT)', "SELECT first\u00a0name FROM t")
+    assert not Records([named]).repair().changes
+    other = replace(named, schema='CREATE TABLE t ("first" TEXT)')
+    assert Records([other]).repair().records[0].sql == "SELECT first name FROM t"
+
+
 def test_repeated_golds_are_removed():
     alternatives = ["select  age FROM Head;", "SELECT Head.age FROM Head", "SELECT age FROM Head WHERE Name = 'a'"]
     record = Record(
