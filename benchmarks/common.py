@@ -214,7 +214,7 @@ def _conftest() -> Any:
 
 def random_row(seed: int, row_tokens: int) -> PackedRow:
     """Return a row like those of packing, with schemas of 90 tokens and two questions of 51 tokens for each schema."""
-    from sqlquarry.prompt import IGNORED_LABEL
+    from sqlquarry.tokenizing.encoded import IGNORED_LABEL
     from sqlquarry.training.encoding.packing import PackedRow
 
     dice = random.Random(seed)

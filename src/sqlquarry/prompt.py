@@ -13,7 +13,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 
@@ -25,23 +24,16 @@ from sqlquarry.options import check_options
 from sqlquarry.records import Message, Record, noted_question
 from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
+from sqlquarry.tokenizing.encoded import Encoded, EncodedRecords
 from sqlquarry.tokenizing.placeholders import filled, has_notes, placeholder_problems, spelled_dialect, without_notes
 from sqlquarry.tokenizing.prompt_texts import DEFAULT_SYSTEM, DEFAULT_USER, HUMAN_ASSISTANT, PUBLISHED, PUBLISHED_SYSTEM
 from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 PROMPT_FILE = "prompt.json"
-IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)
 
 # Mixed case reveals templates that change case.
 _PROBE = Record(question="Question", schema="Schema", sql="Select a", notes="Notes")
-
-
-class Encoded(NamedTuple):
-    """One training example. `labels` is -100 on the prompt and equals `input_ids` on the answer. Both are (tokens,)."""
-
-    input_ids: list[int]
-    labels: list[int]
 
 
 @check_options()
@@ -236,23 +228,23 @@ class PromptFormatter:
         """
         return self.encode_all([record], tokenizer)[0]
 
-    def encode_all(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Encoded]:
+    def encode_all(self, records: Sequence[Record], tokenizer: Tokenizer) -> EncodedRecords:
         """Encode many records with two calls of the tokenizer, which uses all cores. See `encode`.
 
         Raises:
             RecordError, ConfigError: see `encode`.
         """
+        encoded = EncodedRecords()
         if not records:
-            return []  # tokenizers refuse an empty batch
+            return encoded  # tokenizers refuse an empty batch
         bound = self.bind(tokenizer)
         refuse_in_answers(records, tokenizer)
         texts = [bound.prompt(record) for record in records]
         prompts = tokenizer(texts, add_special_tokens=self.add_special_tokens)["input_ids"]
         answers = tokenizer([bound.completion(record) for record in records], add_special_tokens=False)["input_ids"]
-        return [
-            Encoded([*prompt, *answer], [IGNORED_LABEL] * len(prompt) + list(answer))
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            encoded.append(prompt, answer)
+        return encoded
 
     @property
     def fingerprint(self) -> str:

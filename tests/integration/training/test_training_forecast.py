@@ -13,9 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.sagemaker import Compute, SageMakerLauncher
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.encoding.packing import PackedRow

@@ -211,7 +211,7 @@ def test_train_packs_once_and_hashes_the_encoded_records(
     adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "out")
     assert packed == [1]
     examples = sq.PromptFormatter().encode_all(RECORDS, load_tokenizer(tiny_llama))
-    whole = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+    whole = hashlib.sha256(json.dumps(list(examples)).encode()).hexdigest()
     assert adapter.manifest.provenance["data_sha256"] == whole
 
 

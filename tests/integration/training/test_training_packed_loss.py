@@ -10,8 +10,9 @@ import torch
 from transformers import AutoTokenizer
 
 from sqlquarry.pretrained import load_causal_lm
-from sqlquarry.prompt import Encoded, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.encoded import Encoded
 from sqlquarry.training.encoding.packing import pack
 from sqlquarry.training.steps.loss import answer_loss, model_inputs
 

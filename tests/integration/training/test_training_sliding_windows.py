@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sqlquarry.checkpoints.attention import position_limit, windows_of
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
-from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL, Encoded
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import block_mask, pack
 from sqlquarry.training.steps.loss import RowShape, answer_loss, flex_inputs, model_inputs, row_tensors

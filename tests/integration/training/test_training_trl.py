@@ -22,8 +22,8 @@ from trl import SFTTrainer, pack_dataset
 from sqlquarry import PromptFormatter
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import RecordError, TrainingError, TrainingInterruptedError
-from sqlquarry.prompt import Encoded
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.encoded import Encoded
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 from training_runs import difference, log_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
-from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL, Encoded
 from sqlquarry.training.encoding.packing import PackedRow, pack
 from sqlquarry.training.steps.loss import RowShape, model_inputs
 

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL, Encoded
 from sqlquarry.tokenizing.prefixes import common_prefix
 
 if TYPE_CHECKING:

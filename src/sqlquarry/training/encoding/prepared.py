@@ -10,17 +10,18 @@ from dataclasses import dataclass
 
 from sqlquarry.errors import RecordError
 from sqlquarry.progress.bar import phase
-from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.text import first_of
 from sqlquarry.tokenizing.control_tokens import note_in_prompts
+from sqlquarry.tokenizing.encoded import EncodedRecords
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 from sqlquarry.training.base.limits import base_problems
 from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.encoding.packing import PackedRow, one_row, pack
-from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, split, wrap
+from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class PreparedRecords:
         cut: number of records that TRL's packing cuts (`TrainingConfig.cuts_records`).
     """
 
-    examples: Sequence[Encoded]
+    examples: EncodedRecords
     rows: list[PackedRow]
     over_length: tuple[tuple[str, int], ...]
     unlearnable: tuple[str, ...]
@@ -84,10 +85,10 @@ def prepare(
     names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
     examples = _encoded(records, names, formatter, tokenizer, kind, whole=config.learns_whole_text)
     limit = math.inf if config.cuts_records else config.max_length
-    lengths = [len(example.input_ids) for example in examples]
-    unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
+    lengths = examples.lengths
+    unlearnable = [prompt == tokens for prompt, tokens in zip(examples.prompt_lengths, lengths, strict=True)]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
-    learned = [examples[index] for index in fine]
+    learned = examples.select(fine)
     rows, cut = _packed(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
@@ -104,7 +105,7 @@ def prepare(
     )
 
 
-def _packed(examples: Sequence[Encoded], schemas: Sequence[str], config: TrainingConfig) -> tuple[list[PackedRow], int]:
+def _packed(examples: EncodedRecords, schemas: Sequence[str], config: TrainingConfig) -> tuple[list[PackedRow], int]:
     """Return the rows and the number of records that are cut.
 
     TRL packs by itself, and its rows are about the same. It shares no prefixes.
@@ -116,8 +117,8 @@ def _packed(examples: Sequence[Encoded], schemas: Sequence[str], config: Trainin
         return [one_row(example) for example in examples], 0
     if config.packing_strategy == "wrapped":
         return wrap(examples, limit), count_wrapped(examples, limit)
-    pieces = split(examples, limit)
-    cut = sum(len(example.input_ids) > limit for example in examples)
+    pieces = examples.split(limit)
+    cut = sum(tokens > limit for tokens in examples.lengths)
     return pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed), cut
 
 
@@ -129,7 +130,7 @@ def _encoded(
     kind: str,
     *,
     whole: bool,
-) -> list[Encoded]:
+) -> EncodedRecords:
     label = f"{kind} record".strip()
     if not records:
         raise RecordError(f"there are no {label}s. Training needs at least one with sql.")

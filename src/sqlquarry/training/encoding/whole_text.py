@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, chain
 
-from sqlquarry.prompt import Encoded, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers
+from sqlquarry.tokenizing.encoded import Encoded, EncodedRecords
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 from sqlquarry.training.encoding.packing import PackedRow
 
 _BATCH = 1000
 
 
-def encode_whole(records: Sequence[Record], formatter: PromptFormatter, tokenizer: Tokenizer) -> list[Encoded]:
+def encode_whole(records: Sequence[Record], formatter: PromptFormatter, tokenizer: Tokenizer) -> EncodedRecords:
     """Encode prompt and answer of each record as one text, with the loss on every token.
 
     Raises:
@@ -23,8 +24,11 @@ def encode_whole(records: Sequence[Record], formatter: PromptFormatter, tokenize
     """
     bound = formatter.bind(tokenizer)
     refuse_in_answers(records, tokenizer)
-    encoded = tokenizer([bound.text(record) for record in records], add_special_tokens=bound.add_special_tokens)
-    return [Encoded(ids, list(ids)) for ids in encoded["input_ids"]]
+    texts = [bound.text(record) for record in records]
+    encoded = EncodedRecords()
+    for ids in tokenizer(texts, add_special_tokens=bound.add_special_tokens)["input_ids"]:
+        encoded.append((), ids)
+    return encoded
 
 
 def wrap(examples: Sequence[Encoded], max_tokens: int) -> list[PackedRow]:
@@ -54,12 +58,3 @@ def count_wrapped(examples: Sequence[Encoded], max_tokens: int) -> int:
         end = begin + len(example.input_ids)
         cut += begin // max_tokens != (end - 1) // max_tokens
     return cut
-
-
-def split(examples: Sequence[Encoded], max_tokens: int) -> list[Encoded]:
-    """Split examples that are longer than `max_tokens` tokens, like TRL's packing "bfd_split"."""
-    return [
-        Encoded(example.input_ids[start : start + max_tokens], example.labels[start : start + max_tokens])
-        for example in examples
-        for start in range(0, len(example.input_ids), max_tokens)
-    ]

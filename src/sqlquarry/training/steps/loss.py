@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from sqlquarry.checkpoints.attention import Windows
-from sqlquarry.prompt import IGNORED_LABEL
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 from sqlquarry.training.encoding.packing import PackedRow, block_mask
 
 if TYPE_CHECKING:
