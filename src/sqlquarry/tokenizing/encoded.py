@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
@@ -42,6 +43,22 @@ class EncodedRecords(Sequence[Encoded]):
         self._starts.append(start)
         self.lengths.append(len(self._ids) - start)
         self.prompt_lengths.append(border - start)
+
+    @classmethod
+    def joined(cls, lengths: array[int], prompt_lengths: array[int], ids: array[int]) -> EncodedRecords:
+        """Return the examples whose lengths, prompt lengths and ids `buffers` yielded."""
+        encoded = cls()
+        encoded.lengths, encoded.prompt_lengths, encoded._ids = lengths, prompt_lengths, ids
+        encoded._starts = array("q", itertools.accumulate(lengths, initial=0))
+        encoded._starts.pop()
+        return encoded
+
+    def buffers(self) -> Iterator[array[int]]:
+        """Yield all lengths, all prompt lengths, and the ids of each example, for files and digests."""
+        yield self.lengths
+        yield self.prompt_lengths
+        for start, length in zip(self._starts, self.lengths, strict=True):
+            yield self._ids[start : start + length]
 
     def ids(self, index: int, start: int = 0, stop: int | None = None) -> list[int]:
         """Return the ids of one example from token `start` to token `stop`, as `self[index].input_ids[start:stop]`."""

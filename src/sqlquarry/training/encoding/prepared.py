@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from sqlquarry.training.base.limits import base_problems
 from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import PackedRow, one_row, pack
+from sqlquarry.training.encoding.kept import Kept, content_key, keep, recall
+from sqlquarry.training.encoding.packing import Family, PackedRow, RowSize, pack
 from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 
 
@@ -30,7 +30,8 @@ class PreparedRecords:
 
     Args:
         examples: all records, in their order.
-        rows: rows of all records that can be learned from.
+        rows: rows of all records that can be learned from. Empty if TRL makes the rows.
+        row_sizes: sizes of the rows, also of TRL's.
         over_length: (name, tokens) of records longer than a row, longest first. `check_run` refuses them.
         unlearnable: names of records without any answer token. `check_run` refuses them.
         tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
@@ -40,7 +41,8 @@ class PreparedRecords:
     """
 
     examples: EncodedRecords
-    rows: list[PackedRow]
+    rows: Sequence[PackedRow]
+    row_sizes: tuple[RowSize, ...]
     over_length: tuple[tuple[str, int], ...]
     unlearnable: tuple[str, ...]
     tokens_unshared: int
@@ -50,12 +52,10 @@ class PreparedRecords:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the token ids and labels of all records."""
-        # Equals the digest of one JSON list, but does not build that list, which would take 126 bytes per token.
-        digest = hashlib.sha256()
-        for index, example in enumerate(self.examples):
-            digest.update(("[" if index == 0 else ", ").encode() + json.dumps(example).encode())
-        digest.update(b"]")
+        """SHA-256 (hex) over the number of records, their lengths, their prompt lengths and their token ids."""
+        digest = hashlib.sha256(f"{len(self.examples)}\n".encode())
+        for part in self.examples.buffers():
+            digest.update(part)
         return digest.hexdigest()
 
 
@@ -68,7 +68,7 @@ def prepare(
     shape: ModelShape,
     kind: str = "",
 ) -> PreparedRecords:
-    """Encode records and pack those that fit a row.
+    """Encode records and pack those that fit a row. If the same was done before, return that result (see `kept`).
 
     Args:
         records: records with SQL.
@@ -83,19 +83,52 @@ def prepare(
         ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
     """
     names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
-    examples = _encoded(records, names, formatter, tokenizer, kind, whole=config.learns_whole_text)
+    _require_sql(records, names, kind)
+    settings = {
+        "kind": kind,
+        "backend": config.backend,
+        "packing": config.packing_strategy,
+        "whole_text": config.learns_whole_text,
+        "max_length": config.max_length,
+        "share_prefixes": config.share_prefixes,
+        "seed": config.seed,
+        "positions": shape.positions,
+        "vocabulary": shape.vocabulary,
+    }
+    key = content_key(records, formatter.bind(tokenizer), tokenizer, settings)
+    if key and (kept := recall(key)):
+        return _unfolded(kept)
+    prepared = _prepared(records, names, formatter, tokenizer, config, shape=shape, kind=kind)
+    # A run with such problems is refused, so nobody needs its rows again.
+    if key and not (prepared.over_length or prepared.unlearnable or prepared.base_problems):
+        keep(key, _folded(prepared))
+    return prepared
+
+
+def _prepared(
+    records: Sequence[Record],
+    names: Sequence[str],
+    formatter: PromptFormatter,
+    tokenizer: Tokenizer,
+    config: TrainingConfig,
+    *,
+    shape: ModelShape,
+    kind: str,
+) -> PreparedRecords:
+    examples = _encoded(records, formatter, tokenizer, kind, whole=config.learns_whole_text)
     limit = math.inf if config.cuts_records else config.max_length
     lengths = examples.lengths
     unlearnable = [prompt == tokens for prompt, tokens in zip(examples.prompt_lengths, lengths, strict=True)]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
     learned = examples.select(fine)
-    rows, cut = _packed(learned, [records[index].schema for index in fine], config)
+    rows, row_sizes, cut = _packed(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
     over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
     return PreparedRecords(
         examples,
         rows,
+        row_sizes,
         over_length=tuple(sorted(over, key=lambda item: -item[1])),
         unlearnable=tuple(name for name, empty in zip(names, unlearnable, strict=True) if empty),
         tokens_unshared=sum(lengths[index] for index in fine),
@@ -105,32 +138,50 @@ def prepare(
     )
 
 
-def _packed(examples: EncodedRecords, schemas: Sequence[str], config: TrainingConfig) -> tuple[list[PackedRow], int]:
-    """Return the rows and the number of records that are cut.
+def _packed(
+    examples: EncodedRecords, schemas: Sequence[str], config: TrainingConfig
+) -> tuple[list[PackedRow], tuple[RowSize, ...], int]:
+    """Return the rows, their sizes, and the number of records that are cut.
 
-    TRL packs by itself, and its rows are about the same. It shares no prefixes.
+    TRL packs by itself, so only the sizes of its rows are returned. It shares no prefixes.
     """
     limit, seed = config.max_length, config.seed
     if config.backend == "sqlquarry":
-        return pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes, seed=seed), 0
+        rows = pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes, seed=seed)
+        return rows, tuple(row.size for row in rows), 0
+    lengths = examples.lengths
     if config.packing_strategy is None:
-        return [one_row(example) for example in examples], 0
+        sizes = zip(lengths, examples.prompt_lengths, strict=True)
+        return [], tuple(RowSize(tokens, tokens - prompt, 1) for tokens, prompt in sizes), 0
     if config.packing_strategy == "wrapped":
-        return wrap(examples, limit), count_wrapped(examples, limit)
+        return [], tuple(wrap(examples, limit)), count_wrapped(lengths, limit)
     pieces = examples.split(limit)
-    cut = sum(tokens > limit for tokens in examples.lengths)
-    return pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed), cut
+    rows = pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed)
+    return [], tuple(row.size for row in rows), sum(tokens > limit for tokens in lengths)
 
 
-def _encoded(
-    records: Sequence[Record],
-    names: Sequence[str],
-    formatter: PromptFormatter,
-    tokenizer: Tokenizer,
-    kind: str,
-    *,
-    whole: bool,
-) -> EncodedRecords:
+def _folded(prepared: PreparedRecords) -> Kept:
+    """Return prepared records without problems in the form in which they are kept."""
+    facts = {
+        "rows": [row.families for row in prepared.rows],
+        "row_sizes": prepared.row_sizes,
+        "note": prepared.note,
+        "cut": prepared.cut,
+    }
+    return Kept(prepared.examples, facts)
+
+
+def _unfolded(kept: Kept) -> PreparedRecords:
+    examples, facts = kept
+    sizes = tuple(RowSize(*size) for size in facts["row_sizes"])
+    rows = [
+        PackedRow(examples, tuple(Family(tuple(members), *counts) for members, *counts in families), size)
+        for families, size in zip(facts["rows"], sizes, strict=False)  # TRL's rows are not known
+    ]
+    return PreparedRecords(examples, rows, sizes, (), (), sum(examples.lengths), note=facts["note"], cut=facts["cut"])
+
+
+def _require_sql(records: Sequence[Record], names: Sequence[str], kind: str) -> None:
     label = f"{kind} record".strip()
     if not records:
         raise RecordError(f"there are no {label}s. Training needs at least one with sql.")
@@ -139,6 +190,12 @@ def _encoded(
             f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
             "Add their SQL, or leave them out."
         )
+
+
+def _encoded(
+    records: Sequence[Record], formatter: PromptFormatter, tokenizer: Tokenizer, kind: str, *, whole: bool
+) -> EncodedRecords:
+    label = f"{kind} record".strip()
     with phase(f"encoding {len(records):,} {label}s"):
         try:
             return encode_whole(records, formatter, tokenizer) if whole else formatter.encode_all(records, tokenizer)
