@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.batches import BATCH
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers
 from sqlquarry.tokenizing.encoded import EncodedRecords
+from sqlquarry.tokenizing.pieces import PieceEncoder
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 from sqlquarry.training.encoding.packing import RowSize
 
@@ -23,10 +25,12 @@ def encode_whole(records: Sequence[Record], formatter: PromptFormatter, tokenize
     """
     bound = formatter.bind(tokenizer)
     refuse_in_answers(records, tokenizer)
-    texts = [bound.text(record) for record in records]
     encoded = EncodedRecords()
-    for ids in tokenizer(texts, add_special_tokens=bound.add_special_tokens)["input_ids"]:
-        encoded.append((), ids)
+    encoder = PieceEncoder(tokenizer, records, bound.text, add_special_tokens=bound.add_special_tokens)
+    for start in range(0, len(records), BATCH):
+        batch = records[start : start + BATCH]
+        for ids in encoder.encode(batch, [bound.text(record) for record in batch]):
+            encoded.append((), ids)
     return encoded
 
 
