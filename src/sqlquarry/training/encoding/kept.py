@@ -1,7 +1,7 @@
 """Keep prepared records, so that a plan, its training and a resumed run encode and pack the same records only once.
 
 Small results stay in the memory of this process. Large ones are written to ``~/.cache/sqlquarry/prepared``, where other
-processes find them, too. Reading 62,310 records takes 0.3 s, encoding and packing them takes 10 s.
+processes find them, too. For 62,310 records, that takes 0.6 s instead of 10 s on two cores.
 
 A file consists of the SHA-256 (hex) of all that follows, a line of JSON, and the `EncodedRecords.buffers`.
 """
@@ -60,7 +60,7 @@ def content_key(
         return None
     facts = {
         "version": _VERSION,
-        "packages": {name: version(name) for name in ("tokenizers", "transformers")},
+        "packages": {name: version(name) for name in ("sqlquarry", "tokenizers", "transformers")},
         "prompt": formatter.fingerprint,
         "tokenizer": [type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", False), backend.to_str()],
         "settings": settings,
@@ -132,14 +132,14 @@ def _folder() -> Path:
     """Return the folder of the files. It contains the user's own data, so no other user may read or write it.
 
     Raises:
-        OSError: the folder cannot be created, or other users can write it.
+        OSError: the folder cannot be created, or other users can read or write it.
         RuntimeError: the user has no home directory.
     """
     folder = Path.home() / ".cache" / "sqlquarry" / "prepared"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise PermissionError(f"other users can write {folder}")
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise PermissionError(f"other users can read or write {folder}")
     return folder
 
 

@@ -82,8 +82,7 @@ def prepare(
         RecordError: there are no records, or some have no SQL.
         ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
     """
-    names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
-    _require_sql(records, names, kind)
+    _require_sql(records, kind)
     settings = {
         "kind": kind,
         "backend": config.backend,
@@ -98,7 +97,7 @@ def prepare(
     key = content_key(records, formatter.bind(tokenizer), tokenizer, settings)
     if key and (kept := recall(key)):
         return _unfolded(kept)
-    prepared = _prepared(records, names, formatter, tokenizer, config, shape=shape, kind=kind)
+    prepared = _prepared(records, formatter, tokenizer, config, shape=shape, kind=kind)
     # A run with such problems is refused, so nobody needs its rows again.
     if key and not (prepared.over_length or prepared.unlearnable or prepared.base_problems):
         keep(key, _folded(prepared))
@@ -107,7 +106,6 @@ def prepare(
 
 def _prepared(
     records: Sequence[Record],
-    names: Sequence[str],
     formatter: PromptFormatter,
     tokenizer: Tokenizer,
     config: TrainingConfig,
@@ -124,13 +122,13 @@ def _prepared(
     rows, row_sizes, cut = _packed(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
-    over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
+    over = [(_name(records, index, kind), tokens) for index, tokens in enumerate(lengths) if tokens > limit]
     return PreparedRecords(
         examples,
         rows,
         row_sizes,
         over_length=tuple(sorted(over, key=lambda item: -item[1])),
-        unlearnable=tuple(name for name, empty in zip(names, unlearnable, strict=True) if empty),
+        unlearnable=tuple(_name(records, index, kind) for index, empty in enumerate(unlearnable) if empty),
         tokens_unshared=sum(lengths[index] for index in fine),
         base_problems=tuple(f"{kind}: {problem}" if kind else problem for problem in problems),
         note=f"{kind}: {note}" if kind and note else note,
@@ -181,11 +179,15 @@ def _unfolded(kept: Kept) -> PreparedRecords:
     return PreparedRecords(examples, rows, sizes, (), (), sum(examples.lengths), note=facts["note"], cut=facts["cut"])
 
 
-def _require_sql(records: Sequence[Record], names: Sequence[str], kind: str) -> None:
+def _name(records: Sequence[Record], index: int, kind: str) -> str:
+    return f"{kind} {records[index].id or f'record {index}'}".strip()
+
+
+def _require_sql(records: Sequence[Record], kind: str) -> None:
     label = f"{kind} record".strip()
     if not records:
         raise RecordError(f"there are no {label}s. Training needs at least one with sql.")
-    if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
+    if without := [_name(records, index, kind) for index, record in enumerate(records) if record.sql is None]:
         raise RecordError(
             f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
             "Add their SQL, or leave them out."
