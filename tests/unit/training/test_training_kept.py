@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, normalizers
 
+from sqlquarry.data import load_records
 from sqlquarry.errors import RecordError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.records import Record
+from sqlquarry.records import Record, json_lines
 from sqlquarry.training.base.known_bases import known_shape
 from sqlquarry.training.base.token_estimator import TokenEstimator
 from sqlquarry.training.config import TrainingConfig
@@ -136,7 +137,7 @@ def changed_tokenizers() -> list[Any]:
     return [lower, added, split]
 
 
-def test_whatever_changes_the_result_changes_the_key(tokenizer: Any) -> None:
+def test_whatever_changes_the_result_changes_the_key(tokenizer: Any, tmp_path: Path) -> None:
     def key(
         records: list[Record] = RECORDS,
         formatter: PromptFormatter | None = None,
@@ -146,13 +147,17 @@ def test_whatever_changes_the_result_changes_the_key(tokenizer: Any) -> None:
         used = other or tokenizer
         return kept.content_key(records, (formatter or PromptFormatter()).bind(used), used, settings or {})
 
-    changes = {"question": "?", "schema": "CREATE TABLE b (c)", "sql": "SELECT 2", "id": "new", "notes": "new"}
+    changes = {"question": "?", "schema": "CREATE TABLE b (c)", "sql": "SELECT 2", "dialect": "mysql", "notes": "new"}
     keys = [key(), key(RECORDS[:-1]), key(RECORDS[::-1]), key(formatter=PromptFormatter(user="Asks: {question}"))]
     keys += [key([dataclasses.replace(RECORDS[0], **{name: text}), *RECORDS[1:]]) for name, text in changes.items()]
     keys += [key(other=other) for other in changed_tokenizers()]
     keys.append(key(settings={"seed": 1}))
     assert len({*keys}) == len(keys)
     assert key([*RECORDS], PromptFormatter(), tiny_tokenizer()) == keys[0]
+    # This is how `train(processes=2)` passes records and prompt to its processes.
+    (tmp_path / "train.jsonl").write_text(json_lines(RECORDS))
+    PromptFormatter().bind(tokenizer).save(tmp_path)
+    assert key([*load_records(tmp_path / "train.jsonl")], PromptFormatter.load(tmp_path)) == keys[0]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ A file consists of the SHA-256 (hex) of all that follows, a line of JSON, and th
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +44,8 @@ class Kept(NamedTuple):
 
 
 _recent: dict[str, Kept] = {}
+# A record without an id gets one when it is written to a file for other processes and read again.
+_content_of = attrgetter(*(field.name for field in dataclasses.fields(Record) if field.name != "id"))
 
 
 def content_key(
@@ -60,14 +64,14 @@ def content_key(
         return None
     facts = {
         "version": _VERSION,
-        "packages": {name: version(name) for name in ("sqlquarry", "tokenizers", "transformers")},
+        "packages": {name: version(name) for name in ("tokenizers", "transformers")},
         "prompt": formatter.fingerprint,
         "tokenizer": [type(tokenizer).__name__, getattr(tokenizer, "split_special_tokens", False), backend.to_str()],
         "settings": settings,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for record in records:
-        digest.update(repr(record).encode("utf-8", "surrogatepass"))
+        digest.update(repr(_content_of(record)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
