@@ -24,7 +24,7 @@ class BatchEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        tokenizer("a")  # transformers resets the truncation and padding of tokenizer.json in the first call
+        tokenizer("a")  # transformers sets the backend's options (truncation, padding, special tokens) in each call
         self._tokenizer = tokenizer
         self.backend = _plain_backend(tokenizer)
 

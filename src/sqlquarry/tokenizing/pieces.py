@@ -71,8 +71,8 @@ class PieceEncoder:
         if self._borders and backend and backend.post_processor and add_special_tokens:
             step = json.loads(backend.post_processor.__getstate__())
             self._front, self._behind = special_ids({"post_processor": step})
-        if self._borders:
-            self._check(_varied(records))
+        if backend:
+            self._check(_varied(records), tokenizer)
 
     def encode(self, records: Sequence[Record], texts: Sequence[str]) -> list[array[int]]:
         """Return the ids of each record, given with its rendered text."""
@@ -115,11 +115,12 @@ class PieceEncoder:
             return None
         return _cut(_MARK.split(text), borders)
 
-    def _check(self, records: Sequence[Record]) -> None:
-        """Encode whole texts from now on if a record gets other ids by pieces, in case that a proof has an error."""
+    def _check(self, records: Sequence[Record], tokenizer: Tokenizer) -> None:
+        """Let the tokenizer itself encode whole texts from now on if it gives other ids, because of an error here."""
         texts = [self._render(record) for record in records]
-        if self.encode(records, texts) != self.batches.ids(texts, add_special_tokens=self._special):
-            self._borders = None
+        found = [ids.tolist() for ids in self.encode(records, texts)]
+        if texts and found != tokenizer(texts, add_special_tokens=self._special)["input_ids"]:
+            self._borders = self.batches.backend = None
 
 
 def _cut(parts: Sequence[str], borders: Borders) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tokenizer_shapes as shapes
@@ -148,7 +149,9 @@ LITERALS = st.sampled_from(
 
 @settings(max_examples=300)
 @given(name=st.sampled_from(BY_PIECES), before=hostile, literal=LITERALS, after=hostile)
-@example("mistral 0.1", "", "x</s> y", "")  # the space after an added token is a text of its own
+@example("mistral 0.1", "", "x</s> y", "")  # the space between a word and an added token is a text of its own
+@example("mistral 0.1", "", "x <s> y", "")
+@example("normalized False or not, special True", "a", "<|im_start|>user\n", "")  # found only behind a space
 def test_no_token_crosses_a_border(place: Path, name: str, before: str, literal: str, after: str):
     batches = BatchEncoder(loaded(name, place))
     assert batches.backend is not None
@@ -171,7 +174,10 @@ def test_records_get_the_ids_of_their_whole_texts(place: Path, name: str, kind: 
     tokenizer = loaded(name, place)
     formatter = FORMATTERS[kind].bind(tokenizer)
 
-    assert list(formatter.encode_all(some, tokenizer)) == by_whole_texts(some, formatter, tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sqlquarry.tokenizing.pieces._varied", lambda _: [])  # which would hide a wrong proof
+        encoded = formatter.encode_all(some, tokenizer)
+    assert list(encoded) == by_whole_texts(some, formatter, tokenizer)
     texts = [formatter.text(record) for record in some]
     whole = tokenizer(texts, add_special_tokens=formatter.add_special_tokens)["input_ids"]
     assert list(encode_whole(some, formatter, tokenizer)) == [Encoded(ids, ids) for ids in whole]
@@ -285,6 +291,17 @@ def test_a_tokenizer_with_an_unknown_step_has_no_borders(name: str):
     assert list(formatter.encode_all(SOME, tokenizer)) == by_whole_texts(SOME, formatter, tokenizer)
 
 
+@pytest.mark.parametrize("name", ["llama 3", "tinyllama"])
+def test_a_border_is_between_visible_characters_of_ascii(place: Path, name: str):
+    borders = find_borders(loaded(name, place).backend_tokenizer)
+    assert borders is not None
+
+    literal = " a b  c d é f\n g\t h i </s> j"
+    assert {border.place for border in borders.within(literal)} - {literal.index("</s>")} == {
+        literal.index(found) for found in (" b", " d", " i")
+    }
+
+
 def test_borders_are_only_where_the_vocabulary_has_no_token():
     tokenizer = crossing()
     borders = find_borders(tokenizer.backend_tokenizer)
@@ -302,6 +319,32 @@ def test_borders_are_only_where_the_vocabulary_has_no_token():
     assert list(formatter.encode_all(SOME, tokenizer)) == by_whole_texts(SOME, formatter, tokenizer)
 
 
+def test_a_template_that_reads_a_text_gets_the_whole_text(place: Path):
+    tokenizer = loaded("llama 3", place)
+    formatter = FORMATTERS["reads texts"].bind(tokenizer)
+    some = [*SOME, dataclasses.replace(SOME[0], question="How many ~a users are there?")]
+    assert "~b" in formatter.prompt(some[-1])
+
+    assert list(formatter.encode_all(some, tokenizer)) == by_whole_texts(some, formatter, tokenizer)
+
+
+def test_special_tokens_at_both_ends_stay_there(monkeypatch: pytest.MonkeyPatch):
+    def frame(backend: Tokenizer) -> None:
+        ends = [("<|endoftext|>", 0), ("<|pad|>", 3)]
+        one = processors.TemplateProcessing(single="<|endoftext|> $A <|pad|>", special_tokens=ends)
+        backend.post_processor = processors.Sequence([processors.ByteLevel(), one])
+
+    tokenizer = byte_level(frame)
+    formatter = PromptFormatter().bind(tokenizer)
+    expected = by_whole_texts(SOME, formatter, tokenizer)
+    found: list[Encoded] = []
+    texts = given_texts(monkeypatch, lambda: found.extend(formatter.encode_all(SOME, tokenizer)))
+
+    assert found == expected
+    assert found[0].input_ids.count(0) == found[0].input_ids.count(3) == 1
+    assert formatter.prompt(SOME[0]) not in texts
+
+
 def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch):
     tokenizer = crossing()
     formatter = PromptFormatter().bind(tokenizer)
@@ -313,11 +356,12 @@ def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("name", ["llama 3", "llama 2"])
-def test_truncation_and_padding_of_the_backend_do_not_apply(place: Path, name: str):
+def test_options_of_the_backend_do_not_apply(place: Path, name: str):
     tokenizer = loaded(name, place)
     formatter = PromptFormatter().bind(tokenizer)
     tokenizer.backend_tokenizer.enable_truncation(8)
     tokenizer.backend_tokenizer.enable_padding(length=300)
+    tokenizer.backend_tokenizer.encode_special_tokens = True
 
     assert list(formatter.encode_all(SOME, tokenizer)) == by_whole_texts(SOME, formatter, tokenizer)
 
