@@ -214,22 +214,22 @@ def _conftest() -> Any:
 
 def random_row(seed: int, row_tokens: int) -> PackedRow:
     """Return a row like those of packing, with schemas of 90 tokens and two questions of 51 tokens for each schema."""
-    from sqlquarry.prompt import IGNORED_LABEL
-    from sqlquarry.training.encoding.packing import PackedRow
+    from sqlquarry.tokenizing.encoded import EncodedRecords
+    from sqlquarry.training.encoding.packing import pack
 
     dice = random.Random(seed)
-    row, family = PackedRow([], [], [], [], [], 0), 0
-    while len(row.input_ids) < row_tokens:
-        for suffix, tokens in enumerate((90, 51, 51)):
-            ids = [dice.randrange(400) for _ in range(min(tokens, row_tokens - len(row.input_ids)))]
-            start, answer = (90, 25) if suffix else (0, 0)
-            learnt = answer if answer < len(ids) else 0
-            row.input_ids.extend(ids)
-            row.labels.extend([IGNORED_LABEL] * (len(ids) - learnt) + ids[len(ids) - learnt :])
-            row.positions.extend(range(start, start + len(ids)))
-            row.families.extend([family] * len(ids))
-            row.suffixes.extend([suffix] * len(ids))
-        family += 1
+    examples, keys, left = EncodedRecords(), [], row_tokens
+    while left:
+        # What is left at the end of the row is one example.
+        schema, rests = (90, [51, 51]) if left >= 192 else (0, [left])
+        prefix = [dice.randrange(400) for _ in range(schema)]
+        for rest in rests:
+            ids = prefix + [dice.randrange(400) for _ in range(rest)]
+            answer = min(25, rest - 1)
+            examples.append(ids[: len(ids) - answer], ids[len(ids) - answer :])
+            keys.append(left)
+        left -= schema + sum(rests)
+    (row,) = pack(examples, keys, max_tokens=row_tokens, share_prefixes=True, seed=0)
     return row
 
 
