@@ -25,6 +25,7 @@ from sqlquarry.options import check_options
 from sqlquarry.records import Message, Record, noted_question
 from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
+from sqlquarry.tokenizing.label_view import LabelView, label_view
 from sqlquarry.tokenizing.placeholders import filled, has_notes, placeholder_problems, spelled_dialect, without_notes
 from sqlquarry.tokenizing.prompt_texts import DEFAULT_SYSTEM, DEFAULT_USER, HUMAN_ASSISTANT, PUBLISHED, PUBLISHED_SYSTEM
 from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
@@ -253,6 +254,16 @@ class PromptFormatter:
             Encoded([*prompt, *answer], [IGNORED_LABEL] * len(prompt) + list(answer))
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
+
+    def show(self, record: Record, tokenizer: Tokenizer, *, completion_only_loss: bool = True) -> LabelView:
+        """Return the tokens of a record and their labels, to print or to display in a notebook.
+
+        If `completion_only_loss` (as in TRL) is False, every token is learned. Without SQL, only the prompt is shown.
+
+        Raises:
+            RecordError, ConfigError: see `encode`.
+        """
+        return label_view(record, self.bind(tokenizer), tokenizer, completion_only_loss=completion_only_loss)
 
     @property
     def fingerprint(self) -> str:
