@@ -184,36 +184,37 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
 
 def recipe(options: argparse.Namespace) -> dict[str, Any]:
     """Prepare records as the published notebook does."""
+    from sqlquarry.tokenizing.prompt_texts import PUBLISHED, PUBLISHED_SYSTEM
 
     def as_text(data: Dataset, tokenizer: PreTrainedTokenizerFast) -> Dataset:
-        talks = data.map(lambda row: {"messages": _messages(row)}, remove_columns=data.column_names)
+        talks = data.map(lambda row: {"messages": _messages(row, PUBLISHED_SYSTEM)}, remove_columns=data.column_names)
         return talks.map(
             lambda row: {"text": tokenizer.apply_chat_template(row["messages"], tokenize=False)},
             remove_columns=["messages"],
         )
 
-    return _with_trl(options, as_text, {"packing_strategy": "wrapped", "max_length": 3072})
+    return _with_trl(options, PUBLISHED, as_text, {"packing_strategy": "wrapped", "max_length": 3072})
 
 
 def trl(options: argparse.Namespace) -> dict[str, Any]:
-    """Prepare records as TRL recommends for learning only the answers."""
+    """Prepare records as TRL recommends for learning only the answers, with our default prompt."""
+    from sqlquarry.tokenizing.prompt_texts import DEFAULT_SYSTEM, HUMAN_ASSISTANT
 
     def as_completions(data: Dataset, _: PreTrainedTokenizerFast) -> Dataset:
         def divided(row: dict[str, str]) -> dict[str, object]:
-            *prompt, completion = _messages(row)
+            *prompt, completion = _messages(row, DEFAULT_SYSTEM)
             return {"prompt": prompt, "completion": [completion]}
 
         return data.map(divided, remove_columns=data.column_names)
 
-    return _with_trl(options, as_completions, {"packing_strategy": "bfd", "max_length": 2048})
+    return _with_trl(options, HUMAN_ASSISTANT, as_completions, {"packing_strategy": "bfd", "max_length": 2048})
 
 
-def _messages(row: dict[str, str]) -> list[dict[str, str]]:
-    """Return the messages of the notebook."""
-    from sqlquarry.tokenizing.prompt_texts import DEFAULT_USER, PUBLISHED_SYSTEM
+def _messages(row: dict[str, str], system: str) -> list[dict[str, str]]:
+    from sqlquarry.tokenizing.prompt_texts import DEFAULT_USER
 
     return [
-        {"role": "system", "content": PUBLISHED_SYSTEM.format(schema=row["context"])},
+        {"role": "system", "content": system.format(schema=row["context"])},
         {"role": "user", "content": DEFAULT_USER.format(question=row["question"])},
         {"role": "assistant", "content": row["answer"]},
     ]
@@ -221,6 +222,7 @@ def _messages(row: dict[str, str]) -> list[dict[str, str]]:
 
 def _with_trl(
     options: argparse.Namespace,
+    template: str,
     convert: Callable[[Dataset, PreTrainedTokenizerFast], Dataset],
     fields: dict[str, Any],
 ) -> dict[str, Any]:
@@ -231,11 +233,10 @@ def _with_trl(
 
     from common import SHAPES
     from sqlquarry.pretrained import load_tokenizer
-    from sqlquarry.tokenizing.prompt_texts import PUBLISHED
 
     datasets.disable_progress_bars()
     tokenizer = load_tokenizer(options.base)
-    tokenizer.chat_template = PUBLISHED
+    tokenizer.chat_template = template
     tokenizer.pad_token = tokenizer.eos_token
     model = LlamaForCausalLM(SHAPES["tiny"].config())
     arguments = SFTConfig(str(options.rows.parent / "unused"), packing=True, use_cpu=True, bf16=False, **fields)
@@ -321,18 +322,18 @@ def print_table(found: dict[str, Any]) -> None:
 
 
 def _print_preparation(runs: dict[str, Any]) -> None:
-    print("| way | load, s | encode and pack, s | CPU, s | peak memory, MiB | tokens | learned | rows | padding |")
+    print("| way | load, s | encode and pack, s | of CPUs, s | peak memory, MiB | tokens | learned | rows | padding |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, one in runs.items():
-        cpu = one["loading"]["cpu_seconds"] + one["preparing"]["cpu_seconds"]
+        took = one["preparing"]
         print(
-            f"| {TITLES[name]} | {one['loading']['seconds']:.1f} | {one['preparing']['seconds']:.1f} | {cpu:.1f} | "
+            f"| {TITLES[name]} | {one['loading']['seconds']:.1f} | {took['seconds']:.1f} | {took['cpu_seconds']:.1f} | "
             f"{one['memory_mib']:,.0f} | {one['tokens']:,} | {one['learned']:,} | {one['rows']:,} of "
             f"{one['row_tokens']:,} | {one['padding']:.2%} |"
         )
     for name in [name for name in runs if name != "ours" and "ours" in runs]:
-        faster = runs[name]["preparing"]["seconds"] / runs["ours"]["preparing"]["seconds"]
-        print(f"\n{TITLES['ours']} prepares {faster:.2f} times as fast as {TITLES[name]}.")
+        wall, cpu = (runs["ours"]["preparing"][kind] / runs[name]["preparing"][kind] for kind in asdict(Took()))
+        print(f"\n{TITLES['ours']} needs {wall:.0%} of the time and {cpu:.0%} of the CPU time of: {TITLES[name]}")
 
 
 def _print_loading(runs: Sequence[dict[str, Any]]) -> None:
