@@ -154,9 +154,10 @@ def repeated(rows: Sequence[dict[str, str]], count: int) -> Iterator[dict[str, s
 
 def save(rows: Iterator[dict[str, str]], file: Path) -> None:
     """Write rows as JSON Lines, CSV or Parquet, by another library than ours."""
-    from datasets import Dataset
+    import datasets
 
-    data = Dataset.from_list(list(rows))
+    datasets.disable_progress_bars()
+    data = datasets.Dataset.from_list(list(rows))
     {"jsonl": data.to_json, "csv": data.to_csv, "parquet": data.to_parquet}[file.suffix[1:]](str(file))
 
 
@@ -337,12 +338,13 @@ def _print_preparation(runs: dict[str, Any]) -> None:
 
 
 def _print_loading(runs: Sequence[dict[str, Any]]) -> None:
-    print("| rows | format | file, MiB | s | µs per row | peak memory, MiB | bytes per row |")
-    print("|---|---|---|---|---|---|---|")
+    print("| rows | format | file, MiB | s | µs per row | of CPUs, µs | peak memory, MiB | bytes per row |")
+    print("|---|---|---|---|---|---|---|---|")
     for one in runs:
         print(
             f"| {one['rows']:,} | {one['format']} | {one['mib']:.0f} | {one['seconds']:.2f} | "
-            f"{one['seconds'] / one['rows'] * 1e6:.1f} | {one['memory_mib']:,.0f} | "
+            f"{one['seconds'] / one['rows'] * 1e6:.1f} | {one['cpu_seconds'] / one['rows'] * 1e6:.1f} | "
+            f"{one['memory_mib']:,.0f} | "
             f"{one['memory_mib'] * 2**20 / one['rows']:,.0f} |"
         )
 

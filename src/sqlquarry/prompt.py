@@ -255,16 +255,6 @@ class PromptFormatter:
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
-    def show(self, record: Record, tokenizer: Tokenizer, *, completion_only_loss: bool = True) -> LabelView:
-        """Return the tokens of a record and their labels, to print or to display in a notebook.
-
-        If `completion_only_loss` (as in TRL) is False, every token is learned. Without SQL, only the prompt is shown.
-
-        Raises:
-            RecordError, ConfigError: see `encode`.
-        """
-        return label_view(record, self.bind(tokenizer), tokenizer, completion_only_loss=completion_only_loss)
-
     @property
     def fingerprint(self) -> str:
         """16 hex digits that identify wording, template, special tokens, BOS policy and stop text.
@@ -295,6 +285,16 @@ class PromptFormatter:
         source = tokens.template if renders_bos or not tokens.adds_bos else "{{ bos_token }}" + tokens.template
         # Otherwise a server would insert today's date, which training did not have.
         return "{% set strftime_now = undefined %}" + source if "strftime_now" in source else source
+
+    def show(self, record: Record, tokenizer: Tokenizer, *, completion_only_loss: bool = True) -> LabelView:
+        """Return the tokens of a record and their labels, to print or to display in a notebook.
+
+        If `completion_only_loss` (as in TRL) is False, every token is learned. Without SQL, only the prompt is shown.
+
+        Raises:
+            RecordError, ConfigError: see `encode`.
+        """
+        return label_view(record, self.bind(tokenizer), tokenizer, completion_only_loss=completion_only_loss)
 
     def save(self, output_dir: str | Path) -> None:
         """Write the formatter to ``prompt.json`` in `output_dir`."""

@@ -117,10 +117,10 @@ def test_the_command_writes_the_table_and_json(
     assert f"| {ours['tokens']:,} | {ours['learned']:,} | {ours['rows']:,} of 2,048 |" in printed
     assert (found["limit"], found["versions"]["sqlquarry"]) == (20, sq.__version__)
     assert not {environment["HOME"] for environment in environments} & {str(Path.home())}
-    # Loading runs in this process, because only its table is tested here.
+    # Only the table of loading is tested here.
     monkeypatch.setattr(data, "run_apart", lambda *_, **__: {"seconds": 0.25, "cpu_seconds": 0.2, "memory_mib": 1.0})
     monkeypatch.setattr(sys, "argv", ["data.py", "loading", *given])
     data.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[1] for line in lines[2:5]] == ["jsonl", "csv", "parquet"]
-    assert all("| 0.25 | 12500.0 | 1 | 52,429 |" in line for line in lines[2:5])
+    assert all("| 0.25 | 12500.0 | 10000.0 | 1 | 52,429 |" in line for line in lines[2:5])
