@@ -12,7 +12,6 @@ import pytest
 from transformers import AutoTokenizer
 
 import sqlquarry as sq
-from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.encoding.whole_text import encode_whole
 from tokenizer_shapes import SHAPES, write
@@ -54,10 +53,10 @@ def test_all_tokens_are_shown_in_order_with_their_labels(tokenizer: Any) -> None
     view = formatter.show(RECORD, tokenizer)
     encoded = formatter.encode(RECORD, tokenizer)
     assert [token for part in view.parts for token in part.ids] == encoded.input_ids
-    labels = [token if part.learned else IGNORED_LABEL for part in view.parts for token in part.ids]
+    labels = [token if part.learned else -100 for part in view.parts for token in part.ids]
     assert labels == encoded.labels
-    assert view.learned_tokens == len(encoded.labels) - encoded.labels.count(IGNORED_LABEL)
-    assert view.prompt_tokens == encoded.labels.count(IGNORED_LABEL)
+    assert view.learned_tokens == len(encoded.labels) - encoded.labels.count(-100)
+    assert view.prompt_tokens == encoded.labels.count(-100)
     assert [place for place, part in enumerate(view.parts) if part.stop] == [len(view.parts) - 1]
     assert view.parts[-1].text == tokenizer.eos_token
     assert view.special_tokens == sum(token in tokenizer.all_special_ids for token in encoded.input_ids) >= 2
