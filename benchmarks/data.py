@@ -26,7 +26,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,41 +56,6 @@ STAGES = ("prepare", "loading", "ids")
 SIZES = (30_000, 100_000, 300_000)
 FORMATS = ("jsonl", "csv", "parquet")
 PACKAGES = ("sqlquarry", "torch", "transformers", "tokenizers", "trl", "datasets")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The rows that one contender has prepared, and what it took.
-
-    Args:
-        loading: time to read the file.
-        preparing: time to encode and pack.
-        lengths: number of tokens of each row.
-        learned: number of tokens with loss.
-        row_tokens: number of tokens that fit a row.
-        memory_mib: peak memory over that of the imports and the tokenizer, while loading and preparing.
-    """
-
-    loading: Took
-    preparing: Took
-    lengths: Sequence[int]
-    learned: int
-    row_tokens: int
-    memory_mib: float
-
-    def summary(self) -> dict[str, Any]:
-        """Return the figures of the table."""
-        tokens, rows = sum(self.lengths), len(self.lengths)
-        return {
-            "loading": asdict(self.loading),
-            "preparing": asdict(self.preparing),
-            "memory_mib": self.memory_mib,
-            "tokens": tokens,
-            "learned": self.learned,
-            "rows": rows,
-            "row_tokens": self.row_tokens,
-            "padding": 1 - tokens / (rows * self.row_tokens),
-        }
 
 
 def main() -> None:
@@ -131,6 +96,25 @@ def compare_loading(options: argparse.Namespace, folder: Path) -> dict[str, Any]
             runs.append({"rows": size, "format": ending, **took, "mib": file.stat().st_size / 2**20})
             file.unlink()
     return {"runs": runs}
+
+
+def figures(
+    loading: Took, preparing: Took, *, lengths: Sequence[int], learned: int, row_tokens: int, memory_mib: float
+) -> dict[str, Any]:
+    """Return the figures of the table.
+
+    Args:
+        loading: time to read the file.
+        preparing: time to encode and pack.
+        lengths: number of tokens of each row.
+        learned: number of tokens with loss.
+        row_tokens: number of tokens that fit a row.
+        memory_mib: peak memory over that of the imports and the tokenizer, while loading and preparing.
+    """
+    tokens, rows = sum(lengths), len(lengths)
+    found = {"tokens": tokens, "learned": learned, "rows": rows, "row_tokens": row_tokens, "memory_mib": memory_mib}
+    padding = 1 - tokens / (rows * row_tokens)
+    return {"loading": asdict(loading), "preparing": asdict(preparing), "padding": padding, **found}
 
 
 def write_rows(options: argparse.Namespace, folder: Path) -> Path:
@@ -179,8 +163,8 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     with clock() as again:
         prepare(records, formatter, tokenizer, config, shape=shape)
     lengths, learned = [len(row.input_ids) for row in prepared.rows], sum(row.answers for row in prepared.rows)
-    found = Prepared(loading, preparing, lengths, learned, config.max_length, memory).summary()
-    return found | {"tokens_unshared": prepared.tokens_unshared, "again": asdict(again)}
+    sizes = {"lengths": lengths, "learned": learned, "row_tokens": config.max_length, "memory_mib": memory}
+    return figures(loading, preparing, **sizes) | {"tokens_unshared": prepared.tokens_unshared, "again": asdict(again)}
 
 
 def recipe(options: argparse.Namespace) -> dict[str, Any]:
@@ -259,7 +243,8 @@ def _with_trl(
     preparing = Took(converting.seconds + took.seconds, converting.cpu_seconds + took.cpu_seconds)
     learned = sum(label != -100 for labels in rows["labels"] for label in labels)
     lengths = [len(ids) for ids in rows["input_ids"]]
-    return Prepared(loading, preparing, lengths, learned, arguments.max_length, memory).summary()
+    sizes = {"lengths": lengths, "learned": learned, "row_tokens": arguments.max_length, "memory_mib": memory}
+    return figures(loading, preparing, **sizes)
 
 
 def load(options: argparse.Namespace) -> dict[str, Any]:
