@@ -14,7 +14,7 @@ from sqlquarry.data.checkup.repair import REPAIRS, Repair, repaired
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.data.writers import dataset_of, json_line, message_line, parquet_parts, write_file
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.execution.databases import DatabaseSource, NamedDatabases
+from sqlquarry.execution.databases import DatabaseSource
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
@@ -186,12 +186,11 @@ class Records(Sequence[Record]):
             the repaired records, with every change. ``undo()`` returns the records as they were.
 
         Raises:
-            ConfigError: a repair is unknown, or `concurrency` is below 1.
+            ConfigError: a repair is unknown, or another argument has a wrong type or value.
             JudgingError: a directory or file with databases does not exist, or a URL cannot be parsed.
             MissingExtraError: the extra `judge` is not installed.
         """
-        source = NamedDatabases(databases) if isinstance(databases, Mapping | str | Path) else databases
-        records, changes = repaired(self, source, repairs, limits, concurrency)
+        records, changes = repaired(self, databases, repairs, limits, concurrency)
         return Repair(Records(records), changes, self)
 
     def quarantine(

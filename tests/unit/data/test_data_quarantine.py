@@ -63,6 +63,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
         RECORDS.quarantine(report, tmp_path / "bad.jsonl", kinds=["duplicates"])
     with pytest.raises(ConfigError, match=r"\b5\b.*\b4\b"):
         RECORDS[:4].quarantine(report, tmp_path / "bad.jsonl")
+    with pytest.raises(ConfigError, match=r"\bCounter\b"):
+        RECORDS.quarantine(report.counts, tmp_path / "bad.jsonl")
     with pytest.raises(ConfigError, match=r"bad\.csv"):
         RECORDS.quarantine(report, tmp_path / "bad.csv")
     assert list(tmp_path.iterdir()) == []

@@ -248,6 +248,8 @@ def test_repairs_are_chosen_by_name():
         records.repair(repairs=["final-semicolons"])
     with pytest.raises(ConfigError, match=r"concurrency.*0"):
         records.repair(concurrency=0)
+    with pytest.raises(ConfigError, match=r"databases.*7.*limits.*5"):
+        records.repair(7, limits=5)
     with pytest.raises(JudgingError, match="nowhere"):
         records.repair("nowhere")
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from sqlquarry.data.checkup.findings import Finding, Kind
+from sqlquarry.data.checkup.report import DataReport
 from sqlquarry.data.writers import json_line
 from sqlquarry.errors import ConfigError
 from sqlquarry.options import did_you_mean
 from sqlquarry.records import Record
-
-if TYPE_CHECKING:
-    from sqlquarry.data.checkup.report import DataReport
 
 # Kinds of groups in which only the repetition is wrong, so the first record is fine.
 KEEPING_FIRST = frozenset(["duplicate", "near-duplicate", "other-wording-of-gold", "repeated-id"])
@@ -32,6 +29,8 @@ def reasons_by_position(
     Raises:
         ConfigError: a kind is unknown, or the report is about other records.
     """
+    if not isinstance(report, DataReport):
+        raise ConfigError(f"report is a {type(report).__name__}, but must be the DataReport that `check` returned")
     wanted = _chosen(report.kinds, kinds)
     if tuple(report.records) != tuple(records):
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from sqlquarry.data.checkup.repairs.proof import Proof
 from sqlquarry.data.checkup.repairs.rule import RepairRule
 from sqlquarry.data.writers import write_file
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.execution.databases import DatabaseSource
+from sqlquarry.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.execution.limits import ExecutionLimits
 from sqlquarry.extras import require
 from sqlquarry.inputs import is_whole
-from sqlquarry.options import did_you_mean
+from sqlquarry.options import did_you_mean, type_problem
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.records import Record
@@ -149,22 +149,30 @@ class Repair(Generic[_RecordsT]):
 
 def repaired(
     records: Sequence[Record],
-    databases: DatabaseSource | None,
-    names: Iterable[str],
+    databases: DatabaseSource | Mapping[str, str | Path] | str | Path | None,
+    names: Sequence[str],
     limits: ExecutionLimits,
     concurrency: int,
 ) -> tuple[list[Record], tuple[RepairChange, ...]]:
     """Return the repaired records and the changes. Arguments and errors are those of `Records.repair`."""
     require("judge", "Records.repair")
+    source = NamedDatabases(databases) if isinstance(databases, Mapping | str | Path) else databases
+    problems = [
+        type_problem("databases", source, DatabaseSource | None),
+        type_problem("limits", limits, ExecutionLimits),
+        None
+        if is_whole(concurrency) and concurrency > 0
+        else f"concurrency is {concurrency!r}, but must be at least 1",
+    ]
+    if bad := list(filter(None, problems)):
+        raise ConfigError(f"Records.repair: {'; '.join(bad)}")
     rules = _chosen(names)
-    if not is_whole(concurrency) or concurrency < 1:
-        raise ConfigError(f"concurrency is {concurrency!r}, but must be a number of queries, at least 1.")
     changes: list[RepairChange] = []
     kept: list[Record] = []
     first: dict[Record, int] = {}
-    with closing(Proof(databases, limits)) as proof, ProgressBar("repairing records", len(records), brief=True) as bar:
+    with closing(Proof(source, limits)) as proof, ProgressBar("repairing records", len(records), brief=True) as bar:
         steps_of = partial(_steps, rules=[rule for rule in rules if rule.repair], proof=proof)
-        all_steps = _mapped(steps_of, records, databases, concurrency)
+        all_steps = _mapped(steps_of, records, None if source is None else concurrency)
         for position, (record, steps) in enumerate(zip(records, all_steps, strict=True)):
             bar.advance()
             states = [record, *(after for _, after in steps)]
@@ -178,7 +186,7 @@ def repaired(
     return kept, tuple(changes)
 
 
-def _chosen(names: Iterable[str]) -> list[RepairRule]:
+def _chosen(names: Sequence[str]) -> list[RepairRule]:
     wanted = [names] if isinstance(names, str) else list(names)
     for name in wanted:
         if name not in REPAIRS:
@@ -191,10 +199,10 @@ _Steps = list[tuple[RepairRule, Record]]
 
 
 def _mapped(
-    steps_of: Callable[[Record], _Steps], records: Sequence[Record], databases: DatabaseSource | None, concurrency: int
+    steps_of: Callable[[Record], _Steps], records: Sequence[Record], concurrency: int | None
 ) -> Iterator[_Steps]:
-    """Yield the steps of each record in order. If queries run on databases, several records are repaired at once."""
-    if databases is None:
+    """Yield the steps of each record in order. `concurrency` records are repaired at once if it is not None."""
+    if concurrency is None:
         yield from map(steps_of, records)
         return
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="repair")
