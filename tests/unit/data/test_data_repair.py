@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def repaired(sql: str, *, schema: str = SCHEMA, dialect: str = "sqlite", **optio
         (f"```{SQL}```", SQL),
         (f"```sql {SQL};```", SQL),
         (f" ~~~\r\n{SQL}\r\n~~~ ", SQL),
-        (f"[SQL] {SQL} [/SQL]", SQL),
+        (f"[SQL] {SQL} [/SQL];", SQL),
         (f"<sql>\n{SQL}</sql>", SQL),
         (f"`{SQL}`", SQL),
         (f"SQL: {SQL}", SQL),
@@ -259,6 +260,16 @@ def test_every_repair_has_a_name_a_reason_and_a_proof():
     for rule in RULES:
         assert (rule.reason[0].isupper(), rule.reason[-1] == ".") == (True, False)
         assert (rule.proof[0].isupper(), rule.proof[-1] == ".") == (True, True)
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "[a ", "‘", "“a", "```a", "`", '"a', "&amp", "<sql>", "SQL:", "-- ", "$a$ $b$ ", "Ã©", " ;"]
+)
+def test_the_time_grows_with_the_text(piece: str):
+    text = piece * (100_000 // len(piece))
+    start = time.process_time()
+    Records([Record(text, SCHEMA, f"{text} SELECT 1 {text}")]).repair()
+    assert time.process_time() - start < 10
 
 
 PIECES = st.sampled_from(

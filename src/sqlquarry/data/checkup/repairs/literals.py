@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-_QUOTED = r'"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\]\n]*\]'
+_QUOTED = r'"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[^\[\]\n]*\]'
 _COMMENT = r"--[^\n]*|/\*.*?(?:\*/|\Z)"
 _DOLLARS = r"(\$\w*\$).*?(?:\1|\Z)"
 

@@ -24,10 +24,10 @@ _LANGUAGE = r"(?:sql|sqlite3?|mysql|postgres(?:ql)?|pgsql|tsql|plsql|bigquery|sn
 _MARKUP = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
-        rf"\s*(?P<fence>```+|~~~+)[ \t]*(?:\w*[ \t]*\r?\n|{_LANGUAGE}\b)?(?P<sql>(?:(?!```|~~~).)+)(?P=fence)\s*",
-        r"\s*\[(?P<tag>SQL)\](?P<sql>(?:(?!\[/?SQL\]).)+)\[/SQL\]\s*",
-        r"\s*<(?P<tag>sql|query|answer)>(?P<sql>(?:(?!</?(?P=tag)>).)+)</(?P=tag)>\s*",
-        r"\s*`(?P<sql>\s*(?:SELECT|WITH)\b[^`]+)`\s*",
+        rf"\s*(?P<fence>```+|~~~+)[ \t]*(?:\w*[ \t]*\r?\n|{_LANGUAGE}\b)?(?P<sql>(?:(?!```|~~~).)+)(?P=fence)[;\s]*",
+        r"\s*\[(?P<tag>SQL)\](?P<sql>(?:(?!\[/?SQL\]).)+)\[/SQL\][;\s]*",
+        r"\s*<(?P<tag>sql|query|answer)>(?P<sql>(?:(?!</?(?P=tag)>).)+)</(?P=tag)>[;\s]*",
+        r"\s*`(?P<sql>\s*(?:SELECT|WITH)\b[^`]+)`[;\s]*",
         r"\s*(?:SQL|SQL query|query|answer)\s*:\s*(?P<sql>(?:```|\[SQL\]|<sql>|SELECT\b|WITH\b).+)",
     )
 )
