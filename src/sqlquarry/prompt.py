@@ -26,6 +26,7 @@ from sqlquarry.tokenizing.batches import BATCH
 from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
 from sqlquarry.tokenizing.encoded import Encoded, EncodedRecords
+from sqlquarry.tokenizing.label_view import LabelView, label_view
 from sqlquarry.tokenizing.pieces import PieceEncoder
 from sqlquarry.tokenizing.placeholders import filled, has_notes, placeholder_problems, spelled_dialect, without_notes
 from sqlquarry.tokenizing.prompt_texts import DEFAULT_SYSTEM, DEFAULT_USER, HUMAN_ASSISTANT, PUBLISHED, PUBLISHED_SYSTEM
@@ -68,11 +69,6 @@ class PromptFormatter:
     add_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        fields: dict[str, object] = {"system": self.system, "user": self.user, "template": self.template}
-        if bad := [
-            f"{name} is {value!r:.80}, but must be a string" for name, value in fields.items() if type(value) is not str
-        ]:
-            raise ConfigError("PromptFormatter: " + "; ".join(bad))
         bad = list(placeholder_problems(self.system, self.user))
         if self.tokens and self.tokens.adds_bos and not self.add_special_tokens:
             bad.append("add_special_tokens is False, but tokens.adds_bos is True. Leave tokens out, and bind again")
@@ -290,6 +286,16 @@ class PromptFormatter:
         source = tokens.template if renders_bos or not tokens.adds_bos else "{{ bos_token }}" + tokens.template
         # Otherwise a server would insert today's date, which training did not have.
         return "{% set strftime_now = undefined %}" + source if "strftime_now" in source else source
+
+    def show(self, record: Record, tokenizer: Tokenizer, *, completion_only_loss: bool = True) -> LabelView:
+        """Return the tokens of a record and their labels, to print or to display in a notebook.
+
+        If `completion_only_loss` (as in TRL) is False, every token is learned. Without SQL, only the prompt is shown.
+
+        Raises:
+            RecordError, ConfigError: see `encode`.
+        """
+        return label_view(record, self.bind(tokenizer), tokenizer, completion_only_loss=completion_only_loss)
 
     def save(self, output_dir: str | Path) -> None:
         """Write the formatter to ``prompt.json`` in `output_dir`."""
