@@ -170,6 +170,7 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     ),
     "sample_databases": sq.sample_databases,
     "ExecutionGrader": sq.ExecutionGrader,
+    "Records.check": sq.Records(RECORDS).check,
     "SQLJudge": lambda at: sq.SQLJudge([sq.ExactGrader()], journal=at).evaluate(RECORDS, _Silent()),
     "SynthesizedDatabases": sq.SynthesizedDatabases,
     "SageMakerLauncher": _requirements,
@@ -183,6 +184,8 @@ LOCAL: dict[str, Callable[[Any], object]] = {
 OTHERS = {
     "AdapterCheckpoint",
     "AdapterMerger.published",
+    "DataReport.to_html",
+    "DataReport.to_json",
     "MergedModel",
     "SynthesizedDatabases.caveat",
     "load_records",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, overload
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.data.writers import dataset_of, json_line, message_line, parquet_parts, write_file
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.records import Record
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
     import boto3
     import datasets
 
+    from sqlquarry.data.checkup.checked import Plan
+    from sqlquarry.data.checkup.report import DataReport
+    from sqlquarry.execution.databases import DatabaseSource
     from sqlquarry.prompt import PromptFormatter
+    from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 _SHOWN = 10  # records in a notebook
+_NO_OTHERS: Mapping[str, Sequence[Record]] = {}
 
 
 class Split(tuple["Records", "Records"]):
@@ -157,6 +163,54 @@ class Records(Sequence[Record]):
         selected = Records()
         selected._records = tuple(itertools.compress(self._records, wanted))  # `__init__` has checked them already.
         return selected
+
+    def check(
+        self,
+        databases: DatabaseSource | Mapping[str, str | Path] | str | Path | None = None,
+        *,
+        others: Mapping[str, Sequence[Record]] = _NO_OTHERS,
+        formatter: PromptFormatter | None = None,
+        tokenizer: Tokenizer | None = None,
+        max_length: int | None = None,
+        plan: Plan | None = None,
+        limits: ExecutionLimits = DEFAULT_LIMITS,
+        concurrency: int = 4,
+    ) -> DataReport:
+        """Check gold queries, texts and the whole set, and report what would teach a model something wrong.
+
+            report = records.check("databases/", others={"test": test})
+            print(report)
+            report.to_html("checkup.html")
+
+        Args:
+            databases: where gold queries run, read-only: a mapping, a directory, a URL or a `DatabaseSource`, as for
+                `ExecutionGrader`. None runs no query, and checks queries only against the records' schemas.
+            others: further sets by name, such as ``{"test": test}``, for duplicates and contradictions across sets.
+            formatter: the wording whose tokens are counted. None uses SQLQuarry's default wording.
+            tokenizer: the base model's tokenizer, which counts the tokens of each record. None counts none.
+            max_length: the number of tokens that training accepts for a record. It needs a tokenizer.
+            plan: the forecast of a run, `QLoRAFSDPTrainer.plan(records)`, for its optimizer steps.
+            limits: seconds, rows, bytes and memory of one query.
+            concurrency: number of queries that run at a time.
+
+        Raises:
+            ConfigError: an argument has a wrong type or value, or the tokenizer cannot be used.
+            JudgingError: a directory or file with databases does not exist, or a URL cannot be parsed.
+            MissingExtraError: the extra `judge` is not installed.
+        """
+        from sqlquarry.data.checkup.run import check_records  # needs sqlglot and Jinja
+
+        return check_records(
+            self,
+            databases,
+            others=others,
+            formatter=formatter,
+            tokenizer=tokenizer,
+            max_length=max_length,
+            plan=plan,
+            limits=limits,
+            concurrency=concurrency,
+        )
 
     def to_jsonl(self, path: str | Path, *, session: boto3.Session | None = None) -> None:
         """Write the records atomically, one JSON object per line. `load_records` returns equal records from the file.
