@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
+from sqlquarry.data.database.duckdb_catalog import read_duckdb
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.rendering import schema_text
 from sqlquarry.data.database.sampling import with_values
+from sqlquarry.data.database.server_catalog import read_server
 from sqlquarry.data.database.sqlite_catalog import read_sqlite
 from sqlquarry.data.database.tables import Catalog, DatabaseTable
 from sqlquarry.data.identifiers import quoted
@@ -18,6 +21,7 @@ from sqlquarry.execution.databases import NamedDatabases
 from sqlquarry.execution.engines import engine_of, file_of
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
 from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.extras import require
 from sqlquarry.options import check_options, did_you_mean
 from sqlquarry.records import Record
 
@@ -70,6 +74,8 @@ class Database:
             raise DatabaseError(str(error)) from None
         if path is not None and not path.is_file():
             raise DatabaseError(f"the database file {path} does not exist. Correct its path.")
+        if path is None:
+            require("judge", f"Database on {engine.name}")
         self._location: Path | str = path or str(database)
         self._personal = personal
         self.dialect = dialect_name(engine.dialect)
@@ -83,7 +89,7 @@ class Database:
             ),
         )
         self._reader = Reader(self._location, limits, time_s=reading_time_s)
-        self._quote = quoted
+        self._quote = partial(quoted, dialect=self.dialect)
         self._catalog = self._kept(self._read_catalog(schema_names), tables)
         self._sampled: Catalog | None = None
 
@@ -202,9 +208,15 @@ class Database:
         return self._sampled
 
     def _read_catalog(self, schema_names: Sequence[str] | None) -> Catalog:
-        if schema_names is not None:
-            raise ConfigError(f"schema_names is {schema_names!r}, but an SQLite file has one schema. Leave it out.")
-        found = read_sqlite(self._reader)
+        match self.dialect:
+            case "sqlite":
+                if schema_names is not None:
+                    raise ConfigError(f"schema_names is {schema_names!r}, but SQLite has no schemas. Leave it out.")
+                found = read_sqlite(self._reader)
+            case "duckdb":
+                found = read_duckdb(self._reader, schema_names)
+            case _:
+                found = read_server(self._reader, schema_names)
         if isinstance(found, Failure):
             raise DatabaseError(f"the database {self.name} cannot be read: {found.message}", kind=found.kind)
         return found

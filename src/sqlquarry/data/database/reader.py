@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.execution.engines import DatabaseEngine, engine_of
 from sqlquarry.execution.limits import ExecutionLimits, Permissions
 from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
 
@@ -31,21 +32,20 @@ class Reader:
         self._sandbox = Sandbox(self._limits, _OWN_QUERIES)
         self._left_s = time_s
 
-    @property
-    def expired(self) -> bool:
-        """True if the budget of time is spent."""
-        return self._left_s <= 0
-
     def run(self, sql: str) -> Rows | Failure:
         """Run one query. It fails with the kind "timeout" when its own time or that of all queries is spent."""
-        if self.expired:
-            return Failure("timeout", "the time for reading values is spent")
-        start = time.monotonic()
-        self._sandbox.limits = replace(self._limits, time_s=min(self._limits.time_s, self._left_s))
-        try:
-            return self._sandbox.run(self.database, sql)
-        finally:
-            self._left_s -= time.monotonic() - start
+        return self._run(sql, self._limits.time_s)
+
+    def inspect(self, module: str, question: str) -> str | Failure:
+        """Ask an engine of this package, which answers with one text. It may take all the time that is left.
+
+        Args:
+            module: the module of the engine.
+            question: the text that the engine gets instead of a query.
+        """
+        engine = engine_of(self.database)._replace(module=module)
+        found = self._run(question, self._left_s, engine)
+        return str(found.rows[0][0]) if isinstance(found, Rows) else found
 
     def rows(self, sql: str) -> Sequence[tuple[Any, ...]] | Failure:  # each query has cells of its own types
         """Run one query and return its rows."""
@@ -55,3 +55,13 @@ class Reader:
     def close(self) -> None:
         """End the processes."""
         self._sandbox.close()
+
+    def _run(self, sql: str, time_s: float, engine: DatabaseEngine | None = None) -> Rows | Failure:
+        if self._left_s <= 0:
+            return Failure("timeout", "the time for reading is spent")
+        start = time.monotonic()
+        self._sandbox.limits = replace(self._limits, time_s=min(time_s, self._left_s))
+        try:
+            return self._sandbox.run(self.database, sql, engine=engine)
+        finally:
+            self._left_s -= time.monotonic() - start

@@ -52,9 +52,8 @@ def schema_text(
                 targets = f" ({', '.join(map(quote, key.targets))})" if key.targets else ""
                 columns = ", ".join(map(quote, key.columns))
                 parts.append(f"FOREIGN KEY ({columns}) REFERENCES {full(named[key.table])}{targets}")
-        about = [table.comment] if comments and table.comment else []
-        note = f" {comment('; '.join(about))}" if about else ""
-        lines.append(f"CREATE TABLE {full(table)} ({', '.join(parts)});{note}")
+        about = f" {comment(table.comment)}" if comments and table.comment else ""
+        lines.append(f"CREATE TABLE {full(table)}{about} ({', '.join(parts)});")
     return "\n".join(lines)
 
 

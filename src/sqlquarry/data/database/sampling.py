@@ -117,13 +117,15 @@ def _with_cells(
     kind = personal_kind(table.name, column.name, counts)
     column = replace(column, distinct=len(counts), personal=kind)
     if (kind and not personal) or value_kind(column.type) == "boolean":
-        return column
+        return replace(column, values=())
     shown = [value for value in counts if len(str(value)) <= _LONGEST_VALUE]
-    ordered = sorted(shown, key=lambda value: (-counts[value], _order(value)))
-    is_category = len(shown) == len(counts) and _is_category(counts, is_key=is_key)
-    return replace(
-        column, values=tuple(sorted(counts, key=_order)) if is_category else (), examples=tuple(ordered[:_EXAMPLES])
-    )
+    values = column.values  # of an ENUM
+    if not values and len(shown) == len(counts) and _is_category(counts, is_key=is_key):
+        values = tuple(sorted(counts, key=_order))
+    examples = sorted(shown, key=lambda value: (-counts[value], _order(value)))[:_EXAMPLES]
+    if is_key and not any(isinstance(value, str) for value in examples):
+        examples = []  # no question contains the number of a row
+    return replace(column, values=values, examples=tuple(examples))
 
 
 def _is_category(counts: Counter[Value], *, is_key: bool) -> bool:
