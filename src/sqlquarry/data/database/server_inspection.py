@@ -19,7 +19,8 @@ from sqlalchemy.engine.reflection import Inspector, ObjectKind
 from sqlalchemy.exc import CompileError, SQLAlchemyError
 
 from sqlquarry.execution.engines.answers import unavailable
-from sqlquarry.execution.sandbox_child import Answer, QuerySettings
+from sqlquarry.execution.engines.sqlalchemy import restrict
+from sqlquarry.execution.sandbox_child import Answer, QuerySettings, RowsAnswer
 
 _CONNECT_TIMEOUT_S = 5
 # Schema, table, column, type as the server spells it, estimated number of rows, and whether the account may read it.
@@ -49,29 +50,28 @@ _SHORTER = (
     (r"^(time|timestamp)(\(\d+\))? with time zone\b", r"\1tz\2"),
 )
 _DETAILS = {"postgresql": _POSTGRESQL, "mysql": _MYSQL, "mariadb": _MYSQL}
-_SETTINGS = {
-    "postgresql": ("SET default_transaction_read_only TO on", "SET statement_timeout TO {milliseconds}"),
-    "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_execution_time = {milliseconds}"),
-    "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_statement_time = {seconds}"),
-}
+_UNKNOWN = {"type": "", "nullable": True, "comment": "", "generated": False, "values": []}
+_NO_KEYS = {"primary_key": [], "foreign_keys": [], "comment": ""}
 Key = tuple[str | None, str]
+Details = tuple[str, int | None, bool]  # type, estimated number of rows, and whether the account may read the column
 
 
 def run_query(database: str, schemas: str, settings: QuerySettings) -> Answer:
     """Return the catalog as one row. `schemas` is a JSON list of names, or null for the default schema."""
     try:
-        return "rows", ("catalog",), [(json.dumps(_inspected(database, json.loads(schemas), settings)),)]
+        text = json.dumps(_inspected(database, json.loads(schemas), settings))
     except SQLAlchemyError as error:
         return unavailable(database, getattr(error, "orig", None) or error)
     except Exception as error:  # noqa: BLE001 - drivers raise errors of any class, and their text may contain the URL
         return unavailable(database, error)
+    answer: RowsAnswer = ("rows", ("catalog",), [(text,)])
+    return answer
 
 
 def _inspected(database: str, schemas: Sequence[str] | None, settings: QuerySettings) -> dict[str, object]:
     with _engine(database).connect() as connection:
-        for setting in _SETTINGS.get(connection.dialect.name, ()):
-            text = setting.format(milliseconds=int(settings["time_s"] * 1000), seconds=settings["time_s"])
-            connection.exec_driver_sql(text)
+        restrict(connection, settings["time_s"])
+        connection.commit()  # PostgreSQL would undo the settings with the next rollback
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about types and indexes that the inspector does not know
             return _catalog(connection, schemas)
@@ -102,7 +102,7 @@ def _catalog(connection: sqlalchemy.Connection, schemas: Sequence[str] | None) -
     unreadable: list[str] = []
     for schema in names:
         shown = None if schema == default else schema
-        for table in _tables(inspector, schema):
+        for table in _tables(connection, schema, details):
             key = (schema, str(table["name"]))
             if connection.dialect.name == "postgresql" and key not in details:
                 continue
@@ -112,6 +112,7 @@ def _catalog(connection: sqlalchemy.Connection, schemas: Sequence[str] | None) -
             table["columns"] = [column for column in columns if column.pop("is_readable")]
             refused = [column["name"] for column in columns if column not in table["columns"]]
             unreadable += [f"{full} ({', '.join(refused)})" if table["columns"] else full] if refused else []
+            unreadable += [] if columns else [full]
             if table["columns"]:
                 rows = [rows for _, rows, _ in details.get(key, {}).values()]
                 table["rows"] = rows[0] if rows and not table["is_view"] else None
@@ -121,13 +122,11 @@ def _catalog(connection: sqlalchemy.Connection, schemas: Sequence[str] | None) -
     return {"tables": tables, "unreadable": unreadable}
 
 
-def _details(
-    connection: sqlalchemy.Connection, schemas: Sequence[str | None]
-) -> Mapping[Key, dict[str, tuple[str, int | None, bool]]]:
+def _details(connection: sqlalchemy.Connection, schemas: Sequence[str | None]) -> Mapping[Key, dict[str, Details]]:
     """Return type, estimated number of rows and readability of each column, if the server's catalog is known."""
     if not (query := _DETAILS.get(connection.dialect.name)):
         return {}
-    found: dict[Key, dict[str, tuple[str, int | None, bool]]] = {}
+    found: dict[Key, dict[str, Details]] = {}
     for schema, table, column, type_, rows, is_readable in connection.exec_driver_sql(query, (list(schemas),)):
         for long, short in _SHORTER:
             type_ = re.sub(long, short, type_)  # noqa: PLW2901
@@ -135,13 +134,34 @@ def _details(
     return found
 
 
-def _with_details(column: dict[str, Any], details: Mapping[str, tuple[str, int | None, bool]]) -> dict[str, Any]:
+def _with_details(column: dict[str, Any], details: Mapping[str, Details]) -> dict[str, Any]:
     known, _, is_readable = details.get(column["name"], ("", None, True))
     return column | {"type": known or column["type"], "is_readable": is_readable}
 
 
-def _tables(inspector: Inspector, schema: str | None) -> Iterator[dict[str, Any]]:
-    options: dict[str, Any] = {"schema": schema, "kind": ObjectKind.ANY}
+def _tables(
+    connection: sqlalchemy.Connection, schema: str | None, details: Mapping[Key, Mapping[str, Details]]
+) -> Iterator[dict[str, Any]]:
+    inspector: Inspector = sqlalchemy.inspect(connection)
+    try:
+        yield from _inspected_tables(inspector, schema, None)
+    except SQLAlchemyError:
+        # One table can fail all, such as a view of MySQL without the privilege SHOW VIEW.
+        connection.rollback()
+        views = {*inspector.get_view_names(schema)}
+        for name in sorted({*inspector.get_table_names(schema)} | views):
+            try:
+                yield from [*_inspected_tables(inspector, schema, [name])]
+            except SQLAlchemyError:
+                connection.rollback()
+                columns = [{"name": column, **_UNKNOWN} for column in details.get((schema, name), {})]
+                yield {"name": name, "columns": columns, "is_view": name in views, **_NO_KEYS}
+
+
+def _inspected_tables(
+    inspector: Inspector, schema: str | None, names: Sequence[str] | None
+) -> Iterator[dict[str, Any]]:
+    options: dict[str, Any] = {"schema": schema, "kind": ObjectKind.ANY, "filter_names": names}
     columns = inspector.get_multi_columns(**options)
     primary: Mapping[Any, Any] = inspector.get_multi_pk_constraint(**options)
     # Without it PostgreSQL's inspector leaves out the schema of tables that the search path finds.
