@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
 from sqlquarry.data.database.duckdb_catalog import read_duckdb
+from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.rendering import schema_text
 from sqlquarry.data.database.sampling import with_values
 from sqlquarry.data.database.server_catalog import read_server
 from sqlquarry.data.database.sqlite_catalog import read_sqlite
 from sqlquarry.data.database.tables import Catalog, DatabaseTable
-from sqlquarry.data.identifiers import quoted
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DatabaseError, JudgingError
 from sqlquarry.execution.databases import NamedDatabases
@@ -88,8 +87,10 @@ class Database:
                 allow_unchecked_servers=allow_unchecked_servers,
             ),
         )
+        if reading_time_s <= 0:
+            raise ConfigError(f"reading_time_s is {reading_time_s!r}, but must be above 0")
         self._reader = Reader(self._location, limits, time_s=reading_time_s)
-        self._quote = partial(quoted, dialect=self.dialect)
+        self._quote = quoter(self.dialect)
         self._catalog = self._kept(self._read_catalog(schema_names), tables)
         self._sampled: Catalog | None = None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from sqlquarry.data.database.personal import personal_kind
@@ -20,6 +22,7 @@ MOST_VALUES = 30  # a column with more distinct values is not a category
 _MOST_NUMBERS = 5  # a column of numbers with more distinct values is a quantity, not a code
 _EXAMPLES = 5
 _LONGEST_VALUE = 50  # characters, because longer texts are neither categories nor useful examples
+_LONGEST_INTEGER_BITS = 128  # PostgreSQL's numbers may have more digits than Python converts to text
 _BLOCKS = 10
 _ROW_NUMBERS = ("rowid", "_rowid_", "oid")  # of SQLite. A column may have one of these names
 # Types whose values no prompt can show.
@@ -87,8 +90,10 @@ def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str, quo
         # The first rows are the oldest ones, so blocks of rows from the whole table are read.
         taken = {column.name.lower() for column in table.columns}
         number = next(name for name in _ROW_NUMBERS if name not in taken)
-        step, size = (table.rows or 0) // _BLOCKS, SAMPLE_ROWS // _BLOCKS
-        blocks = (f"WHERE {number} > {block * step} ORDER BY {number} LIMIT {size}" for block in range(_BLOCKS))
+        step, size = -(-(table.rows or 0) // _BLOCKS), SAMPLE_ROWS // _BLOCKS
+        bounds = [f"{number} > {step * block} AND {number} <= {step * (block + 1)}" for block in range(_BLOCKS)]
+        bounds[0] = f"{number} <= {step}"  # also negative row numbers
+        blocks = (f"WHERE {bound} ORDER BY {number} LIMIT {size}" for bound in bounds)
         return " UNION ALL ".join(f"SELECT * FROM (SELECT {names} FROM {source} {block})" for block in blocks)
     if is_large and dialect in ("postgres", "duckdb"):
         percent = 100 * min(1.0, 1.5 * SAMPLE_ROWS / (table.rows or 1))
@@ -113,12 +118,12 @@ def _with_sample(table: DatabaseTable, cells: Mapping[str, Sequence[Any]], *, pe
 def _with_cells(
     table: DatabaseTable, column: DatabaseColumn, cells: Sequence[Any], *, is_key: bool, personal: bool
 ) -> DatabaseColumn:
-    counts: Counter[Value] = Counter(cell for cell in cells if isinstance(cell, int | float | Decimal | str))
+    counts: Counter[Value] = Counter(filter(_is_value, cells))
     kind = personal_kind(table.name, column.name, counts)
     column = replace(column, distinct=len(counts), personal=kind)
     if (kind and not personal) or value_kind(column.type) == "boolean":
         return replace(column, values=())
-    shown = [value for value in counts if len(str(value)) <= _LONGEST_VALUE]
+    shown = [value for value in counts if _is_showable(str(value))]
     values = column.values  # of an ENUM
     if not values and len(shown) == len(counts) and _is_category(counts, is_key=is_key):
         values = tuple(sorted(counts, key=_order))
@@ -126,6 +131,19 @@ def _with_cells(
     if is_key and not any(isinstance(value, str) for value in examples):
         examples = []  # no question contains the number of a row
     return replace(column, values=values, examples=tuple(examples))
+
+
+def _is_value(cell: object) -> bool:
+    """Return whether a cell is a text or number that SQL can contain as a literal of ordinary length."""
+    if isinstance(cell, int):
+        return cell.bit_length() < _LONGEST_INTEGER_BITS
+    return isinstance(cell, str | Decimal) or (isinstance(cell, float) and math.isfinite(cell))
+
+
+def _is_showable(text: str) -> bool:
+    """Return whether a comment in one line can contain a value unchanged."""
+    is_clean = text.isprintable() and text == text.strip() and "  " not in text
+    return is_clean and len(text) <= _LONGEST_VALUE and not {"/*", "*/"} & {a + b for a, b in pairwise(text)}
 
 
 def _is_category(counts: Counter[Value], *, is_key: bool) -> bool:
