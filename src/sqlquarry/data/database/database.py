@@ -7,9 +7,8 @@ from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
 from sqlquarry.data.database.duckdb_catalog import read_duckdb
-from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.reader import Reader
-from sqlquarry.data.database.rendering import schema_text
+from sqlquarry.data.database.rendering import SchemaStyle, schema_text
 from sqlquarry.data.database.sampling import with_values
 from sqlquarry.data.database.server_catalog import read_server
 from sqlquarry.data.database.sqlite_catalog import read_sqlite
@@ -90,7 +89,6 @@ class Database:
         if reading_time_s <= 0:
             raise ConfigError(f"reading_time_s is {reading_time_s!r}, but must be above 0")
         self._reader = Reader(self._location, limits, time_s=reading_time_s)
-        self._quote = quoter(self.dialect)
         self._catalog = self._kept(self._read_catalog(schema_names), tables)
         self._sampled: Catalog | None = None
 
@@ -132,7 +130,8 @@ class Database:
         most = _MOST_VALUES if values is True else int(values)
         catalog = self._with_values if most or examples else self._catalog
         kept = self._kept(catalog, tables).tables.values()
-        return schema_text(kept, self._quote, keys=keys, comments=comments, most_values=most, examples=examples)
+        style = SchemaStyle(keys=keys, comments=comments, most_values=most, examples=examples)
+        return schema_text(kept, self.dialect, style)
 
     def record(
         self,
@@ -205,7 +204,7 @@ class Database:
     @property
     def _with_values(self) -> Catalog:
         if self._sampled is None:
-            self._sampled = with_values(self._reader, self._catalog, self.dialect, self._quote, personal=self._personal)
+            self._sampled = with_values(self._reader, self._catalog, self.dialect, personal=self._personal)
         return self._sampled
 
     def _read_catalog(self, schema_names: Sequence[str] | None) -> Catalog:

@@ -9,16 +9,12 @@ from functools import lru_cache
 from sqlquarry.data.identifiers import quoted
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_TYPE = re.compile(r"[A-Za-z_]\w*(?: [A-Za-z_]\w*)* ?(?:\( ?\d+ ?(?:, ?\d+ ?)?\))?", re.ASCII)
 # These dialects fold names without quotes to one case, so names in other cases need quotes. Oracle and Snowflake fold
 # to upper case, but SQLAlchemy gives their ordinary names in lower case.
 _FOLDED = {"materialize", "oracle", "postgres", "redshift", "risingwave", "snowflake"}
-_QUOTES = {
-    "tsql": ("[", "]"),
-    **dict.fromkeys(
-        ("bigquery", "clickhouse", "databricks", "doris", "hive", "mysql", "singlestore", "spark", "starrocks"),
-        ("`", "`"),
-    ),
-}
+_BACKTICKS = {"bigquery", "clickhouse", "databricks", "doris", "hive", "mysql", "singlestore", "spark", "starrocks"}
 # Words that PostgreSQL 15 or DuckDB 2.0 refuses as a plain name, or that sqlglot 28 reads as something else, found by
 # trying all keywords of these and of MySQL. They are in addition to the words of `quoted`.
 _RESERVED = frozenset(
@@ -33,6 +29,7 @@ _SQLALCHEMY_NAMES = {"tsql": "mssql"}
 _OWN_WORDS = {"duckdb", "postgres", "redshift"}  # dialects whose words are all in `_RESERVED`
 
 
+@lru_cache
 def quoter(dialect: str) -> Callable[[str], str]:
     """Return the function that writes a name as an identifier of this dialect."""
     if dialect == "sqlite":
@@ -48,6 +45,15 @@ def quoter(dialect: str) -> Callable[[str], str]:
         return opening + name.replace(closing, 2 * closing) + closing
 
     return quote
+
+
+def written_type(type_: str, dialect: str) -> str:
+    """Return a type as it is written in CREATE TABLE. SQLite accepts any text in quotes as a type."""
+    if dialect != "sqlite" or not type_:
+        return type_
+    words = _WORD.findall(type_)
+    is_plain = _TYPE.fullmatch(type_) and "generated" not in type_.lower()
+    return type_ if is_plain and all(quoted(word) == word for word in words) else '"' + type_.replace('"', '""') + '"'
 
 
 @lru_cache

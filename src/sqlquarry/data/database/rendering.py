@@ -3,64 +3,88 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
+from sqlquarry.data.database.quoting import quoter, written_type
 from sqlquarry.data.database.tables import DatabaseColumn, DatabaseTable, Value
+from sqlquarry.text import visible
 
-_COMMENT_END = re.compile(r"\*/|/\*")
+_COMMENT_MARK = re.compile(r"(?<=\*)(?=/)|(?<=/)(?=\*)")
 
 
-def schema_text(
-    tables: Iterable[DatabaseTable],
-    quote: Callable[[str], str],
-    *,
-    keys: bool,
-    comments: bool,
-    most_values: int,
-    examples: int,
-) -> str:
-    """Return one CREATE TABLE statement per table, each in one line.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaStyle:
+    """What the text of a schema contains.
 
     Args:
-        tables: tables and views.
-        quote: returns a name as an identifier.
         keys: write primary and foreign keys.
         comments: write the database's comments as SQL comments.
         most_values: write the values of columns that have at most this many distinct values, as SQL comments.
         examples: number of example values of the other columns.
     """
-    tables = list(tables)
-    named = {table.full_name: table for table in tables}
 
-    def full(table: DatabaseTable) -> str:
-        return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
-
-    lines = []
-    for table in tables:
-        parts = []
-        single_key = keys and len(table.primary_key) == 1
-        for column in table.columns:
-            words = [quote(column.name), column.type]
-            words += ["PRIMARY KEY"] if single_key and column.name == table.primary_key[0] else []
-            words += [comment(notes)] if (notes := _notes(column, comments, most_values, examples)) else []
-            parts.append(" ".join(filter(None, words)))
-        if keys and len(table.primary_key) > 1:
-            parts.append(f"PRIMARY KEY ({', '.join(map(quote, table.primary_key))})")
-        for key in table.foreign_keys if keys else ():
-            if key.table in named:
-                targets = f" ({', '.join(map(quote, key.targets))})" if key.targets else ""
-                columns = ", ".join(map(quote, key.columns))
-                parts.append(f"FOREIGN KEY ({columns}) REFERENCES {full(named[key.table])}{targets}")
-        about = f" {comment(table.comment)}" if comments and table.comment else ""
-        lines.append(f"CREATE TABLE {full(table)}{about} ({', '.join(parts)});")
-    return "\n".join(lines)
+    keys: bool = True
+    comments: bool = True
+    most_values: int = 0
+    examples: int = 0
 
 
-def comment(text: str) -> str:
-    """Return a text as an SQL comment in one line."""
-    text = _COMMENT_END.sub(lambda found: " ".join(found[0]), " ".join(text.split()))
-    return f"/* {text} */"
+def schema_text(tables: Collection[DatabaseTable], dialect: str, style: SchemaStyle) -> str:
+    """Return one CREATE TABLE statement per table or view, each in one line.
+
+    A reference of one column follows its type, because that is the shortest form. A reference to a table that is not
+    among `tables` is left out.
+    """
+    quote = quoter(dialect)
+    names = {table.full_name: _full_name(table, quote) for table in tables}
+    return "\n".join(
+        f"CREATE TABLE {names[table.full_name]}{_note(table.comment if style.comments else '')} "
+        f"({', '.join(_parts(table, names, dialect, style))});"
+        for table in tables
+    )
+
+
+def _parts(table: DatabaseTable, names: Mapping[str, str], dialect: str, style: SchemaStyle) -> Iterator[str]:
+    """Yield the definitions of columns, and the keys of several columns."""
+    quote = quoter(dialect)
+
+    def listed(columns: Sequence[str]) -> str:
+        return f"({', '.join(map(quote, columns))})"
+
+    keys = [key for key in table.foreign_keys if style.keys and key.table in names]
+    references = [(key, f"REFERENCES {names[key.table]} {listed(key.targets)}".removesuffix(" ()")) for key in keys]
+    for column in table.columns:
+        words = [quote(column.name), written_type(column.type, dialect)]
+        words += ["PRIMARY KEY"] if style.keys and table.primary_key == (column.name,) else []
+        words += [text for key, text in references if key.columns == (column.name,)]
+        yield " ".join(filter(None, words)) + _note(_about(column, style))
+    if style.keys and len(table.primary_key) > 1:
+        yield f"PRIMARY KEY {listed(table.primary_key)}"
+    for key, text in references:
+        if len(key.columns) > 1:
+            yield f"FOREIGN KEY {listed(key.columns)} {text}"
+
+
+def _full_name(table: DatabaseTable, quote: Callable[[str], str]) -> str:
+    return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
+
+
+def _note(text: str) -> str:
+    """Return a blank and a text as an SQL comment in one line, or "" without text."""
+    text = _COMMENT_MARK.sub(" ", visible(" ".join(text.split())))
+    return f" /* {text} */" if text else ""
+
+
+def _about(column: DatabaseColumn, style: SchemaStyle) -> str:
+    """Return what the comment of a column contains: its comment and its values."""
+    texts = [column.comment] if style.comments else []
+    if 0 < len(column.values) <= style.most_values:
+        texts.append(", ".join(map(literal, column.values)))
+    elif examples := column.examples[: style.examples]:
+        texts.append(", ".join([*map(literal, examples), "…"]))
+    return "; ".join(filter(None, texts))
 
 
 def literal(value: Value) -> str:
@@ -68,14 +92,3 @@ def literal(value: Value) -> str:
     if isinstance(value, int | float | Decimal):
         return str(value)
     return "'" + value.replace("'", "''") + "'"
-
-
-def _notes(column: DatabaseColumn, comments: bool, most_values: int, examples: int) -> str:
-    notes = [column.comment] if comments and column.comment else []
-    values: Sequence[Value] = ()
-    if 0 < len(column.values) <= most_values:
-        values = column.values
-    elif examples:
-        values = column.examples[:examples]
-    more = ", …" if values and values is not column.values else ""
-    return "; ".join([*notes, *([", ".join(map(literal, values)) + more] if values else [])])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 from sqlquarry.data.database.personal import personal_kind
+from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.tables import Catalog, DatabaseColumn, DatabaseTable, Value
 from sqlquarry.execution.sandbox import Failure
@@ -31,9 +32,7 @@ _UNSHOWN = re.compile(
 )
 
 
-def with_values(
-    reader: Reader, catalog: Catalog, dialect: str, quote: Callable[[str], str], *, personal: bool
-) -> Catalog:
+def with_values(reader: Reader, catalog: Catalog, dialect: str, *, personal: bool) -> Catalog:
     """Return the catalog with distinct values and examples of its columns.
 
     At most `SAMPLE_ROWS` rows of each table are read. A table whose rows cannot be read in time stays without values,
@@ -43,14 +42,13 @@ def with_values(
         reader: runs the queries.
         catalog: the tables.
         dialect: the database's dialect.
-        quote: returns a name as an identifier.
         personal: also keep values that look personal.
     """
     notes = list(catalog.notes)
     tables = {}
     for name, table in catalog.tables.items():
         columns = [column for column in table.columns if not _UNSHOWN.search(column.type)]
-        rows, problem = _sample(reader, table, columns, dialect, quote)
+        rows, problem = _sample(reader, table, columns, dialect)
         if problem:
             notes.append(f"values of {name} were not read: {problem}")
         tables[name] = _with_sample(table, rows, personal=personal)
@@ -58,12 +56,12 @@ def with_values(
 
 
 def _sample(
-    reader: Reader, table: DatabaseTable, columns: Sequence[DatabaseColumn], dialect: str, quote: Callable[[str], str]
+    reader: Reader, table: DatabaseTable, columns: Sequence[DatabaseColumn], dialect: str
 ) -> tuple[Mapping[str, Sequence[Any]], str]:
     """Return the sampled cells of each column that can be read, and why others cannot."""
     if not columns:
         return {}, ""
-    rows = reader.rows(sample_query(table, [column.name for column in columns], dialect, quote))
+    rows = reader.rows(sample_query(table, [column.name for column in columns], dialect))
     if not isinstance(rows, Failure):
         return {column.name: [row[i] for row in rows] for i, column in enumerate(columns)}, ""
     if len(columns) == 1 or rows.kind in ("timeout", "unavailable", "forbidden"):
@@ -72,17 +70,18 @@ def _sample(
     found: dict[str, Sequence[Any]] = {}
     problems = []
     for column in columns:
-        cells, problem = _sample(reader, table, [column], dialect, quote)
+        cells, problem = _sample(reader, table, [column], dialect)
         found |= cells
         problems += [f"{column.name}: {problem}"] if problem else []
     return found, "; ".join(problems)
 
 
-def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str, quote: Callable[[str], str]) -> str:
+def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str) -> str:
     """Return a query for at most `SAMPLE_ROWS` rows that does not read the whole table.
 
     Small tables are read completely, so that the values do not depend on the order of rows.
     """
+    quote = quoter(dialect)
     names = ", ".join(map(quote, columns))
     source = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
     is_large = not table.is_view and (table.rows or 0) > SAMPLE_ROWS
