@@ -14,6 +14,7 @@ from typing import Any
 from sqlquarry.data.database.personal import personal_kind
 from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.reader import Reader
+from sqlquarry.data.database.sqlite_catalog import row_number
 from sqlquarry.data.database.tables import Catalog, DatabaseColumn, DatabaseTable, Value
 from sqlquarry.execution.sandbox import Failure
 from sqlquarry.sql.schema import value_kind
@@ -25,7 +26,6 @@ _EXAMPLES = 5
 _LONGEST_VALUE = 50  # characters, because longer texts are neither categories nor useful examples
 _LONGEST_INTEGER_BITS = 128  # PostgreSQL's numbers may have more digits than Python converts to text
 _BLOCKS = 10
-_ROW_NUMBERS = ("rowid", "_rowid_", "oid")  # of SQLite. A column may have one of these names
 # Types whose values no prompt can show.
 _UNSHOWN = re.compile(
     r"BLOB|BYTEA|BINARY|IMAGE|JSON|XML|GEO|POINT|POLYGON|VECTOR|ARRAY|MAP|STRUCT|UNION|\[", re.IGNORECASE
@@ -87,8 +87,7 @@ def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str) -> 
     is_large = not table.is_view and (table.rows or 0) > SAMPLE_ROWS
     if is_large and dialect == "sqlite":
         # The first rows are the oldest ones, so blocks of rows from the whole table are read.
-        taken = {column.name.lower() for column in table.columns}
-        number = next(name for name in _ROW_NUMBERS if name not in taken)
+        number = row_number([column.name for column in table.columns])
         step, size = -(-(table.rows or 0) // _BLOCKS), SAMPLE_ROWS // _BLOCKS
         bounds = [f"{number} > {step * block} AND {number} <= {step * (block + 1)}" for block in range(_BLOCKS)]
         bounds[0] = f"{number} <= {step}"  # also negative row numbers
@@ -150,7 +149,8 @@ def _is_category(counts: Counter[Value], *, is_key: bool) -> bool:
     if not counts or counts.total() < 2 * len(counts) or len(counts) > MOST_VALUES:
         return False
     numbers = [value for value in counts if not isinstance(value, str)]
-    return not numbers or (len(counts) <= _MOST_NUMBERS and not is_key and all(isinstance(n, int) for n in numbers))
+    is_code = 1 < len(counts) <= _MOST_NUMBERS and not is_key and all(isinstance(number, int) for number in numbers)
+    return not numbers or is_code
 
 
 def _order(value: Value) -> tuple[bool, Value]:
