@@ -148,7 +148,7 @@ def test_a_dataset_has_the_fields_of_the_records():
 
     data = FULL.to_dataset()
 
-    assert data.column_names == ["question", "schema", "sql", "database", "dialect", "id", "alternatives"]
+    assert data.column_names == ["question", "schema", "sql", "database", "dialect", "id", "alternatives", "notes"]
     assert load_records(data) == FULL
     assert Records().to_dataset().features == data.features
     assert isinstance(data, datasets.Dataset)

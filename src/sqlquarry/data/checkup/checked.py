@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sqlquarry.execution.databases import DatabaseSource
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.records import Record
+
+
+class Plan(Protocol):
+    """What the check-up reads of a `TrainingPlan`."""
+
+    @property
+    def records(self) -> int:
+        """Number of records."""
+
+    @property
+    def rows(self) -> int:
+        """Number of packed rows in an epoch."""
+
+    @property
+    def rows_per_step(self) -> int:
+        """Packed rows in one optimizer step."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the rows in those steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +46,7 @@ class Checked:
         limits: limits of each query.
         tokens: number of tokens of each record, prompt and answer, or None if there is no tokenizer.
         max_length: the limit of tokens in training.
+        plan: the forecast of a training run on the records, or None if there is none.
     """
 
     records: Sequence[Record]
@@ -29,3 +55,4 @@ class Checked:
     limits: ExecutionLimits = DEFAULT_LIMITS
     tokens: Sequence[int] | None = None
     max_length: int | None = None
+    plan: Plan | None = None

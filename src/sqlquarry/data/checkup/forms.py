@@ -1,0 +1,81 @@
+"""Compute the forms by which records are compared, and put findings about large groups into parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from sqlquarry.data.checkup.findings import Finding
+from sqlquarry.data.normal_form import query_form, question_form, schema_form
+from sqlquarry.records import Record
+
+_WORD = re.compile(r"\w+")
+_LARGEST_GROUP = 1_000  # records of one finding
+_LONGEST = 160  # characters of a text that a finding shows
+
+
+class Asked(NamedTuple):
+    """What is asked about what. It is equal for records whose question, notes and schema differ only in spelling.
+
+    `Records.split` keeps such records together on all levels that look at questions.
+    """
+
+    schema: str
+    dialect: str
+    question: frozenset[str]
+    notes: frozenset[str]
+
+
+class Forms(NamedTuple):
+    """The forms of one record.
+
+    Args:
+        asked: the forms of what a model sees.
+        wording: the words of the question in order, because "more A than B" is not "more B than A".
+        golds: the forms of all gold queries, with their literals.
+    """
+
+    asked: Asked
+    wording: str
+    golds: frozenset[str]
+
+
+def forms_of(records: Iterable[Record]) -> Iterator[Forms]:
+    """Yield the forms of each record."""
+    schemas: dict[str, str] = {}
+    for record in records:
+        if (schema := schemas.get(record.schema)) is None:
+            schema = schemas[record.schema] = schema_form(record.schema)
+        notes = question_form(record.notes, values=True) if record.notes else frozenset[str]()
+        asked = Asked(schema, record.dialect, question_form(record.question, values=True), notes)
+        golds = record.golds if record.alternatives else (record.sql,)  # the property is slow
+        wording = " ".join(_WORD.findall(record.question.lower()))
+        forms = frozenset(query_form(sql, record.schema, literals=True) for sql in golds if sql is not None)
+        yield Forms(asked, wording, forms)
+
+
+def findings_about(kind: str, positions: Sequence[int], detail: str, *, first: bool = False) -> Iterator[Finding]:
+    """Yield one finding about a group of records, or several with the same detail if the group is large.
+
+    Args:
+        kind: the name of the kind.
+        positions: the records, in order.
+        detail: the offending value.
+        first: every part begins with the first record, which is the one to keep.
+    """
+    head = tuple(positions[:1]) if first else ()
+    rest = positions[len(head) :]
+    for start in range(0, len(rest), _LARGEST_GROUP):
+        yield Finding(kind, (*head, *rest[start : start + _LARGEST_GROUP]), detail)
+
+
+def short(text: str) -> str:
+    """Return a text as one line that is short enough for a finding."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def name_of(record: Record, position: int) -> str:
+    """Return how a finding names a record of another set."""
+    return f"record {record.id!r}" if record.id else f"record {position}"
