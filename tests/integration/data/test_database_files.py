@@ -77,6 +77,18 @@ def test_few_values_are_listed_and_personal_ones_only_if_asked_for(shop: Path) -
     assert "mail.org" not in text
 
 
+def test_a_single_personal_value_among_others_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "notes.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (about TEXT)")
+        texts = [*(f"v{i}" for i in range(30)), *["ask somebody@mail.org"] * 5]
+        connection.executemany("INSERT INTO t VALUES (?)", [(text,) for text in texts])
+        connection.commit()
+    about = sq.Database(path).tables["t"].by_name["about"]
+    assert (about.personal, about.examples[0]) == ("", "v0")
+    assert sq.Database(path, personal=True).tables["t"].by_name["about"].examples[0] == "ask somebody@mail.org"
+
+
 def test_the_text_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     one, other = (make(tmp_path / f"{name}.sqlite", rows) for name, rows in (("a", CUSTOMERS), ("b", CUSTOMERS[::-1])))
     assert sq.Database(one).schema_text(values=True, examples=3) == sq.Database(other).schema_text(

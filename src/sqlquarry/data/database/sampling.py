@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from sqlquarry.data.database.personal import personal_kind
+from sqlquarry.data.database.personal import is_personal, personal_data
 from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.sqlite_catalog import row_number
@@ -104,7 +104,7 @@ def _with_sample(table: DatabaseTable, cells: Mapping[str, Sequence[Any]], *, pe
     columns = tuple(
         _with_cells(table, column, cells[column.name], is_key=column.name in keys, personal=personal)
         if column.name in cells
-        else replace(column, personal=personal_kind(table.name, column.name, ()))
+        else replace(column, personal=personal_data(table.name, column.name, ()))
         for column in table.columns
     )
     read = max(map(len, cells.values()), default=SAMPLE_ROWS)
@@ -117,11 +117,11 @@ def _with_cells(
     table: DatabaseTable, column: DatabaseColumn, cells: Sequence[Any], *, is_key: bool, personal: bool
 ) -> DatabaseColumn:
     counts: Counter[Value] = Counter(filter(_is_value, cells))
-    kind = personal_kind(table.name, column.name, counts)
+    kind = personal_data(table.name, column.name, counts)
     column = replace(column, distinct=len(counts), personal=kind)
     if (kind and not personal) or value_kind(column.type) == "boolean":
         return replace(column, values=())
-    shown = [value for value in counts if _is_showable(str(value))]
+    shown = [value for value in counts if _is_showable(str(value)) and (personal or not is_personal(value))]
     values = column.values  # of an ENUM
     if not values and len(shown) == len(counts) and _is_category(counts, is_key=is_key):
         values = tuple(sorted(counts, key=_order))
