@@ -81,12 +81,17 @@ def test_a_single_personal_value_among_others_is_left_out(tmp_path: Path) -> Non
     path = tmp_path / "notes.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (about TEXT)")
+        connection.execute("CREATE TABLE person (name TEXT)")
+        connection.executemany("INSERT INTO person VALUES (?)", [("Ada",), ("Ada",)])
         texts = [*(f"v{i}" for i in range(30)), *["ask somebody@mail.org"] * 5]
         connection.executemany("INSERT INTO t VALUES (?)", [(text,) for text in texts])
         connection.commit()
     about = sq.Database(path).tables["t"].by_name["about"]
     assert (about.personal, about.examples[0]) == ("", "v0")
-    assert sq.Database(path, personal=True).tables["t"].by_name["about"].examples[0] == "ask somebody@mail.org"
+    asked = sq.Database(path, personal=True).tables
+    assert asked["t"].by_name["about"].examples[0] == "ask somebody@mail.org"
+    names = [tables["person"].by_name["name"] for tables in (sq.Database(path).tables, asked)]
+    assert [(column.values, column.examples) for column in names] == [((), ()), (("Ada",), ("Ada",))]
 
 
 def test_the_text_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
@@ -161,13 +166,18 @@ def test_a_large_table_is_sampled_in_blocks(tmp_path: Path) -> None:
         many = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 60000) "
         connection.execute(f"INSERT INTO log {many} SELECT 'r' || n, 'kind' || (n / 6001), n FROM t")
         connection.execute("INSERT INTO log (_rowid_, kind) VALUES (100000000, 'late'), (99999999, 'late')")
+        connection.execute("CREATE TABLE sparse (name TEXT)")
+        sparse = [(-5 + i * 10_000_000, f"n{i}") for i in range(20)]
+        connection.executemany("INSERT INTO sparse (rowid, name) VALUES (?, ?)", sparse)
         connection.commit()
     start = time.monotonic()
-    log = sq.Database(path).tables["log"]
+    log, sparse_table = sq.Database(path).tables.values()
     assert time.monotonic() - start < 5
     assert log.rows == 100_000_000
-    assert log.by_name["kind"].values == ("kind0", "late")  # no row is read twice, and the last block is read
+    assert log.by_name["kind"].values == ("kind0", "late")  # the last block is read
     assert log.by_name["at"].distinct == 1_000
+    name = sparse_table.by_name["name"]
+    assert (name.distinct, name.values) == (20, ())  # no row is read twice, so no name repeats
 
 
 def test_a_view_that_takes_too_long_has_no_values(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_schemas_can_be_chosen_and_references_lead_to_other_schemas(admin: str) 
     text = database.schema_text(values=True, examples=1)
     assert "CREATE TABLE hr.staff (id integer PRIMARY KEY, name text, boss integer REFERENCES hr.staff (id), " in text
     assert '"order" integer REFERENCES "Order" (id));' in text
+    assert "'S0', 'S1', 'S2'" in text  # an account that may do more than read can be used for reading
     assert database.tables["hr.staff"].by_name["name"].personal == "name of a person"
     with pytest.raises(ConfigError, match=r"'hrr'.*'hr'"):
         sq.Database(admin, schema_names=["hrr"])
