@@ -248,7 +248,7 @@ def warehouse(tmp_path: Path) -> Path:
             COMMENT ON TABLE item IS 'lines of orders'; COMMENT ON COLUMN item.kind IS 'A or B';
             CREATE VIEW totals AS SELECT "order", count(*) AS n FROM item GROUP BY ALL;
             CREATE TABLE hr.person (name VARCHAR);
-            INSERT INTO "Order" SELECT i, 'ok', 1.5, ['a'] FROM range(30000) t(i);
+            INSERT INTO "Order" SELECT i, ['sad', 'ok'][1 + i // 27000], 1.5, ['a'] FROM range(30000) t(i);
             INSERT INTO item SELECT i, i % 5, 'AB'[1 + i % 2] FROM range(100) t(i);
         """)
     return path
@@ -258,8 +258,8 @@ def test_a_duckdb_file_is_read_with_keys_comments_and_values(warehouse: Path) ->
     database = sq.Database(warehouse)
     assert database.dialect == "duckdb"
     assert database.schema_text(values=True) == (
-        "CREATE TABLE \"Order\" (id INTEGER PRIMARY KEY, mood ENUM('sad', 'ok') /* 'ok' */, price DECIMAL(10,2), "
-        "tags VARCHAR[]);\n"
+        "CREATE TABLE \"Order\" (id INTEGER PRIMARY KEY, mood ENUM('sad', 'ok') /* 'ok', 'sad' */, "
+        "price DECIMAL(10,2), tags VARCHAR[]);\n"
         'CREATE TABLE item /* lines of orders */ ("order" INTEGER REFERENCES "Order" (id), n INTEGER, '
         "kind VARCHAR /* A or B; 'A', 'B' */, PRIMARY KEY (\"order\", n));\n"
         'CREATE TABLE totals ("order" INTEGER, n BIGINT);'

@@ -61,7 +61,10 @@ def _sample(
     """Return the sampled cells of each column that can be read, and why others cannot."""
     if not columns:
         return {}, ""
-    rows = reader.rows(sample_query(table, [column.name for column in columns], dialect))
+    names = [column.name for column in columns]
+    rows = reader.rows(sample_query(table, names, dialect))
+    if not isinstance(rows, Failure) and not rows and table.rows:  # the estimated number of rows is out of date
+        rows = reader.rows(sample_query(replace(table, rows=None), names, dialect))
     if not isinstance(rows, Failure):
         return {column.name: [row[i] for row in rows] for i, column in enumerate(columns)}, ""
     if len(columns) == 1 or rows.kind in ("timeout", "unavailable", "forbidden"):
@@ -85,15 +88,15 @@ def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str) -> 
     names = ", ".join(map(quote, columns))
     source = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
     is_large = not table.is_view and (table.rows or 0) > SAMPLE_ROWS
-    if is_large and dialect == "sqlite":
+    number = row_number([column.name for column in table.columns])
+    if is_large and (dialect == "sqlite" or (dialect == "duckdb" and number == "rowid")):
         # The first rows are the oldest ones, so blocks of rows from the whole table are read.
-        number = row_number([column.name for column in table.columns])
         step, size = -(-(table.rows or 0) // _BLOCKS), SAMPLE_ROWS // _BLOCKS
         bounds = [f"{number} > {step * block} AND {number} <= {step * (block + 1)}" for block in range(_BLOCKS)]
         bounds[0] = f"{number} <= {step}"  # also negative row numbers
         blocks = (f"WHERE {bound} ORDER BY {number} LIMIT {size}" for bound in bounds)
         return " UNION ALL ".join(f"SELECT * FROM (SELECT {names} FROM {source} {block})" for block in blocks)
-    if is_large and dialect in ("postgres", "duckdb"):
+    if is_large and dialect == "postgres":
         percent = 100 * min(1.0, 1.5 * SAMPLE_ROWS / (table.rows or 1))
         source += f" TABLESAMPLE SYSTEM ({percent:.6f}) REPEATABLE (0)"
     return f"SELECT {names} FROM {source} LIMIT {SAMPLE_ROWS}"

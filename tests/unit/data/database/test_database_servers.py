@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from sqlquarry.data.database.reader import Reader
-from sqlquarry.data.database.sampling import sample_query
+from sqlquarry.data.database.sampling import sample_query, with_values
 from sqlquarry.data.database.server_catalog import read_server
 from sqlquarry.data.database.server_inspection import run_query
 from sqlquarry.data.database.tables import Catalog, DatabaseColumn, DatabaseTable
@@ -126,7 +126,7 @@ def test_drivers_that_fail_are_reported_without_secrets(url: str) -> None:
     ("dialect", "rows", "words"),
     [
         ("postgres", 100_000_000, "TABLESAMPLE SYSTEM (0.015000) REPEATABLE (0)"),
-        ("duckdb", 100_000_000, "TABLESAMPLE SYSTEM (0.015000) REPEATABLE (0)"),
+        ("duckdb", 100_000_000, "rowid > 90000000 AND rowid <= 100000000 ORDER BY rowid LIMIT 1000"),
         ("sqlite", 100_000_000, "rowid > 90000000 AND rowid <= 100000000 ORDER BY rowid LIMIT 1000"),
         ("mysql", 100_000_000, "LIMIT 10000"),
         ("redshift", None, "LIMIT 10000"),
@@ -138,3 +138,18 @@ def test_large_tables_are_sampled(dialect: str, rows: int | None, words: str) ->
     query = sample_query(table, ["a"], dialect)
     assert words in query
     assert ("TABLESAMPLE" in query) == ("TABLESAMPLE" in words)
+
+
+def test_a_sample_without_rows_is_read_again_from_the_start() -> None:
+    """After deletions the estimated number of rows is too high."""
+    queries: list[str] = []
+
+    class Emptied:
+        def rows(self, sql: str) -> list[tuple[str]]:
+            queries.append(sql)
+            return [] if "TABLESAMPLE" in sql else [("x",), ("x",)]
+
+    table = DatabaseTable("t", (DatabaseColumn("a", "text"),), rows=100_000_000)
+    found = with_values(cast("Reader", Emptied()), Catalog({"t": table}), "postgres", personal=False)
+    assert found.tables["t"].by_name["a"].values == ("x",)
+    assert queries[1:] == ["SELECT a FROM t LIMIT 10000"]
