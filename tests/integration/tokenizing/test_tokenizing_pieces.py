@@ -356,14 +356,18 @@ def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("name", ["llama 3", "llama 2"])
-def test_options_of_the_backend_do_not_apply(place: Path, name: str):
+def test_options_of_the_backend_do_not_apply(place: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     tokenizer = loaded(name, place)
     formatter = PromptFormatter().bind(tokenizer)
     tokenizer.backend_tokenizer.enable_truncation(8)
     tokenizer.backend_tokenizer.enable_padding(length=300)
     tokenizer.backend_tokenizer.encode_special_tokens = True
 
-    assert list(formatter.encode_all(SOME, tokenizer)) == by_whole_texts(SOME, formatter, tokenizer)
+    found: list[Encoded] = []
+    texts = given_texts(monkeypatch, lambda: found.extend(formatter.encode_all(SOME, tokenizer)))
+
+    assert found == by_whole_texts(SOME, formatter, tokenizer)
+    assert formatter.prompt(SOME[0]) not in texts
 
 
 @pytest.mark.parametrize(
