@@ -19,6 +19,7 @@ _HOMES = {
     "BedrockImporter": "bedrock",
     "ComparisonOptions": "judging",
     "DataReport": "data",
+    "Database": "data",
     "EquivalenceGrader": "judging",
     "Estimate": "judging",
     "ExactGrader": "judging",
@@ -76,6 +77,7 @@ __all__ = [
     "BedrockImporter",
     "ComparisonOptions",
     "DataReport",
+    "Database",
     "EquivalenceGrader",
     "Estimate",
     "ExactGrader",
@@ -132,7 +134,7 @@ if TYPE_CHECKING:
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
-    from sqlquarry.data import DataReport, Records, load_records, sample_databases, sample_records
+    from sqlquarry.data import Database, DataReport, Records, load_records, sample_databases, sample_records
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.judging import (
         ComparisonOptions,
