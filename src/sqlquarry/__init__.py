@@ -19,6 +19,7 @@ _HOMES = {
     "BedrockImporter": "bedrock",
     "ComparisonOptions": "judging",
     "DataReport": "data",
+    "Database": "data",
     "EquivalenceGrader": "judging",
     "Estimate": "judging",
     "ExactGrader": "judging",
@@ -77,6 +78,7 @@ __all__ = [
     "BedrockImporter",
     "ComparisonOptions",
     "DataReport",
+    "Database",
     "EquivalenceGrader",
     "Estimate",
     "ExactGrader",
@@ -134,7 +136,15 @@ if TYPE_CHECKING:
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
-    from sqlquarry.data import DataReport, Records, Repair, load_records, sample_databases, sample_records
+    from sqlquarry.data import (
+        Database,
+        DataReport,
+        Records,
+        Repair,
+        load_records,
+        sample_databases,
+        sample_records,
+    )
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.judging import (
         ComparisonOptions,

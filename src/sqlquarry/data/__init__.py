@@ -2,6 +2,7 @@
 
 from sqlquarry.data.checkup.repair import Repair
 from sqlquarry.data.checkup.report import DataReport
+from sqlquarry.data.database import Database
 from sqlquarry.data.readers import load_records
 from sqlquarry.data.records import Records, Split
 from sqlquarry.data.sample import sample_databases, sample_records
@@ -9,6 +10,7 @@ from sqlquarry.data.split import SplitReport
 
 __all__ = [
     "DataReport",
+    "Database",
     "Records",
     "Repair",
     "Split",
