@@ -189,9 +189,13 @@ OTHERS = {
     "MergedModel",
     "SynthesizedDatabases.caveat",
     "load_records",
+    "Records.check",
+    "Records.quarantine",
+    "Records.repair",
     "Records.to_jsonl",
     "Records.to_messages",
     "Records.to_parquet",
+    "Repair.to_json",
 }
 
 

@@ -1,5 +1,6 @@
 """Load rows from any source as `Records`, check them, split them without leaks, and get sample data."""
 
+from sqlquarry.data.checkup.repair import Repair
 from sqlquarry.data.checkup.report import DataReport
 from sqlquarry.data.database import Database
 from sqlquarry.data.readers import load_records
@@ -11,6 +12,7 @@ __all__ = [
     "DataReport",
     "Database",
     "Records",
+    "Repair",
     "Split",
     "SplitReport",
     "load_records",
