@@ -18,6 +18,7 @@ _HOMES = {
     "BatchFoundationModel": "models",
     "BedrockImporter": "bedrock",
     "ComparisonOptions": "judging",
+    "DataReport": "data",
     "Database": "data",
     "EquivalenceGrader": "judging",
     "Estimate": "judging",
@@ -39,6 +40,7 @@ _HOMES = {
     "QLoRAFSDPTrainer": "training",
     "Record": "records",
     "Records": "data",
+    "Repair": "data",
     "Report": "judging",
     "RetryPolicy": "models",
     "SQLJudge": "judging",
@@ -75,6 +77,7 @@ __all__ = [
     "BatchFoundationModel",
     "BedrockImporter",
     "ComparisonOptions",
+    "DataReport",
     "Database",
     "EquivalenceGrader",
     "Estimate",
@@ -96,6 +99,7 @@ __all__ = [
     "QLoRAFSDPTrainer",
     "Record",
     "Records",
+    "Repair",
     "Report",
     "RetryPolicy",
     "SQLJudge",
@@ -132,7 +136,15 @@ if TYPE_CHECKING:
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
-    from sqlquarry.data import Database, Records, load_records, sample_databases, sample_records
+    from sqlquarry.data import (
+        Database,
+        DataReport,
+        Records,
+        Repair,
+        load_records,
+        sample_databases,
+        sample_records,
+    )
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.judging import (
         ComparisonOptions,
