@@ -14,16 +14,18 @@ from sqlquarry.data.database.words import STOP_WORDS, name_stems, words
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 Place = tuple[str, str]  # table and column
+# The weights were chosen with questions of Spider (benchmarks/schema_budget.py).
 _SAME, _CONTAINED, _SHORTENED = 1.0, 0.7, 0.5  # how well a word of a name matches a word of the question
 _SHORTEST_WORD = 3  # characters that may match a part of a longer word
 _OF_TABLE = 0.5  # weight of the table's score in the score of its columns
 _BOTH = 0.5  # weight of a column and table that are both mentioned, as in "names of teachers"
 _OF_COMMENT = 0.3  # weight of a comment, which has many words
-_MATCHED_VALUE = 3.0
+_MATCHED_VALUE = 3.0  # more than any name
 _PRIMARY_KEY = 0.3
-_TRIES = 20
+_TRIES = 20  # of later columns that may still fit
 _CHARACTERS = 3.0  # of a token in CREATE TABLE text, rather too few than too many
 _NAME_COLUMN = 0.25  # questions ask for things, and answers name them
+# Stop words that names of columns have, too.
 _ALSO_NAMES = {"name", "number", "total", "order"}
 # Words of questions -> words in the names of the columns that answer them.
 _ASKED_BY = {
