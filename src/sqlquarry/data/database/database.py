@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
+from sqlquarry.data.database.budget import token_counter, within_budget
 from sqlquarry.data.database.duckdb_catalog import read_duckdb
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.rendering import SchemaStyle, schema_text
@@ -13,6 +14,8 @@ from sqlquarry.data.database.sampling import with_values
 from sqlquarry.data.database.server_catalog import read_server
 from sqlquarry.data.database.sqlite_catalog import read_sqlite
 from sqlquarry.data.database.tables import Catalog, DatabaseTable
+from sqlquarry.data.database.text_values import text_values
+from sqlquarry.data.database.value_index import MatchedValue, ValueIndex, with_matches
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DatabaseError, JudgingError
 from sqlquarry.execution.databases import NamedDatabases
@@ -23,8 +26,10 @@ from sqlquarry.extras import require
 from sqlquarry.files.locations import is_s3, local_path
 from sqlquarry.options import check_options, did_you_mean
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 _MOST_VALUES = 10  # of a column whose values `values=True` writes
+_MOST_MATCHES = 8  # values that a question mentions
 
 
 @check_options()
@@ -94,6 +99,7 @@ class Database:
         self._reader = Reader(self._location, limits, time_s=reading_time_s)
         self._catalog = self._kept(self._read_catalog(schema_names), tables)
         self._sampled: Catalog | None = None
+        self._index: tuple[str | None, ValueIndex] | None = None
 
     def __repr__(self) -> str:
         return f"<Database {self.name!r} ({self.dialect}): {len(self._catalog.tables)} tables>"
@@ -116,6 +122,9 @@ class Database:
         values: bool | int = False,
         examples: int = 0,
         tables: Sequence[str] | None = None,
+        question: str | None = None,
+        max_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> str:
         """Return the CREATE TABLE statements of the tables, one per line. The same database has the same text.
 
@@ -126,15 +135,52 @@ class Database:
                 number is the maximum of such values. True is 10.
             examples: number of example values of other columns, as SQL comments.
             tables: the tables to write, by their names in `tables`. None writes all.
+            question: with `values`, also write the values that this question mentions, at their columns. With
+                `max_tokens`, keep what matters for this question.
+            max_tokens: the maximum of tokens. If the text has more, types and keys of several columns are left out
+                first, then the columns that matter least, and last tables. Tables that connect kept ones are kept.
+            tokenizer: counts the tokens. None estimates them as a third of the characters.
 
         Raises:
-            ConfigError: a table does not exist.
+            ConfigError: a table does not exist, `max_tokens` is given without a question, or no column fits.
         """
+        if max_tokens is not None and question is None:
+            raise ConfigError(f"max_tokens is {max_tokens!r}, but no question is given. Give the question, too.")
         most = _MOST_VALUES if values is True else int(values)
         catalog = self._with_values if most or examples else self._catalog
-        kept = self._kept(catalog, tables).tables.values()
+        kept = list(self._kept(catalog, tables).tables.values())
+        matches = self.values_for(question) if question is not None and (most or max_tokens) else ()
+        if matches and most:
+            kept = with_matches(kept, matches, examples)
+            examples += _MOST_MATCHES
         style = SchemaStyle(keys=keys, comments=comments, most_values=most, examples=examples)
+        if question is not None and max_tokens is not None:
+            size = token_counter(tokenizer)
+            kept = within_budget(
+                kept, question, matches, lambda some: size(schema_text(some, self.dialect, style)), max_tokens
+            )
+            if not kept:
+                raise ConfigError(f"max_tokens is {max_tokens!r}, but not even one column of {self.name} fits")
         return schema_text(kept, self.dialect, style)
+
+    def values_for(self, question: str, *, most: int = _MOST_MATCHES) -> tuple[MatchedValue, ...]:
+        """Return the texts in the database that a question mentions, the surest first.
+
+        A value matches in any case, with or without a plural ending, by a specific part of it, or as a name with one
+        misspelled letter. The first call reads the texts of all columns, within `reading_time_s`. They are read again
+        if the file changes. At most 20,000 values of a column and 200,000 in all are read, and tables with more than
+        1,000,000 rows are sampled. Columns that look personal are left out unless `personal` is set.
+
+        Args:
+            question: the question.
+            most: the maximum of values.
+        """
+        state = NamedDatabases({self.name: self._location}).fingerprint(Record(question, "-", database=self.name))
+        if self._index is None or self._index[0] != state:
+            tables = self._with_values.tables
+            values = text_values(self._reader, tables, self.dialect, personal=self._personal)
+            self._index = state, ValueIndex(values)
+        return self._index[1].find(question, most=most)
 
     def record(
         self,
@@ -142,6 +188,9 @@ class Database:
         sql: str | None = None,
         *,
         schema: str | None = None,
+        values: bool = False,
+        max_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
         id: str | None = None,  # noqa: A002 - the field of Record
         alternatives: Sequence[str] = (),
         notes: str = "",
@@ -152,16 +201,23 @@ class Database:
             question: the question.
             sql: the gold query if it is known.
             schema: the text of the schema. None is `schema_text()`.
+            values: write values into `schema_text()`: those of columns with few distinct ones, and those that the
+                question mentions.
+            max_tokens: the maximum of tokens of `schema_text()`. See there.
+            tokenizer: counts the tokens. None estimates them.
             id: name of the record in reports.
             alternatives: other gold queries.
             notes: what the question needs beside the schema.
 
         Raises:
             RecordError: a text is blank.
+            ConfigError: `max_tokens` is too small for one column.
         """
+        if schema is None:
+            schema = self.schema_text(values=values, question=question, max_tokens=max_tokens, tokenizer=tokenizer)
         return Record(
             question=question,
-            schema=self.schema_text() if schema is None else schema,
+            schema=schema,
             sql=sql,
             database=self.name,
             dialect=self.dialect,

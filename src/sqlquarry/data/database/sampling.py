@@ -124,7 +124,7 @@ def _with_cells(
     column = replace(column, distinct=len(counts), personal=kind)
     if (kind and not personal) or value_kind(column.type) == "boolean":
         return replace(column, values=())
-    shown = [value for value in counts if _is_showable(str(value)) and (personal or not is_personal(value))]
+    shown = [value for value in counts if is_showable(str(value)) and (personal or not is_personal(value))]
     values = column.values  # of an ENUM
     if not values and len(shown) == len(counts) and _is_category(counts, is_key=is_key):
         values = tuple(sorted(counts, key=_order))
@@ -141,7 +141,7 @@ def _is_value(cell: object) -> bool:
     return isinstance(cell, str | Decimal) or (isinstance(cell, float) and math.isfinite(cell))
 
 
-def _is_showable(text: str) -> bool:
+def is_showable(text: str) -> bool:
     """Return whether a comment in one line can contain a value unchanged."""
     is_clean = text.isprintable() and text == text.strip() and "  " not in text
     return is_clean and len(text) <= _LONGEST_VALUE and not {"/*", "*/"} & {a + b for a, b in pairwise(text)}
