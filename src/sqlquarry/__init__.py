@@ -18,6 +18,7 @@ _HOMES = {
     "BatchFoundationModel": "models",
     "BedrockImporter": "bedrock",
     "ComparisonOptions": "judging",
+    "Database": "data",
     "EquivalenceGrader": "judging",
     "Estimate": "judging",
     "ExactGrader": "judging",
@@ -74,6 +75,7 @@ __all__ = [
     "BatchFoundationModel",
     "BedrockImporter",
     "ComparisonOptions",
+    "Database",
     "EquivalenceGrader",
     "Estimate",
     "ExactGrader",
@@ -130,7 +132,7 @@ if TYPE_CHECKING:
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
-    from sqlquarry.data import Records, load_records, sample_databases, sample_records
+    from sqlquarry.data import Database, Records, load_records, sample_databases, sample_records
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.judging import (
         ComparisonOptions,

@@ -5,7 +5,8 @@
     ├── ConfigError                   options are invalid (also a ValueError)
     ├── MetadataError                 a model's metadata file is damaged or hostile (also a ValueError)
     ├── DataError                     records cannot be read or used
-    │   └── RecordError               one record is invalid
+    │   ├── RecordError               one record is invalid
+    │   └── DatabaseError             a live database or a query on it cannot be read
     ├── ArtifactError                 a directory between two stages cannot be used
     │   ├── IncompleteArtifactError   the manifest or prompt is missing, so a stage did not finish
     │   ├── CorruptArtifactError      a file is missing or differs from the manifest
@@ -46,6 +47,7 @@ __all__ = [
     "ConfigError",
     "CorruptArtifactError",
     "DataError",
+    "DatabaseError",
     "DeviceError",
     "EmulatorError",
     "GatedModelError",
@@ -98,6 +100,18 @@ class DataError(SQLQuarryError):
 
 class RecordError(DataError):
     """One record is invalid. The message gives its file and line, or its index in the sequence."""
+
+
+class DatabaseError(DataError):
+    """A live database cannot be read, or a query on it fails.
+
+    Attributes:
+        kind: the kind of failure, such as "unavailable", "timeout" or "syntax". "" if no query ran.
+    """
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ArtifactError(SQLQuarryError):

@@ -73,18 +73,19 @@ class Sandbox:
         self._copies: dict[Path, tuple[sandbox_child.State, Path | Failure]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def run(self, database: Path | str, sql: str) -> Rows | Failure:
+    def run(self, database: Path | str, sql: str, *, engine: DatabaseEngine | None = None) -> Rows | Failure:
         """Run one statement and fetch its rows. Nothing is written. An error of the statement becomes a `Failure`.
 
         Args:
             database: an SQLite or DuckDB file, or the SQLAlchemy URL of a server.
             sql: one statement in the database's dialect.
+            engine: the engine that runs it. None is the one of the file or URL.
 
         Raises:
             JudgingError: the child process does not start, or the URL cannot be parsed.
             MissingExtraError: the database's engine is not installed.
         """
-        engine, path = engine_of(database), file_of(database)
+        engine, path = engine or engine_of(database), file_of(database)
         outcome = self._run(engine, str(path or database), sql)
         if outcome is None and path is not None:
             copy = self._copy_of(path)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _OPEN_SERVERS = 4
 _SETTINGS = {
+    "postgresql": ("SET default_transaction_read_only TO on", "SET statement_timeout TO {milliseconds}"),
     "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_execution_time = {milliseconds}"),
     "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_statement_time = {seconds}"),
 }
@@ -187,12 +188,20 @@ def _connection(url: str, time_s: float) -> sqlalchemy.Connection:
             _closed(_open.popitem(last=False)[1])
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         connection = engine.connect()
-        for setting in _SETTINGS.get(engine.dialect.name, ()):
-            connection.exec_driver_sql(setting.format(milliseconds=int(time_s * 1000), seconds=time_s))
+        restrict(connection, time_s)
         connection.rollback()
         _open[url] = connection
     _open.move_to_end(url)
     return _open[url]
+
+
+def restrict(connection: sqlalchemy.Connection, time_s: float) -> None:
+    """Make the session read-only and limit the time of its statements, on servers that can do that."""
+    dialect = connection.dialect
+    # A URL that begins with mysql:// may lead to a MariaDB server.
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    for setting in _SETTINGS.get(name, ()):
+        connection.exec_driver_sql(setting.format(milliseconds=int(time_s * 1000), seconds=time_s))
 
 
 def _batches(result: sqlalchemy.CursorResult[tuple[object, ...]]) -> Iterator[Sequence[Sequence[object]]]:
