@@ -58,6 +58,8 @@ _HOMES = {
     "find_disagreements": "judging",
     "load_records": "data",
     "probe_parity": "models",
+    "propose_records": "data",
+    "records_from_log": "data",
     "results_equal": "judging",
     "run_pipeline": "pipeline",
     "sample_databases": "data",
@@ -115,6 +117,8 @@ __all__ = [
     "find_disagreements",
     "load_records",
     "probe_parity",
+    "propose_records",
+    "records_from_log",
     "results_equal",
     "run_pipeline",
     "sample_databases",
@@ -132,7 +136,15 @@ if TYPE_CHECKING:
     from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
-    from sqlquarry.data import Database, Records, load_records, sample_databases, sample_records
+    from sqlquarry.data import (
+        Database,
+        Records,
+        load_records,
+        propose_records,
+        records_from_log,
+        sample_databases,
+        sample_records,
+    )
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.judging import (
         ComparisonOptions,

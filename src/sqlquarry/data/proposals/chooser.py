@@ -14,6 +14,7 @@ from sqlquarry.data.proposals.vocabulary import AskedColumn, AskedTable, Link, R
 T = TypeVar("T", AskedColumn, AskedTable)
 
 PLAIN: tuple[Role, ...] = ("label", "category", "text", "number", "code", "year", "date")
+COARSE: tuple[Role, ...] = ("category", "text", "number", "code", "year", "date")  # many rows have the same value
 _AGGREGATES = (
     ("AVG", "average", "mean"),
     ("MAX", "highest", "maximum"),
@@ -117,6 +118,11 @@ class Chooser:
     def column(self, table: AskedTable, *roles: Role, but: AskedColumn | None = None) -> AskedColumn:
         """Draw a column other than `but` that has one of the roles, by default any role that people ask about."""
         return self._one([column for column in table.having(*(roles or PLAIN)) if column is not but])
+
+    def group(self, table: AskedTable, *, but: AskedColumn | None = None) -> AskedColumn:
+        """Draw a column whose values are shared by several rows."""
+        columns = table.having("category", "text", "year", "code")
+        return self._one([c for c in columns if c is not but and 1 < len(c.distinct) <= len(c.values) / 2])
 
     def target(self, table: AskedTable, *, columns: int, but: AskedColumn | None = None) -> Target:
         """Return the table's label, or the label and other columns."""

@@ -190,7 +190,7 @@ def _twice(clause: str) -> tuple[str, str]:
 
 def _is_askable(value: Value) -> bool:
     text = str(value)
-    return text == text.strip() and 0 < len(text) <= _LONGEST_VALUE and text.isprintable() and '"' not in text
+    return text == text.strip() and 0 < len(text) <= _LONGEST_VALUE and text.isprintable() and not {'"', "\\"} & {*text}
 
 
 def _said(value: Value, dice: Dice) -> str:
@@ -211,6 +211,7 @@ def _rounded(value: Value) -> Value:
     """Round to two or three significant digits, as people do in questions: 41730 becomes 42000."""
     if not isinstance(value, int | float | Decimal) or not math.isfinite(value) or value == 0:
         return value
-    digits = 2 - math.floor(math.log10(abs(value))) - (abs(value) >= 1000)
-    rounded = round(float(value), digits)
+    number = float(value)
+    digits = 2 - math.floor(math.log10(abs(number))) - (abs(number) >= 1000)
+    rounded = round(number, digits)
     return int(rounded) if rounded.is_integer() else rounded

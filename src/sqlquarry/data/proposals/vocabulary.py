@@ -122,10 +122,11 @@ class AskedTable:
 
     @cached_property
     def label(self) -> AskedColumn | None:
-        """The column that people use to identify a row, or the key if rows have no name."""
+        """The column that people use to identify a row: a name, a key, or the first column with values."""
         labels = self.having("label")
         named = [c for word in _LABELS for c in labels if c.noun == word or c.noun.endswith(f" {word}")]
-        return next(iter([*named, *labels, *self.having("key")]), None)
+        known = [column for column in self.columns if not column.is_empty]
+        return next(iter([*named, *labels, *self.having("key"), *known]), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +226,8 @@ def _asked_column(
     is_unique = len({*known}) == len(known)
     noun = without_table(spoken(column.name, column.comment), one)
     role = _role(table, column, values, noun, is_unique=is_unique) if len(values) == len(known) else "opaque"
+    if noun == one and role in ("label", "category", "text"):
+        noun = f"{noun} name"
     if role == "number":
         noun = _counting(noun, values)
     values = [] if column.personal else values
@@ -246,7 +249,7 @@ def _asked_column(
 def _role(  # noqa: PLR0911 - one return per role
     table: DatabaseTable, column: DatabaseColumn, values: Sequence[Value], noun: str, *, is_unique: bool
 ) -> Role:
-    if any(column.name in key.columns for key in table.foreign_keys):
+    if any(key.columns == (column.name,) for key in table.foreign_keys):
         return "reference"
     texts = [value for value in values if isinstance(value, str)]
     is_key = table.primary_key == (column.name,) or noun == "ID" or noun.endswith(" ID")

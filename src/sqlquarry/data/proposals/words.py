@@ -5,30 +5,36 @@ from __future__ import annotations
 import re
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d+$)")
-_ARTICLE_AN = re.compile(r"(?!uni|use|usa|one|eu)[aeiou]|hour|honor|heir|[FLMNRSX][A-Z]", re.IGNORECASE)
+_ARTICLE_AN = re.compile(r"(?i:(?!uni|use|usa|one|eu)[aeiou]|hour|honor|heir)|[FLMNRSX][A-Z]")
 _LONGEST_COMMENT_WORDS = 4
 _PREFIXES = {"tbl", "tb", "dim", "fact", "ref", "vw", "stg"}
 _ABBREVIATIONS = {
     "addr": "address", "amt": "amount", "avg": "average", "cat": "category", "cd": "code", "cnt": "count",
     "cust": "customer", "dept": "department", "desc": "description", "descr": "description", "dob": "date of birth",
-    "emp": "employee", "fname": "first name", "gpa": "GPA", "hs": "high school", "id": "ID", "ids": "IDs", "lat": "latitude",
-    "lname": "last name", "lng": "longitude", "loc": "location", "mgr": "manager", "nbr": "number", "num": "number",
+    "emp": "employee", "fname": "first name", "gpa": "GPA", "id": "ID", "ids": "IDs",
+    "lat": "latitude", "hs": "high school", "lname": "last name", "lng": "longitude", "loc": "location",
+    "mgr": "manager", "nbr": "number", "num": "number",
     "pct": "percentage", "pop": "population", "prod": "product", "qty": "quantity", "tel": "telephone number",
     "temp": "temperature", "tv": "TV", "url": "URL", "uid": "user ID", "yr": "year",
 }  # fmt: skip
 _IRREGULAR = {
     "person": "people", "child": "children", "man": "men", "woman": "women", "mouse": "mice", "foot": "feet",
-    "staff": "staff members", "personnel": "employees", "leaf": "leaves", "shelf": "shelves", "life": "lives",
+    "staff": "staff members", "leaf": "leaves", "shelf": "shelves", "life": "lives",
     "half": "halves", "movie": "movies", "criterion": "criteria", "medium": "media", "index": "indexes",
     "curriculum": "curricula", "analysis": "analyses", "basis": "bases", "cookie": "cookies", "datum": "data",
 }  # fmt: skip
+_SINGULAR_GROUPS = {"staff": "staff member", "personnel": "employee", "weather": "weather record"}
 _SINGULARS = {many: one for one, many in _IRREGULAR.items()} | {"staff members": "staff member"}
 _UNCOUNTED = {
-    "news", "series", "species", "data", "equipment", "information", "money", "weather", "sales", "media", "music", "furniture",
-    "address", "gas", "bus", "status", "business", "class", "process", "access", "success", "basis", "analysis", "always",
+    "news", "series", "species", "data", "equipment", "information", "money", "weather", "sales", "media",
+    "music", "furniture", "address", "gas", "bus", "status", "business", "class", "process", "access", "success",
+    "basis", "analysis",
 }  # fmt: skip
+_EXTREMES = {"min": "minimum", "max": "maximum", "tot": "total"}
+_ALONE = {"long": "longitude", "no": "number", "min": "minimum", "max": "maximum"}
 _FLAGS = {"is", "has", "was", "can"}
 _ADJECTIVES = {"highest", "lowest", "average", "minimum", "maximum", "min", "max", "first", "last", "total", "current"}
+_SAME = {"series", "species", "news", "data", "equipment", "media"}
 _PREPOSITIONS = {"of", "in", "for", "by", "to", "at", "on", "with", "from"}
 
 
@@ -39,6 +45,10 @@ def split_words(name: str) -> list[str]:
         words = words[1:]
     if len(words) > 1 and words[-1].isdigit():
         words = words[:-1]
+    if len(words) > 1 and words[0].lower() in _EXTREMES:
+        words[0] = _EXTREMES[words[0].lower()]
+    elif len(words) == 1:
+        words = _ALONE.get(words[0].lower(), words[0]).split()
     plain = [word if word.isupper() and not name.isupper() and len(word) < 5 else word.lower() for word in words]
     return " ".join(_ABBREVIATIONS.get(word.lower(), word) for word in plain).split()
 
@@ -88,7 +98,7 @@ def is_plural(noun: str) -> bool:
 
 def with_article(noun: str) -> str:
     """Return the noun with "a" or "an", or unchanged if it is in the plural."""
-    return noun if is_plural(noun) else f"{'an' if _ARTICLE_AN.match(noun) else 'a'} {noun}"
+    return noun if is_plural(noun.partition(" whose ")[0]) else f"{'an' if _ARTICLE_AN.match(noun) else 'a'} {noun}"
 
 
 def possessive(noun: str) -> str:
@@ -125,8 +135,10 @@ def _singular(word: str) -> str:
     lowered = word.lower()
     if lowered in _SINGULARS:
         return _SINGULARS[lowered]
+    if lowered in _SINGULAR_GROUPS:
+        return _SINGULAR_GROUPS[lowered]
     if lowered in _UNCOUNTED or not lowered.isascii() or not lowered.endswith("s") or word.isupper():
-        return "staff member" if lowered == "staff" else word
+        return word
     if lowered.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}y"
     if re.search(r"(ss|sh|ch|x|zz|us)es$", lowered):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from sqlquarry.data.proposals.chooser import Chooser, Draft, Template
-from sqlquarry.data.proposals.vocabulary import AskedColumn, Role
-
-_GROUPS: tuple[Role, ...] = ("category", "text", "year", "code")
+from sqlquarry.data.proposals.chooser import COARSE, Chooser, Draft, Template
+from sqlquarry.data.proposals.vocabulary import AskedColumn
 
 
 def _end(c: Chooser, column: AskedColumn) -> tuple[str, str]:
@@ -73,7 +71,7 @@ def _sorted_rows(c: Chooser) -> Draft:
 def _first_row_filtered(c: Chooser) -> Draft:
     t = c.table()
     column = c.column(t, "number", "date", "year")
-    test = c.condition(t, but=column)
+    test = c.condition(t, *COARSE, but=column)
     end, word = _end(c, column)
     shown = c.target(t, columns=1)
     order = f"ORDER BY {column.sql}{end} LIMIT"
@@ -89,7 +87,7 @@ def _first_row_filtered(c: Chooser) -> Draft:
 
 def _group_count(c: Chooser) -> Draft:
     t = c.table()
-    column = c.column(t, *_GROUPS)
+    column = c.group(t)
     return Draft(
         f"SELECT {column.sql}, COUNT(*) FROM {t.sql} GROUP BY {column.sql}",
         (
@@ -104,7 +102,7 @@ def _group_count(c: Chooser) -> Draft:
 def _group_aggregate(c: Chooser) -> Draft:
     t = c.table("number")
     number = c.column(t, "number")
-    column = c.column(t, *_GROUPS, but=number)
+    column = c.group(t, but=number)
     function, word, other = c.aggregate(number)
     return Draft(
         f"SELECT {column.sql}, {function}({number.sql}) FROM {t.sql} GROUP BY {column.sql}",
@@ -118,7 +116,7 @@ def _group_aggregate(c: Chooser) -> Draft:
 
 def _group_filtered(c: Chooser) -> Draft:
     t = c.table()
-    column = c.column(t, *_GROUPS)
+    column = c.group(t)
     test = c.condition(t, but=column)
     everything = f"SELECT {column.sql}, COUNT(*) FROM {t.sql}"
     return Draft(
@@ -134,7 +132,7 @@ def _group_filtered(c: Chooser) -> Draft:
 def _group_two(c: Chooser) -> Draft:
     t = c.table("number")
     number = c.column(t, "number")
-    column = c.column(t, *_GROUPS, but=number)
+    column = c.group(t, but=number)
     function, word, _ = c.aggregate(number)
     grouped = f"SELECT {column.sql}, COUNT(*), {function}({number.sql}) FROM {t.sql} GROUP BY {column.sql}"
     if c.dice.chance(0.5):
@@ -158,7 +156,7 @@ def _group_two(c: Chooser) -> Draft:
 
 def _largest_group(c: Chooser) -> Draft:
     t = c.table()
-    column = c.column(t, *_GROUPS)
+    column = c.group(t)
     end, word = c.dice.pick([(" DESC", "most"), ("", "fewest")])
     ordered = f"FROM {t.sql} GROUP BY {column.sql} ORDER BY COUNT(*){end} LIMIT"
     return Draft(
@@ -174,7 +172,7 @@ def _largest_group(c: Chooser) -> Draft:
 
 def _large_groups(c: Chooser) -> Draft:
     t = c.table()
-    column = c.column(t, *_GROUPS)
+    column = c.group(t)
     sign, word, least = c.dice.pick([(">", "more than", 1), ("<", "fewer than", 3), (">=", "at least", 2)])
     size = least + c.dice.below(max(1, len(column.values) // max(1, len(column.distinct))))
     groups = f"FROM {t.sql} GROUP BY {column.sql}"
@@ -193,7 +191,7 @@ def _groups_by_average(c: Chooser) -> Draft:
     t = c.table("number")
     test = c.condition(t, "number")
     number = test.column
-    column = c.column(t, *_GROUPS, but=number)
+    column = c.group(t, but=number)
     sign, value = test.test.removeprefix("@ ").split()
     word = {">": "above", "<": "below", ">=": "of at least", "<=": "of at most"}[sign]
     groups = f"SELECT {column.sql} FROM {t.sql} GROUP BY {column.sql}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlquarry.data.proposals.chooser import Chooser, DeadEndError, Draft, Template
+from sqlquarry.data.proposals.chooser import COARSE, Chooser, DeadEndError, Draft, Template
 from sqlquarry.data.proposals.vocabulary import AskedColumn, AskedTable, Link
-from sqlquarry.data.proposals.words import possessive
+from sqlquarry.data.proposals.words import possessive, with_article
 
 
 def _entity_link(c: Chooser) -> Link:
@@ -58,7 +58,7 @@ def _filter_by_parent(c: Chooser) -> Draft:
         (
             f"List the {shown.plural} of the {child.many} whose {possessive(link.relation)} {test.clause}.",
             f"What are the {shown.plural} of all {child.many} whose {possessive(link.relation)} {test.clause}?",
-            f"Show the {shown.noun} of every {child.one} that belongs to a {link.relation} {test.short}.",
+            f"Show the {shown.noun} of every {child.one} that belongs to {with_article(link.relation)} {test.short}.",
         ),
         (everything,),
     )
@@ -74,7 +74,7 @@ def _count_by_parent(c: Chooser) -> Draft:
         (
             f"How many {child.many} are there whose {possessive(link.relation)} {test.clause}?",
             f"Count the {child.many} whose {possessive(link.relation)} {test.clause}.",
-            f"What is the number of {child.many} that belong to a {link.relation} {test.short}?",
+            f"What is the number of {child.many} that belong to {with_article(link.relation)} {test.short}?",
         ),
         (everything,),
     )
@@ -91,7 +91,7 @@ def _aggregate_by_parent(c: Chooser) -> Draft:
         f"{everything} WHERE {test.full}",
         (
             f"What is the {word} {number.noun} of the {child.many} whose {possessive(link.relation)} {test.clause}?",
-            f"Find the {word} {number.noun} of all {child.many} that belong to a {link.relation} {test.short}.",
+            f"Find the {word} {number.noun} of all {child.many} of {with_article(link.relation)} {test.short}.",
         ),
         (everything,),
     )
@@ -110,12 +110,12 @@ def _count_per_parent(c: Chooser) -> Draft:
         f"SELECT {label.full}, COUNT(*) {grouped}{having}",
         (
             (
-                f"For every {parent.one}{words or f' that has {link.many}'}, show the {label.noun} and the number of "
-                f"{link.many}."
+                f"For every {parent.one}{words or f' that has {link.many}'}, show the {label.noun} and the number "
+                f"of {link.many}."
             ),
             (
-                f"Show the {label.noun} of each {parent.one}{words or f' with at least one {link.one}'}, and its number "
-                f"of {link.many}."
+                f"Show the {label.noun} of each {parent.one}{words or f' with at least one {link.one}'}, and its "
+                f"number of {link.many}."
             ),
         ),
         (f"SELECT {label.full}, COUNT(*) {grouped}",) if having else (),
@@ -160,7 +160,7 @@ def _first_of_parent(c: Chooser) -> Draft:
     child = link.child
     number = c.column(child, "number", "date", "year")
     shown = _content(c, link.parent)
-    test = c.condition(child, but=number)
+    test = c.condition(child, *COARSE, but=number)
     words = ("latest", "earliest") if number.role in ("date", "year") else ("highest", "lowest")
     end, word = c.dice.pick([(" DESC", words[0]), ("", words[1])])
     order = f"ORDER BY {number.full}{end} LIMIT"
@@ -201,12 +201,13 @@ def _filter_by_grandparent(c: Chooser) -> Draft:
     test = c.condition(outer.parent)
     shown = c.target(child, columns=1)
     everything = f"SELECT {shown.full} FROM {inner.joined} JOIN {outer.parent.sql} ON {outer.on}"
+    outer_one = with_article(outer.relation)
     path = f"{possessive(inner.relation)} {possessive(outer.relation)}"
     return Draft(
         f"{everything} WHERE {test.full}",
         (
             f"List the {shown.plural} of the {child.many} whose {path} {test.clause}.",
-            f"Show the {shown.noun} of every {child.one} whose {inner.relation} has a {outer.relation} {test.short}.",
+            f"Show the {shown.noun} of every {child.one} whose {inner.relation} has {outer_one} {test.short}.",
         ),
         (everything,),
     )
@@ -222,8 +223,8 @@ def _count_per_grandparent(c: Chooser) -> Draft:
         (
             f"For each {outer.parent.one}, show the {label.noun} and the number of {many} of its {inner.parent.many}.",
             (
-                f"How many {many} do the {inner.parent.many} of each {outer.parent.one} have? Show the {label.noun} of the "
-                f"{outer.parent.one} and the number."
+                f"How many {many} do the {inner.parent.many} of each {outer.parent.one} have? Show the {label.noun} "
+                f"of the {outer.parent.one} and the number."
             ),
         ),
     )
@@ -244,8 +245,8 @@ def _across(c: Chooser) -> Draft:
     return Draft(
         f"{everything} WHERE {test.full}",
         (
-            f"List the different {shown.plural} of the {first.parent.many} that have a {through}.",
-            f"What are the distinct {shown.plural} of {first.parent.many} with a {through}?",
+            f"List the different {shown.plural} of the {first.parent.many} that have {with_article(through)}.",
+            f"What are the distinct {shown.plural} of {first.parent.many} with {with_article(through)}?",
         ),
         (everything,),
     )
