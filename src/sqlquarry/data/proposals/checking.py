@@ -48,15 +48,31 @@ class Checker:
         """Run a query, and remember it if it is worth keeping. Return its syntax tree.
 
         Raises:
+            RejectedError: it or its question repeats another one, or `inspect` rejects it.
+        """
+        asked = question_form(question, values=True)
+        if asked in self._questions:
+            raise RejectedError("repeated")
+        tree, result = self.inspect(sql, weaker)
+        self._questions.add(asked)
+        self._queries.add(query_form(sql, self._schema, literals=True))
+        self._forms[query_form(sql, self._schema)] += 1
+        self._plain += _is_plain(tree)
+        if result is not None:
+            self._results.add(result)
+        return tree
+
+    def inspect(self, sql: str, weaker: Sequence[str] = ()) -> tuple[Expr, object]:
+        """Run a query. Return its syntax tree, and a value that another query with the same result has, or None.
+
+        Raises:
             RejectedError: it fails, repeats another one, returns nothing of interest, or leaves the answer open.
         """
         tree = parsed(sql, self._database.dialect)
-        asked, query = question_form(question, values=True), query_form(sql, self._schema, literals=True)
         form = query_form(sql, self._schema)
-        if asked in self._questions or query in self._queries or self._forms[form] >= _SAME_FORM:
+        if query_form(sql, self._schema, literals=True) in self._queries or self._forms[form] >= _SAME_FORM:
             raise RejectedError("repeated")
-        is_plain = _is_plain(tree)
-        if is_plain and self._plain >= self._most_plain:
+        if _is_plain(tree) and self._plain >= self._most_plain:
             raise RejectedError("all rows of a table")
         rows = self._rows(sql)
         if not rows:
@@ -71,13 +87,7 @@ class Checker:
         self._require_one_answer(tree)
         if any(_in_any_order(self._rows(other)) == _in_any_order(rows) for other in weaker):
             raise RejectedError("condition without effect")
-        self._questions.add(asked)
-        self._queries.add(query)
-        self._forms[form] += 1
-        self._plain += is_plain
-        if result is not None:
-            self._results.add(result)
-        return tree
+        return tree, result
 
     def _rows(self, sql: str) -> Sequence[tuple[Cell, ...]]:
         try:

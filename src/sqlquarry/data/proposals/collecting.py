@@ -57,6 +57,15 @@ class Collector:
         self._bar.advance(1)
         return True
 
+    def accepts(self, sql: str) -> bool:
+        """Return whether a query is worth a question. If it is not, count why."""
+        try:
+            self._checker.inspect(sql)
+        except RejectedError as reason:
+            self.rejected[str(reason)] += 1
+            return False
+        return True
+
     def proposals(self, vocabulary: Vocabulary) -> Proposals:
         """Return the records with their report."""
         tables = [table.name for table in vocabulary.tables]

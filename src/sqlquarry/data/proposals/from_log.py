@@ -34,7 +34,7 @@ def fill(
     for query in dict.fromkeys(query.strip().rstrip(";").strip() for query in queries):
         if compares_any(query, personal, database.dialect):
             collector.rejected["personal"] += 1
-        elif query:
+        elif query and time.monotonic() < deadline and collector.accepts(query):
             kept.append(query)
     for start in range(0, len(kept), _BATCH):
         batch = kept[start : start + _BATCH]

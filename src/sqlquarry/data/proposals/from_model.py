@@ -17,7 +17,7 @@ _PROMPTS = 8  # per call of the generator
 _IDLE_CALLS = 3  # calls without a new record, after which the model has no more ideas
 _EXAMPLES = 3
 _PAIR = re.compile(
-    r"question\W*?:\W*(?P<question>[^\n]+?)\W*?\n+\W*(?:sql|query)\W*?:\s*(?P<sql>.+?)(?=\n[\W\d]*question\W*?:|\Z)",
+    r"question\W*?:\W*(?P<question>[^\n]+)\n+\W*(?:sql|query)\W*?:\s*(?P<sql>.+?)(?=\n[\W\d]*question\W*?:|\Z)",
     re.IGNORECASE | re.DOTALL,
 )
 _FENCE = re.compile(r"```(?:\w+\n)?(.*?)(?:```|\Z)", re.DOTALL)

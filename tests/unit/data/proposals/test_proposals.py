@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -40,7 +40,13 @@ def _fill(path: Path, *, backwards: bool = False) -> Path:
     step = -1 if backwards else 1
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_SCHEMA)
-        for table, rows in {"owners": owners, "pets": pets, "vets": vets, "treats": treats}.items():
+        filled: dict[str, Sequence[tuple[object, ...]]] = {
+            "owners": owners,
+            "pets": pets,
+            "vets": vets,
+            "treats": treats,
+        }
+        for table, rows in filled.items():
             places = ", ".join("?" * len(rows[0]))
             connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows[::step])
         connection.commit()
@@ -101,7 +107,7 @@ def test_limits_leave_one_answer(shelter: Database, proposals: Proposals) -> Non
         assert len({*keys}) == len(keys), sql
 
 
-def test_questions_contain_no_personal_values(shelter: Database, proposals: Proposals) -> None:
+def test_questions_contain_no_personal_values(proposals: Proposals) -> None:
     assert not [record.question for record in proposals if "@example.org" in record.question]
     assert not [record.sql for record in proposals if record.sql and "Owner " in record.sql]
     assert any("email" in (record.sql or "") for record in proposals)
