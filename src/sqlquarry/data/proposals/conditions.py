@@ -197,7 +197,9 @@ def _said(value: Value, dice: Dice) -> str:
     """Return the value as a question has it. Texts are sometimes in quotes, and always if they are hard to see."""
     if not isinstance(value, str):
         return str(value)
-    is_clear = value[0].isupper() and value.replace(" ", "").isalnum() and len(value.split()) < _FEW
+    is_clear = (
+        (value[0].isupper() or value.isdecimal()) and value.replace(" ", "").isalnum() and len(value.split()) < _FEW
+    )
     return value if is_clear and dice.chance(0.7) else f'"{value}"'
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal
 
-from sqlquarry.data.database import Database, DatabaseColumn, DatabaseTable
+from sqlquarry.data.database import Database, DatabaseColumn, DatabaseForeignKey, DatabaseTable
 from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.sampling import MOST_VALUES, sample_query
 from sqlquarry.data.database.tables import Value
@@ -222,6 +222,8 @@ def _asked_column(
     table: DatabaseTable, column: DatabaseColumn, cells: Sequence[Cell], names: tuple[str, str], one: str
 ) -> AskedColumn:
     values = [cell for cell in cells if isinstance(cell, str | int | float | Decimal) and str(cell).strip()]
+    if all(isinstance(value, float) and value.is_integer() for value in values):
+        values = [int(value) for value in values]
     known = [cell for cell in cells if cell is not None]
     is_unique = len({*known}) == len(known)
     noun = without_table(spoken(column.name, column.comment), one)
@@ -293,17 +295,31 @@ def _counting(noun: str, values: Sequence[Value]) -> str:
 def _links(known: Mapping[str, DatabaseTable], tables: Mapping[str, AskedTable]) -> Iterator[Link]:
     for name, table in known.items():
         child = tables[name]
-        own = {column.name: column for column in child.columns}
-        for key in table.foreign_keys:
-            targets = key.targets or (known[key.table].primary_key if key.table in known else ())
-            if key.table == name or key.table not in tables or len(key.columns) != 1 or len(targets) != 1:
-                continue
+        keys = [key for key in table.foreign_keys if key.table in tables and key.table != name]
+        for key in [*keys, *_implied_keys(table, child, known, tables)]:
+            targets = key.targets or known[key.table].primary_key
             parent = tables[key.table]
-            target = next((column for column in parent.columns if column.name == targets[0]), None)
-            if target is not None and target.is_unique and not own[key.columns[0]].is_empty:
-                column = own[key.columns[0]]
-                relation = re.sub(r" ?(ID|code|number|name|IDs)$", "", spoken(column.name)).strip()
-                is_clear = len(relation) > 3 and len([k for k in table.foreign_keys if k.table == key.table]) > 1
-                others = [tables[k.table] for k in table.foreign_keys if k.table != key.table and k.table in tables]
-                rows = others[0] if child.is_bridge and others else child
-                yield Link(child, parent, column, target, relation if is_clear else parent.one, rows.one, rows.many)
+            column = next((one for one in child.columns if key.columns == (one.name,)), None)
+            target = next((one for one in parent.columns if targets == (one.name,)), None)
+            if column is None or target is None or column.is_empty or not target.is_unique:
+                continue
+            relation = re.sub(r" ?(ID|code|number|name|IDs)$", "", spoken(column.name)).strip()
+            is_clear = len(relation) > 3 and len([other for other in keys if other.table == key.table]) > 1
+            others = [tables[other.table] for other in keys if other.table != key.table]
+            rows = others[0] if child.is_bridge and others else child
+            yield Link(child, parent, column, target, relation if is_clear else parent.one, rows.one, rows.many)
+
+
+def _implied_keys(
+    table: DatabaseTable, child: AskedTable, known: Mapping[str, DatabaseTable], tables: Mapping[str, AskedTable]
+) -> Iterator[DatabaseForeignKey]:
+    """Yield references that the database does not declare: a column has the name and the values of another key."""
+    declared = {name for key in table.foreign_keys for name in key.columns} | {*table.primary_key[:1]}
+    for column in child.columns:
+        for name, other in known.items():
+            if column.name in declared or not column.values or name == child.name or len(other.primary_key) != 1:
+                continue
+            target = next(one for one in tables[name].columns if one.name == other.primary_key[0])
+            names = {f"{tables[name].one} {target.noun}".lower(), spoken(target.name).lower()} - {"id", "code", "name"}
+            if spoken(column.name).lower() in names and {*column.values} <= {*target.values}:
+                yield DatabaseForeignKey((column.name,), name, (target.name,))

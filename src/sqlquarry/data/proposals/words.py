@@ -30,6 +30,7 @@ _UNCOUNTED = {
     "music", "furniture", "address", "gas", "bus", "status", "business", "class", "process", "access", "success",
     "basis", "analysis",
 }  # fmt: skip
+_PHRASES = {"l name": "last name", "f name": "first name", "m name": "middle name", "stu ID": "student ID"}
 _EXTREMES = {"min": "minimum", "max": "maximum", "tot": "total"}
 _ALONE = {"long": "longitude", "no": "number", "min": "minimum", "max": "maximum"}
 _FLAGS = {"is", "has", "was", "can"}
@@ -50,7 +51,8 @@ def split_words(name: str) -> list[str]:
     elif len(words) == 1:
         words = _ALONE.get(words[0].lower(), words[0]).split()
     plain = [word if word.isupper() and not name.isupper() and len(word) < 5 else word.lower() for word in words]
-    return " ".join(_ABBREVIATIONS.get(word.lower(), word) for word in plain).split()
+    text = " ".join(_ABBREVIATIONS.get(word.lower(), word) for word in plain)
+    return _PHRASES.get(text.lower(), text).split()
 
 
 def spoken(name: str, comment: str = "") -> str:

@@ -169,3 +169,37 @@ def test_invalid_options(shelter: Database, options: dict[str, object]) -> None:
 def test_rephrasing_needs_a_model(shelter: Database) -> None:
     with pytest.raises(ConfigError, match="generator"):
         sq.propose_records(shelter, 5, rephrase=True)
+
+
+def test_tables_are_joined_along_keys_that_are_not_declared(tmp_path: Path) -> None:
+    path = tmp_path / "school.sqlite"
+    teachers = ", ".join(f"({i}, 'T{chr(64 + i)}x', 'subject {i % 3}')" for i in range(1, 13))
+    courses = ", ".join(f"({i}, 'Course{i}', {i * 37 % 53}, {1 + i % 7})" for i in range(1, 41))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE teachers (id INTEGER PRIMARY KEY, title TEXT, subject TEXT);"
+            "CREATE TABLE courses (id INTEGER PRIMARY KEY, title TEXT, hours INTEGER, teacher_id INTEGER);"
+            f"INSERT INTO teachers VALUES {teachers}; INSERT INTO courses VALUES {courses};"
+        )
+    with closing(Database(path)) as database:
+        found = sq.propose_records(database, 60)
+    joined = [record.sql for record in found if record.sql and " JOIN " in record.sql]
+    assert joined
+    assert all("courses.teacher_id = teachers.id" in sql for sql in joined)
+
+
+def test_duckdb(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    path = tmp_path / "farm.duckdb"
+    rows = ", ".join(f"({i}, 'Cow{i}', '{_BREEDS[i % 3]}', DATE '2020-01-01' + {i * 31 % 900})" for i in range(1, 41))
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            'CREATE TABLE cows (id INTEGER PRIMARY KEY, name VARCHAR, "group" VARCHAR, born DATE);'
+            f"INSERT INTO cows VALUES {rows}"
+        )
+    with closing(Database(path)) as database:
+        found = sq.propose_records(database, 40)
+        assert len(found) == 40
+        assert found.report.columns == 1
+        assert {record.dialect for record in found} == {"duckdb"}
+        assert any("EXTRACT(YEAR" in (record.sql or "") or "BETWEEN '20" in (record.sql or "") for record in found)
