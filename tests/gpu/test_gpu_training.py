@@ -91,7 +91,7 @@ def losses(model: Any, **options: Any) -> list[float]:
     examples = PromptFormatter().encode_all(RECORDS[:24], AutoTokenizer.from_pretrained(model.config.name_or_path))
     rows = pack(examples, [r.schema for r in RECORDS[:24]], max_tokens=512, share_prefixes=True, seed=0)
     with torch.no_grad():
-        return [answer_loss(model, model_inputs(row, "cuda", **options)).item() / row.answers for row in rows]
+        return [answer_loss(model, model_inputs(row, "cuda", **options)).item() / row.size.answers for row in rows]
 
 
 def test_flex_attention_on_padded_rows_gives_the_loss_of_the_dense_mask(base: Path) -> None:

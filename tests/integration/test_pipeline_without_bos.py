@@ -19,7 +19,7 @@ from sqlquarry.bedrock.preflight.findings import PreflightFinding
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.bedrock.served_model import served_tokenizer
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.prompt import IGNORED_LABEL
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 
 from conftest import save_tiny_llama
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from sqlquarry import PromptFormatter, Record
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
-from sqlquarry.prompt import HUMAN_ASSISTANT, IGNORED_LABEL, BoundTokens
+from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 
 RECORD = Record("How many heads?", "CREATE TABLE head (age INTEGER)", "SELECT COUNT(*) FROM head")
 LLAMA_3 = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 LEVELS = ("auto", "schema", "template", "query")
 _TOLERANCE = 0.25  # If "auto" misses the requested size by more than this share of it, it divides schemas.
 _NEGLIGIBLE = 0.05  # If it misses the size by more than this share of all records, it divides query templates.
+_SET_BIT = re.compile("1")
 _LONG_QUESTION = 9  # Number of words. In a longer question, an extra word means a Jaccard similarity of at least 0.9.
 
 
@@ -276,10 +278,10 @@ def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
             continue
         new = (sums << size) & possible & ~sums
         sums |= new
-        while new:
-            lowest = new & -new
-            last[lowest.bit_length() - 1] = index
-            new ^= lowest
+        # Taking the bits off `new` one by one would copy the whole number for each of them.
+        lowest = max((new & -new).bit_length() - 1, 0)
+        bits = f"{new >> lowest:b}"[::-1]
+        last.update(dict.fromkeys((lowest + bit.start() for bit in _SET_BIT.finditer(bits)), index))
         if target in last:
             break
     total = min(last, key=lambda total: (abs(total - target), total))

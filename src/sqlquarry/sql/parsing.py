@@ -141,5 +141,5 @@ def tokens(sql: str, dialect: str) -> list[Token] | None:
             start=token.start,
             end=token.end + 1,
         )
-        for token, name, after in zip(found, types, [*types[1:], ""], strict=True)
+        for token, name, after in zip(found, types, (*types, "")[1:], strict=True)
     ]

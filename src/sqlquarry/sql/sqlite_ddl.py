@@ -85,14 +85,29 @@ def declared_schema(connection: sqlite3.Connection, text: str, ddl: tuple[str, .
     """
     query = "SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'"
     kinds: dict[str, str] = dict(connection.execute(query).fetchall())
-    tables = {name.lower(): _table(connection, name) for name, kind in kinds.items() if kind == "table"}
+    upper = text.upper()  # A schema without these words has no keys, which avoids most of the work.
+    has_keys, has_references = "PRIMARY" in upper or "UNIQUE" in upper, "REFERENCES" in upper
+    tables = {
+        name.lower(): _table(
+            connection,
+            name,
+            _keys(connection, name) if has_keys else (),
+            _foreign_keys(connection, name) if has_references else (),
+        )
+        for name, kind in kinds.items()
+        if kind == "table"
+    }
     return Schema(tables, text, complete="view" not in kinds.values(), ddl=ddl)
 
 
-def _table(connection: sqlite3.Connection, name: str) -> Table:
+def _table(
+    connection: sqlite3.Connection,
+    name: str,
+    keys: tuple[frozenset[str], ...],
+    foreign_keys: tuple[ForeignKey, ...],
+) -> Table:
     query = 'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?)'
     rows: list[tuple[str, str, int, int, int]] = connection.execute(query, [name]).fetchall()
-    keys = _keys(connection, name)
     single_key = sum(key > 0 for *_, key, _ in rows) == 1
     # INTEGER PRIMARY KEY is an alias of the row number and never NULL. INTEGER PRIMARY KEY DESC has an index instead:
     # https://sqlite.org/lang_createtable.html#rowids_and_the_integer_primary_key
@@ -109,7 +124,7 @@ def _table(connection: sqlite3.Connection, name: str) -> Table:
         )
         for column, declared, required, key, hidden in rows
     }
-    return Table(name, columns, keys, _foreign_keys(connection, name))
+    return Table(name, columns, keys, foreign_keys)
 
 
 def _indexes(connection: sqlite3.Connection, table: str) -> list[tuple[str, int, int, str]]:

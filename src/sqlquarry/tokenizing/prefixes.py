@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """Count the leading tokens that all sequences share. At least one token of each sequence is not counted."""
-    longest = min(len(sequence) for sequence in sequences) - 1
-    columns: Iterator[tuple[int, ...]] = zip(*sequences, strict=False)
-    for index, column in enumerate(columns):
-        if index >= longest or len(set(column)) > 1:
-            return index
-    return longest
+def common_prefix(sequences: Iterable[Sequence[int]]) -> int:
+    """Count the leading tokens that all sequences share. At least one token of each sequence is not counted.
+
+    Only two of the sequences are in memory at a time if a generator yields them.
+    """
+    first: Sequence[int] | None = None
+    for sequence in sequences:
+        part = sequence[: len(sequence) - 1 if first is None else min(len(first), len(sequence) - 1)]
+        if first is not None and part != first:
+            pairs = enumerate(zip(part, first, strict=False))
+            part = part[: next((index for index, (one, other) in pairs if one != other), len(part))]
+        first = part
+    return len(first or ())
 
 
 def group_by_prefix(sequences: Sequence[Sequence[int]]) -> list[list[int]]:

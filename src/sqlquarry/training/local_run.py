@@ -25,7 +25,7 @@ from sqlquarry.text import visible_logger
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.base.outline import read_outline
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.prepared import prepare_both
+from sqlquarry.training.encoding.prepared import PreparedRecords, prepare_both
 from sqlquarry.training.identity import MARKER, base_name, claim_output
 from sqlquarry.training.planning.advice import advice
 from sqlquarry.training.planning.forecast import plan_training, schedule_of, with_stop_check
@@ -64,6 +64,8 @@ class LocalRun:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt.
         config: see `TrainingConfig`.
+        world: the processes that train, of which only rank 0 encodes and packs. None if this process only checks the
+            run.
         callbacks: transformers' callbacks for TRL's trainer.
         session: the boto3 session for S3. None uses the default credentials.
 
@@ -79,6 +81,7 @@ class LocalRun:
         base_model: str | Path,
         formatter: PromptFormatter,
         config: TrainingConfig,
+        world: World | None = None,
         callbacks: Sequence[object] = (),
         session: boto3.Session | None,
     ) -> None:
@@ -86,7 +89,11 @@ class LocalRun:
         self._callbacks = callbacks
         self._outline = read_outline(base_model, s3=lambda: aws_client("s3", session), exact=True)
         self._formatter = formatter.bind(self._outline.tokenizer)
-        self._train, self._evaluation = prepare_both(train, evaluation, self._formatter, self._outline, config)
+
+        def prepared() -> tuple[PreparedRecords, PreparedRecords | None]:
+            return prepare_both(train, evaluation, self._formatter, self._outline, config)
+
+        self._train, self._evaluation = world.on_rank0(prepared) if world else prepared()
 
     def check(self, *, processes: int, instances: int = 1, started: bool = False) -> TrainingPlan:
         """Forecast the run on this machine, check it with `check_run`, log the notes and return the plan."""
@@ -156,7 +163,7 @@ class LocalRun:
         how = f", {plan.config.quantization}" if plan.config.quantization else ""
         with quiet_transformers(), phase(f"loading the base model{how}"):
             model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
-        schedule = schedule_of(self._train.rows, self._config, model.config.hidden_size)
+        schedule = schedule_of(self._train.row_sizes, self._config, model.config.hidden_size)
         with self._logs(world, plan, schedule.steps, output) as logs:
             outcome = Loop(
                 model,
@@ -185,7 +192,7 @@ class LocalRun:
     ) -> tuple[dict[str, object], Callable[[], None]]:
         """Do the same as `_fit` with TRL."""
         checkpoints = TrainerCheckpoints(place, world, identity)
-        rate = schedule_of(self._train.rows, self._config, self._outline.shape.hidden).peak_rate
+        rate = schedule_of(self._train.row_sizes, self._config, self._outline.shape.hidden).peak_rate
         fitted = fit(
             base,
             self._config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -129,7 +130,8 @@ class QLoRAFSDPTrainer:
         device = pick_device(self.config.device)
         if device == "cpu":
             warn_of_spinning()
-        run = LocalRun(
+        prepare = functools.partial(
+            LocalRun,
             records,
             held_out,
             base_model=self.base_model,
@@ -140,8 +142,8 @@ class QLoRAFSDPTrainer:
         )
         if processes is None:
             world = World.join(device, cpu_collectives=self.config.backend == "trl")
-            return run.execute(world, output, checkpoint_dir)
-        run.check(processes=processes)
+            return prepare(world=world).execute(world, output, checkpoint_dir)
+        prepare().check(processes=processes)
         launch(
             records,
             held_out,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from test_judging_browser import browser  # noqa: F401 - the fixture
+from transformers import AutoTokenizer
 
 import sqlquarry as sq
 from sqlquarry.answers import Judgement
@@ -107,3 +109,30 @@ def test_small_and_empty_ones_are_shown_as_well() -> None:
     assert all(text in one for text in ("1 record<", "q?", "CREATE TABLE t (a)"))
     assert "alternatives" not in one
     assert "–" in Report(("execution",), ())._repr_html_()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_notebook_shows_labels_in_color(browser, tiny_llama, dark: bool, tmp_path) -> None:  # noqa: F811 - the fixture
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    record = sq.Record(f"{EVIL}\r\n\tمرحبا 👩\u200d👧 e\u0301", "CREATE TABLE t (\n  a INT)", "SELECT a FROM t")
+    view = sq.PromptFormatter(system="", user="{schema} {question}").show(record, tokenizer)
+    page = tmp_path / "notebook.html"
+    page.write_text(PAGE.format(view._repr_html_()), encoding="utf-8")
+    browser.open(page, width=700, dark=dark)
+    assert browser.evaluate("document.title") == "notebook"
+    assert browser.evaluate("document.querySelectorAll('img, script').length") == 0
+    assert browser.requests == [page.as_uri()]
+    assert browser.problems == []
+    tokens = "[...document.querySelectorAll('bdi')]"
+    assert browser.evaluate(f"{tokens}.map(one => one.title)") == [" ".join(map(str, part.ids)) for part in view.parts]
+    learned = [part.learned for part in view.parts]
+    colors = browser.evaluate(f"{tokens}.map(one => getComputedStyle(one).backgroundColor)")
+    assert not set(colors[: learned.index(True)]) & set(colors[learned.index(True) :])
+    assert all(one != other for one, other in pairwise(colors)), "neighbors differ"
+    framed = browser.evaluate(f"{tokens}.map(one => getComputedStyle(one).outlineStyle === 'solid')")
+    assert framed == [part.special for part in view.parts]
+    ink = browser.evaluate(f"new Set({tokens}.map(one => getComputedStyle(one).color)).size")
+    assert ink == 1
+    assert browser.evaluate(f"getComputedStyle({tokens}[0]).color") == f"rgb({', '.join(['255' if dark else '0'] * 3)})"
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 700
+    browser.screenshot(tmp_path / "labels.png")

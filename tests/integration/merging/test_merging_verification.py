@@ -22,8 +22,8 @@ from sqlquarry.merging import Thresholds, require_thresholds
 from sqlquarry.merging.carried_files import CarriedFiles
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.verification import examples
-from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 
 from conftest import save_tiny_llama, toy_examples
 

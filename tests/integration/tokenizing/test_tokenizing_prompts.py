@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import PromptFormatter, Record
-from sqlquarry.prompt import HUMAN_ASSISTANT, IGNORED_LABEL
+from sqlquarry.prompt import HUMAN_ASSISTANT
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 
 from conftest import CHATML, tiny_tokenizer, toy_examples
 
@@ -118,8 +119,8 @@ def test_many_records_are_encoded_as_one_by_one(name: str, template: str):
     bound = PromptFormatter(template=template).bind(tokenizer)
     some = [Record(e["question"], e["schema"], e["sql"]) for e in toy_examples(20)]
 
-    assert bound.encode_all(some, tokenizer) == [bound.encode(record, tokenizer) for record in some]
-    assert bound.encode_all([], tokenizer) == []
+    assert list(bound.encode_all(some, tokenizer)) == [bound.encode(record, tokenizer) for record in some]
+    assert len(bound.encode_all([], tokenizer)) == 0
 
 
 @given(record=records)

@@ -15,7 +15,7 @@ from test_tokenizing_trained_reading import LOADABLE
 import tokenizer_shapes as shapes
 from notebook_prompt import NOTEBOOK_TEMPLATE, notebook_messages, notebook_text
 from sqlquarry import PromptFormatter, Record
-from sqlquarry.prompt import IGNORED_LABEL
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 from sqlquarry.tokenizing.special_token_removal import files_without_special_tokens
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 

@@ -98,7 +98,7 @@ def test_recomputation_repeats_dropout(tiny_llama: Path, rows: list[PackedRow]) 
 
 
 def test_padding_a_row_to_one_shape_changes_nothing(tiny_llama: Path, rows: list[PackedRow]) -> None:
-    shape = RowShape(384, rows[0].answers + 7)
+    shape = RowShape(384, rows[0].size.answers + 7)
     padded = loss_and_gradients(adapted(tiny_llama), rows[0], shape=shape)
     assert_alike(padded, loss_and_gradients(adapted(tiny_llama), rows[0]))
     assert model_inputs(rows[0], shape=shape)["input_ids"].shape == (1, 384)
@@ -130,7 +130,7 @@ def test_compiled_layers_give_the_same_steps_and_are_compiled_once(
         engine = StepEngine(model, rows, config, 1e-3, torch.device("cpu"))
         losses[compiled] = []
         for row in (*rows, *rows):
-            losses[compiled].append(engine.learn(row, 1 / row.answers).item())
+            losses[compiled].append(engine.learn(row, 1 / row.size.answers).item())
             engine.clip()
             engine.update(1e-3)
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)

@@ -13,9 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.sagemaker import Compute, SageMakerLauncher
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.encoding.packing import PackedRow
@@ -60,17 +61,17 @@ def test_a_run_takes_the_rows_steps_and_tokens_of_its_plan(
     examples = PromptFormatter().encode_all(RECORDS, tokenizer)
     assert plan.tokens_unshared == sum(len(example.input_ids) for example in examples)
     assert plan.answer_tokens == sum(label != IGNORED_LABEL for example in examples for label in example.labels)
-    assert sum(entry["tokens"] for entry in log) == sum(len(row.input_ids) for row in computed)
+    assert sum(entry["tokens"] for entry in log) == sum(len(row.tokens().input_ids) for row in computed)
     distinct = {id(row): row for row in computed}.values()
     if epochs == 2:
         assert len(computed) == 2 * plan.rows
         assert len(distinct) == plan.rows
-        assert sum(row.records for row in distinct) == len(RECORDS)
-        assert sum(len(row.input_ids) for row in distinct) == plan.tokens_per_epoch
+        assert sum(row.size.records for row in distinct) == len(RECORDS)
+        assert sum(len(row.tokens().input_ids) for row in distinct) == plan.tokens_per_epoch
     else:
         assert len(computed) == len(distinct) == pytest.approx(plan.rows / 2, abs=plan.rows_per_step)
-    assert all(len(row.input_ids) <= 256 for row in computed)
-    assert sum(row.records for row in computed) / plan.steps == pytest.approx(8, rel=0.35)
+    assert all(len(row.tokens().input_ids) <= 256 for row in computed)
+    assert sum(row.size.records for row in computed) / plan.steps == pytest.approx(8, rel=0.35)
 
     write_loss_plot(adapter.path / "training_log.jsonl", tmp_path / "loss.svg")
     assert f"over {run.steps} steps" in (tmp_path / "loss.svg").read_text()

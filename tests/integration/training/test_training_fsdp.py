@@ -19,6 +19,7 @@ from sqlquarry.errors import RecordError, TrainingError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
+from sqlquarry.training.encoding import kept
 from training_runs import OPTIONS, RECORDS, KilledError, difference, killed_in_step, log_of, trainer
 
 
@@ -80,7 +81,11 @@ def test_two_machines_with_one_sharded_base_each_resume_a_run_of_one_process(
     assert difference(one.path, tmp_path / "run") < 1e-4
 
 
-def test_an_error_in_the_processes_is_raised_with_its_class_and_message(tiny_llama: Path, tmp_path: Path) -> None:
+def test_an_error_in_the_processes_is_raised_with_its_class_and_message(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kept, "LARGE", 0)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine.txt").write_text("x")
     messages = []
@@ -89,6 +94,7 @@ def test_an_error_in_the_processes_is_raised_with_its_class_and_message(tiny_lla
             trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=processes)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+    assert capsys.readouterr().err.count("encoding") == 1  # the processes find what this one encoded
 
 
 def run_in_the_processes(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,10 +196,11 @@ def test_errors_distinguish_evaluation_records(tiny_llama: Path) -> None:
         local.plan(RECORDS, [RECORDS[0], Record("q", "CREATE TABLE t (a)")])
 
 
-def test_train_packs_once_and_hashes_the_encoded_records(
+def test_plan_and_train_pack_once_and_hash_the_encoded_records(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import hashlib
+    from array import array
 
     from sqlquarry.pretrained import load_tokenizer
     from sqlquarry.training.encoding import prepared
@@ -208,11 +208,17 @@ def test_train_packs_once_and_hashes_the_encoded_records(
     packed = []
     real = prepared.pack
     monkeypatch.setattr(prepared, "pack", lambda *given, **options: packed.append(1) or real(*given, **options))
-    adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "out")
+    records = [*RECORDS, Record("Which one is new?", "CREATE TABLE new (a)", "SELECT a FROM new")]
+    plan = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).plan(records)
+    adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(records, output_dir=tmp_path / "out")
     assert packed == [1]
-    examples = sq.PromptFormatter().encode_all(RECORDS, load_tokenizer(tiny_llama))
-    whole = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
-    assert adapter.manifest.provenance["data_sha256"] == whole
+    assert adapter.run.rows == plan.rows
+    examples = list(sq.PromptFormatter().encode_all(records, load_tokenizer(tiny_llama)))
+    lengths = [len(one.input_ids) for one in examples]
+    prompts = [one.labels.count(-100) for one in examples]
+    ids = [token for one in examples for token in one.input_ids]
+    content = f"{len(examples)}\n".encode() + b"".join(array("i", part).tobytes() for part in (lengths, prompts, ids))
+    assert adapter.manifest.provenance["data_sha256"] == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.usefixtures("hub")

@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sqlquarry.checkpoints.attention import position_limit, windows_of
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
-from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL, EncodedRecords
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import block_mask, pack
 from sqlquarry.training.steps.loss import RowShape, answer_loss, flex_inputs, model_inputs, row_tensors
@@ -49,16 +50,16 @@ def made(name: str, attention: str = "sdpa", **changes: Any) -> Any:
 
 
 @st.composite
-def examples(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
+def examples(draw: st.DrawFn) -> tuple[EncodedRecords, list[int]]:
     """Draw examples of two schemas, from shorter than any window to several times as long."""
-    found, keys = [], []
+    found, keys = EncodedRecords(), []
     token = st.integers(0, 63)
     for key in range(2):
         prefix = draw(st.lists(token, min_size=1, max_size=30))
         for _ in range(draw(st.integers(1, 3))):
             prompt = prefix + draw(st.lists(token, min_size=1, max_size=20))
             answer = draw(st.lists(token, min_size=1, max_size=12))
-            found.append(Encoded(prompt + answer, [IGNORED_LABEL] * len(prompt) + answer))
+            found.append(prompt, answer)
             keys.append(key)
     return found, keys
 
@@ -67,12 +68,12 @@ def examples(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
 @given(data=examples(), share=st.booleans(), padded=st.booleans())
 @settings(max_examples=4)
 def test_packed_loss_equals_that_of_transformers_for_each_record(
-    name: str, data: tuple[list[Encoded], list[int]], *, share: bool, padded: bool
+    name: str, data: tuple[EncodedRecords, list[int]], *, share: bool, padded: bool
 ) -> None:
     model, reference = made(name), made(name, "eager")
     windows = windows_of(model.config, 160)
     rows = pack(*data, max_tokens=160, share_prefixes=share, seed=0)
-    shape = RowShape(160, max(row.answers for row in rows)) if padded else None
+    shape = RowShape(160, max(row.size.answers for row in rows)) if padded else None
     with torch.no_grad():
         packed = sum(answer_loss(model, model_inputs(row, shape=shape, windows=windows)).item() for row in rows)
         alone = 0.0
@@ -86,13 +87,14 @@ def test_packed_loss_equals_that_of_transformers_for_each_record(
 @given(data=examples(), window=st.none() | st.integers(1, 40), padded=st.booleans())
 @settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # shrinking would take minutes
 def test_the_block_mask_of_flex_attention_equals_the_dense_mask(
-    data: tuple[list[Encoded], list[int]], window: int | None, *, padded: bool
+    data: tuple[EncodedRecords, list[int]], window: int | None, *, padded: bool
 ) -> None:
     rows = pack(*data, max_tokens=160, share_prefixes=True, seed=0)
-    shape = RowShape(192, max(row.answers for row in rows)) if padded else None
+    shape = RowShape(192, max(row.size.answers for row in rows)) if padded else None
     for row in rows:
-        dense = (row.padded(192) if padded else row).attention_mask(window)
-        tokens, answers = row_tensors(row, shape)
+        built = row.tokens()
+        dense = (built.padded(192) if padded else built).attention_mask(window)
+        tokens, answers = row_tensors(built, shape)
         masks = [
             block_mask(tokens[1], tokens[2], tokens[3], window),
             flex_inputs(tokens, answers, window)["attention_mask"],
@@ -109,13 +111,15 @@ def test_the_block_mask_of_flex_attention_equals_the_dense_mask(
 @pytest.mark.parametrize("name", ["mistral", "qwen2", "llama"])
 def test_flex_attention_gives_the_same_loss_as_the_dense_mask(name: str) -> None:
     ids = [number * 7 % 64 for number in range(100)]
-    data = [Encoded(ids[:30] + ids[start:], [IGNORED_LABEL] * 30 + ids[start:]) for start in (60, 75, 90)]
+    data = EncodedRecords()
+    for start in (60, 75, 90):
+        data.append(ids[:30], ids[start:])
     (row,) = pack(data, [0, 0, 0], max_tokens=128, share_prefixes=True, seed=0)
     model, flex = made(name), made(name, "flex_attention")
     windows = windows_of(model.config, 128)
     with torch.no_grad():
         dense = answer_loss(model, model_inputs(row, windows=windows)).item()
-        shape = RowShape(128, row.answers)
+        shape = RowShape(128, row.size.answers)
         blocks = answer_loss(flex, model_inputs(row, shape=shape, flex=True, windows=windows)).item()
     assert blocks == pytest.approx(dense, rel=1e-4)
 

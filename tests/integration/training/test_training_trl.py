@@ -22,8 +22,8 @@ from trl import SFTTrainer, pack_dataset
 from sqlquarry import PromptFormatter
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import RecordError, TrainingError, TrainingInterruptedError
-from sqlquarry.prompt import Encoded
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.encoded import EncodedRecords
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 from training_runs import difference, log_of
@@ -111,12 +111,15 @@ def test_a_plan_has_the_wrapped_rows_that_trl_makes() -> None:
     lengths = random.Random(0).choices(range(1, 60), k=1500)
     ids = [[1000 * number + index for index in range(length)] for number, length in enumerate(lengths)]
     rows = pack_dataset(Dataset.from_dict({"input_ids": ids, "labels": ids}), 32, "wrapped")["input_ids"]
-    examples = [Encoded(one, one) for one in ids]
-    ours = wrap(examples, 32)
-    assert [row.input_ids for row in ours] == list(rows)
-    assert sum(row.records for row in ours) == 1500
+    examples = EncodedRecords()
+    for number, one in enumerate(ids):
+        examples.append(one[: number % 3], one[number % 3 :])
+    learned = {token for one in ids for token in one[one[0] // 1000 % 3 :]}
+    assert wrap(examples, 32) == [
+        (len(row), sum(token in learned for token in row), sum(token % 1000 == 0 for token in row)) for row in rows
+    ]
     row_of = {token: number for number, row in enumerate(rows) for token in row}
-    assert count_wrapped(examples, 32) == sum(row_of[one[0]] != row_of[one[-1]] for one in ids)
+    assert count_wrapped(examples.lengths, 32) == sum(row_of[one[0]] != row_of[one[-1]] for one in ids)
 
 
 def test_answers_are_learned_and_every_file_of_our_engine_is_written(

@@ -9,6 +9,7 @@ import operator
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import Record, Records, load_records
+from sqlquarry.data import split
 from sqlquarry.data.split import nearest_subset
 from sqlquarry.errors import ConfigError, DataError, RecordError
 
@@ -88,6 +90,35 @@ def test_the_nearest_subset_is_the_nearest(sizes, data):
     proper = (subset for n in range(1, len(sizes)) for subset in itertools.combinations(sizes, n))
     assert len(set(chosen)) == len(chosen) < len(sizes)
     assert abs(sum(sizes[index] for index in chosen) - target) == min(abs(sum(subset) - target) for subset in proper)
+
+
+@pytest.mark.parametrize("group_by", ["auto", "schema", "template", "query"])
+def test_the_work_of_a_split_grows_with_the_records(monkeypatch, group_by):
+    calls = Counter()
+
+    def counted(function):
+        def count(*given, **options):
+            calls[function.__name__] += 1
+            return function(*given, **options)
+
+        return count
+
+    for function in (split.query_form, split.schema_form, split.question_form):
+        monkeypatch.setattr(split, function.__name__, counted(function))
+
+    def work(size):
+        calls.clear()
+        some = [
+            Record(f"How many {n}?", f"CREATE TABLE t{n % 5} (a)", f"SELECT {n % 7} FROM t{n % 5} WHERE a > {n}")
+            for n in range(size)
+        ]
+        Records(some).split(0.2, group_by=group_by)
+        return dict(calls)
+
+    few, many = work(200), work(800)
+    assert many.get("schema_form", 0) == few.get("schema_form", 0) <= 2 * 5
+    for name in {*few} - {"schema_form"}:
+        assert many[name] == 4 * few[name] <= 2 * 800
 
 
 def test_split_sizes():

@@ -8,13 +8,15 @@ import time
 import uuid
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.execution.engines import engine_of, file_of
 from sqlquarry.execution.engines.answers import collect_rows, shown_url, without_secrets
-from sqlquarry.execution.engines.sqlalchemy import run_query
+from sqlquarry.execution.engines.sqlalchemy import restrict, run_query
 from sqlquarry.execution.engines.values import plain_value
 from sqlquarry.execution.limits import ExecutionLimits, Permissions
 from sqlquarry.execution.sandbox import settings_of
@@ -298,3 +300,22 @@ def test_a_missing_driver_or_server_is_not_the_fault_of_the_query():
     _, kind, message = run_query("mysql+nodriver://u:hush@localhost:1/d", "SELECT 1", SETTINGS)
     assert kind == "unavailable"
     assert "hush" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "is_mariadb", "words"),
+    [
+        ("mysql", False, "max_execution_time = 1500"),
+        ("mysql", True, "max_statement_time = 1.5"),
+        ("mariadb", True, "max_statement_time = 1.5"),
+        ("postgresql", None, "statement_timeout TO 1500"),
+        ("oracle", None, ""),
+    ],
+)
+def test_sessions_are_limited_in_the_words_of_the_server(name: str, is_mariadb: bool | None, words: str):
+    connection = Mock()
+    connection.dialect = SimpleNamespace(name=name) if is_mariadb is None else Mock(is_mariadb=is_mariadb)
+    connection.dialect.name = name
+    restrict(connection, 1.5)
+    assert words in " ".join(call.args[0] for call in connection.exec_driver_sql.call_args_list)
+    assert bool(words) == connection.exec_driver_sql.called

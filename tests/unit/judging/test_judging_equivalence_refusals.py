@@ -6,9 +6,9 @@ import pytest
 
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
-from sqlquarry.judging.equivalence.memory_database import MemoryDatabase
 from sqlquarry.records import Record
 from sqlquarry.sql.ddl import read_schema
+from sqlquarry.sql.memory_database import MemoryDatabase
 
 SCHEMA = """CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, b TEXT, d DATE, r REAL);
 CREATE TABLE u (id INTEGER PRIMARY KEY, t_id INT, c TEXT)"""

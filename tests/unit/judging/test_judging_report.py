@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import tracemalloc
 
 import pytest
 
@@ -124,6 +125,18 @@ def test_json_round_trip(tmp_path):
     some = report()
     some.to_json(tmp_path / "r.json")
     assert sq.Report.from_json(tmp_path / "r.json") == some
+
+
+def test_to_json_needs_no_copy_of_the_report_in_memory(tmp_path):
+    one = entry(0, {"execution": "correct"})
+    entries = [dataclasses.replace(one, answer=f"{number}" + "x" * 10_000) for number in range(2000)]
+    large = Report(["execution"], entries)
+    tracemalloc.start()
+    large.to_json(tmp_path / "r.json")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "r.json").stat().st_size > 20 * 10**6
+    assert peak < 2**20
 
 
 def test_lists_are_accepted_for_tuples(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldQuery
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldVariants
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.determinacy import other_choices
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
@@ -185,7 +185,7 @@ def test_a_query_with_several_right_answers_is_detected(sql, determined):
     database = CandidateDatabase(schema)
     people = [(1, "a", "x@", "Oslo"), (2, "b", "y@", "Oslo"), (3, "c", "z@", "Rome"), (4, "d", "w@", "Oslo")]
     database.fill({"customer": people, "purchase": []})
-    gold = GoldQuery(sql, schema)
+    gold = GoldVariants(sql, schema)
     expected = database.expected(gold)
     assert expected is not None
     assert database.is_determined(gold, expected) is determined

@@ -79,7 +79,7 @@ def test_an_estimate_counts_bytes_and_shares_prefixes(template: str) -> None:
         prepare(RECORDS, PromptFormatter(template=template), TokenEstimator(), config, shape=shape)
         for config in (TrainingConfig(), TrainingConfig(share_prefixes=False))
     )
-    assert sum(len(row.input_ids) for row in shared.rows) < sum(len(row.input_ids) for row in separate.rows)
+    assert sum(size.tokens for size in shared.row_sizes) < sum(size.tokens for size in separate.row_sizes)
     formatter = PromptFormatter(template=template).bind(TokenEstimator())
     written = len((formatter.prompt(RECORDS[0]) + formatter.completion(RECORDS[0])).encode())
     assert 0 <= len(shared.examples[0].input_ids) - written / BYTES_PER_TOKEN < 2

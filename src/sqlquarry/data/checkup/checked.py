@@ -44,6 +44,7 @@ class Checked:
         others: further sets of records by name, such as {"test": test}, for duplicates across splits.
         databases: the databases on which gold queries run, or None if there are none.
         limits: limits of each query.
+        concurrency: number of queries that run at a time.
         tokens: number of tokens of each record, prompt and answer, or None if there is no tokenizer.
         max_length: the limit of tokens in training.
         plan: the forecast of a training run on the records, or None if there is none.
@@ -53,6 +54,7 @@ class Checked:
     others: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     databases: DatabaseSource | None = None
     limits: ExecutionLimits = DEFAULT_LIMITS
+    concurrency: int = 4
     tokens: Sequence[int] | None = None
     max_length: int | None = None
     plan: Plan | None = None

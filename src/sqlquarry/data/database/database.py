@@ -47,7 +47,7 @@ class Database:
         allow_unchecked_servers: run queries of `run` on servers that do not report what a query does.
 
     Raises:
-        DatabaseError: the database cannot be read. The message contains the reason.
+        DatabaseError: the database cannot be read, or has no tables. The message contains the reason.
         ConfigError: an option is invalid, or a table of `tables` does not exist.
         MissingExtraError: the extra for this kind of database is not installed.
     """
@@ -219,6 +219,9 @@ class Database:
                 found = read_server(self._reader, schema_names)
         if isinstance(found, Failure):
             raise DatabaseError(f"the database {self.name} cannot be read: {found.message}", kind=found.kind)
+        if not found.tables:
+            reasons = "".join(f"; {note}" for note in found.notes)
+            raise DatabaseError(f"the database {self.name} has no table or view that can be read{reasons}")
         return found
 
     def _kept(self, catalog: Catalog, names: Sequence[str] | None) -> Catalog:

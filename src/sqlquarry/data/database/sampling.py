@@ -11,9 +11,10 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from sqlquarry.data.database.personal import personal_kind
+from sqlquarry.data.database.personal import is_personal, personal_data
 from sqlquarry.data.database.quoting import quoter
 from sqlquarry.data.database.reader import Reader
+from sqlquarry.data.database.sqlite_catalog import row_number
 from sqlquarry.data.database.tables import Catalog, DatabaseColumn, DatabaseTable, Value
 from sqlquarry.execution.sandbox import Failure
 from sqlquarry.sql.schema import value_kind
@@ -25,7 +26,6 @@ _EXAMPLES = 5
 _LONGEST_VALUE = 50  # characters, because longer texts are neither categories nor useful examples
 _LONGEST_INTEGER_BITS = 128  # PostgreSQL's numbers may have more digits than Python converts to text
 _BLOCKS = 10
-_ROW_NUMBERS = ("rowid", "_rowid_", "oid")  # of SQLite. A column may have one of these names
 # Types whose values no prompt can show.
 _UNSHOWN = re.compile(
     r"BLOB|BYTEA|BINARY|IMAGE|JSON|XML|GEO|POINT|POLYGON|VECTOR|ARRAY|MAP|STRUCT|UNION|\[", re.IGNORECASE
@@ -61,7 +61,10 @@ def _sample(
     """Return the sampled cells of each column that can be read, and why others cannot."""
     if not columns:
         return {}, ""
-    rows = reader.rows(sample_query(table, [column.name for column in columns], dialect))
+    names = [column.name for column in columns]
+    rows = reader.rows(sample_query(table, names, dialect))
+    if not isinstance(rows, Failure) and not rows and table.rows:  # the estimated number of rows is out of date
+        rows = reader.rows(sample_query(replace(table, rows=None), names, dialect))
     if not isinstance(rows, Failure):
         return {column.name: [row[i] for row in rows] for i, column in enumerate(columns)}, ""
     if len(columns) == 1 or rows.kind in ("timeout", "unavailable", "forbidden"):
@@ -85,16 +88,15 @@ def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str) -> 
     names = ", ".join(map(quote, columns))
     source = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
     is_large = not table.is_view and (table.rows or 0) > SAMPLE_ROWS
-    if is_large and dialect == "sqlite":
+    number = row_number([column.name for column in table.columns])
+    if is_large and (dialect == "sqlite" or (dialect == "duckdb" and number == "rowid")):
         # The first rows are the oldest ones, so blocks of rows from the whole table are read.
-        taken = {column.name.lower() for column in table.columns}
-        number = next(name for name in _ROW_NUMBERS if name not in taken)
         step, size = -(-(table.rows or 0) // _BLOCKS), SAMPLE_ROWS // _BLOCKS
         bounds = [f"{number} > {step * block} AND {number} <= {step * (block + 1)}" for block in range(_BLOCKS)]
         bounds[0] = f"{number} <= {step}"  # also negative row numbers
         blocks = (f"WHERE {bound} ORDER BY {number} LIMIT {size}" for bound in bounds)
         return " UNION ALL ".join(f"SELECT * FROM (SELECT {names} FROM {source} {block})" for block in blocks)
-    if is_large and dialect in ("postgres", "duckdb"):
+    if is_large and dialect == "postgres":
         percent = 100 * min(1.0, 1.5 * SAMPLE_ROWS / (table.rows or 1))
         source += f" TABLESAMPLE SYSTEM ({percent:.6f}) REPEATABLE (0)"
     return f"SELECT {names} FROM {source} LIMIT {SAMPLE_ROWS}"
@@ -105,7 +107,7 @@ def _with_sample(table: DatabaseTable, cells: Mapping[str, Sequence[Any]], *, pe
     columns = tuple(
         _with_cells(table, column, cells[column.name], is_key=column.name in keys, personal=personal)
         if column.name in cells
-        else replace(column, personal=personal_kind(table.name, column.name, ()))
+        else replace(column, personal=personal_data(table.name, column.name, ()))
         for column in table.columns
     )
     read = max(map(len, cells.values()), default=SAMPLE_ROWS)
@@ -118,11 +120,11 @@ def _with_cells(
     table: DatabaseTable, column: DatabaseColumn, cells: Sequence[Any], *, is_key: bool, personal: bool
 ) -> DatabaseColumn:
     counts: Counter[Value] = Counter(filter(_is_value, cells))
-    kind = personal_kind(table.name, column.name, counts)
+    kind = personal_data(table.name, column.name, counts)
     column = replace(column, distinct=len(counts), personal=kind)
     if (kind and not personal) or value_kind(column.type) == "boolean":
         return replace(column, values=())
-    shown = [value for value in counts if _is_showable(str(value))]
+    shown = [value for value in counts if _is_showable(str(value)) and (personal or not is_personal(value))]
     values = column.values  # of an ENUM
     if not values and len(shown) == len(counts) and _is_category(counts, is_key=is_key):
         values = tuple(sorted(counts, key=_order))
@@ -150,7 +152,8 @@ def _is_category(counts: Counter[Value], *, is_key: bool) -> bool:
     if not counts or counts.total() < 2 * len(counts) or len(counts) > MOST_VALUES:
         return False
     numbers = [value for value in counts if not isinstance(value, str)]
-    return not numbers or (len(counts) <= _MOST_NUMBERS and not is_key and all(isinstance(n, int) for n in numbers))
+    is_code = 1 < len(counts) <= _MOST_NUMBERS and not is_key and all(isinstance(number, int) for number in numbers)
+    return not numbers or is_code
 
 
 def _order(value: Value) -> tuple[bool, Value]:

@@ -164,9 +164,9 @@ def _inspected_tables(
     options: dict[str, Any] = {"schema": schema, "kind": ObjectKind.ANY, "filter_names": names}
     columns = inspector.get_multi_columns(**options)
     primary: Mapping[Any, Any] = inspector.get_multi_pk_constraint(**options)
-    # Without it PostgreSQL's inspector leaves out the schema of tables that the search path finds.
-    explicit = {"postgresql_ignore_search_path": True} if inspector.dialect.name == "postgresql" else {}
-    foreign = inspector.get_multi_foreign_keys(**options | explicit)
+    foreign = inspector.get_multi_foreign_keys(**options)
+    # PostgreSQL's inspector leaves out the schema of tables that the search path finds.
+    own_schema = inspector.default_schema_name if inspector.dialect.name == "postgresql" else schema
     comments: Mapping[Any, Any] = {}
     with suppress(NotImplementedError):
         comments = inspector.get_multi_table_comment(**options)
@@ -182,7 +182,7 @@ def _inspected_tables(
                 (
                     {
                         "columns": reference["constrained_columns"],
-                        "schema": reference.get("referred_schema") or schema,
+                        "schema": reference.get("referred_schema") or own_schema,
                         "table": reference["referred_table"],
                         "targets": reference["referred_columns"],
                     }

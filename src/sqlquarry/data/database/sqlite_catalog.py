@@ -7,7 +7,7 @@ this process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,8 @@ _SHADOWS = "SELECT name FROM pragma_table_list WHERE type = 'shadow'"  # since S
 _COLUMNS = 'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo({}) ORDER BY cid'
 _KEYS = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list({}) ORDER BY id DESC, seq'
 # Counting would read the whole table. The largest row number is found in an index, but it also counts deleted rows.
-_ROWS = "SELECT max(rowid) FROM {}"
+_ROWS = "SELECT max({}) FROM {}"
+_ROW_NUMBERS = ("rowid", "_rowid_", "oid")  # https://sqlite.org/lang_createtable.html#rowid
 _HIDDEN = 1  # a column of a virtual table that is an argument, not data
 
 
@@ -48,13 +49,19 @@ def read_sqlite(reader: Reader) -> Catalog | Failure:
     return Catalog({name: _with_targets(table, tables) for name, table in tables.items()}, tuple(notes))
 
 
+def row_number(columns: Collection[str]) -> str:
+    """Return the name of the row's number that no column of the table has."""
+    taken = {name.lower() for name in columns}
+    return next((name for name in _ROW_NUMBERS if name not in taken), _ROW_NUMBERS[0])
+
+
 def _table(reader: Reader, name: str, *, is_view: bool) -> DatabaseTable | Failure:
     literal = "'" + name.replace("'", "''") + "'"
     columns = reader.rows(_COLUMNS.format(literal))
     if isinstance(columns, Failure):
         return columns
     keys = reader.rows(_KEYS.format(literal))
-    rows = None if is_view else reader.rows(_ROWS.format(quoted(name)))
+    rows = None if is_view else reader.rows(_ROWS.format(row_number([column for column, *_ in columns]), quoted(name)))
     count = rows[0][0] if rows is not None and not isinstance(rows, Failure) else None
     return DatabaseTable(
         name,

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, tables_of
-from sqlquarry.judging.equivalence.memory_database import MemoryDatabase, Row
-from sqlquarry.judging.equivalence.refusals import memory_database
 from sqlquarry.results.comparison import results_equal, rows_match
 from sqlquarry.results.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.sql.memory_database import MemoryDatabase, Row, memory_database
 from sqlquarry.sql.parsing import parse
 from sqlquarry.sql.schema import Schema
 from sqlquarry.sql.syntax import break_ties

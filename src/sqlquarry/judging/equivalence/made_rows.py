@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from sqlquarry.judging.equivalence.memory_database import Row, SQLValue
+from sqlquarry.sql.memory_database import Row, SQLValue
 from sqlquarry.sql.parsing import parse
 from sqlquarry.sql.schema import Column, Schema
 

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
-from sqlquarry.judging.equivalence.memory_database import MemoryDatabase
 from sqlquarry.judging.equivalence.postgresql_refusals import typed_refusal
 from sqlquarry.sql.identifiers import quoted
+from sqlquarry.sql.memory_database import memory_database
 from sqlquarry.sql.parsing import parse, tokens
 from sqlquarry.sql.schema import Schema
 
@@ -100,12 +100,6 @@ def misread(sql: str, dialect: str) -> str | None:  # noqa: PLR0911 - one per re
     if dialect != "sqlite" and (unknown := _anonymous(tree)):
         return f"an unknown function: {unknown}"
     return None
-
-
-@lru_cache(maxsize=64)
-def memory_database(ddl: tuple[str, ...]) -> MemoryDatabase:
-    """Return the database in memory for a schema. It is cached because creating it takes longer than a query."""
-    return MemoryDatabase(ddl)
 
 
 def invented_tables(*queries: str) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ class ExpectedResult:
         return any(cell not in (None, 0, "", b"") for row in self.result.rows for cell in row)
 
 
-class GoldQuery:
+class GoldVariants:
     """A gold query with the variants of it that every database must run. Use `gold_of` to get a cached instance."""
 
     def __init__(self, sql: str, schema: Schema) -> None:
@@ -66,9 +66,9 @@ class GoldQuery:
 
 
 @lru_cache(maxsize=1024)
-def gold_of(sql: str, schema: Schema) -> GoldQuery:
+def gold_of(sql: str, schema: Schema) -> GoldVariants:
     """Return the gold query. It is cached because many predictions for one record share it."""
-    return GoldQuery(sql, schema)
+    return GoldVariants(sql, schema)
 
 
 class CandidateDatabase:
@@ -119,7 +119,7 @@ class CandidateDatabase:
             return str(error)
         return None
 
-    def expected(self, gold: GoldQuery) -> ExpectedResult | None:
+    def expected(self, gold: GoldVariants) -> ExpectedResult | None:
         """Return the result of a gold query, or None if it fails."""
         result = _run(self.main, gold.sql)
         if result is None:
@@ -132,7 +132,7 @@ class CandidateDatabase:
                 places = tied_places(keyed.rows, gold.keyed.keys)
         return ExpectedResult(result, places)
 
-    def is_determined(self, gold: GoldQuery, expected: ExpectedResult) -> bool:
+    def is_determined(self, gold: GoldVariants, expected: ExpectedResult) -> bool:
         """Return whether the gold returns the same for rows in reverse order and for every choice that it leaves."""
         for cut in gold.cuts:
             if (whole := self.run(cut.keyed.sql)) and cut.parts_a_tie(whole.rows):

@@ -17,7 +17,7 @@ from sqlquarry.judging.synthesis.candidate_database import (
     MOST_INSTRUCTIONS,
     CandidateDatabase,
     ExpectedResult,
-    GoldQuery,
+    GoldVariants,
     gold_of,
 )
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows, TableRows
@@ -179,7 +179,7 @@ def _running_mutants(database: CandidateDatabase, sql: str) -> list[str]:
     return [text for text in mutants(*found) if database.run(text) is not None] if found else []
 
 
-def _determined(database: CandidateDatabase, golds: Sequence[GoldQuery]) -> list[ExpectedResult] | None:
+def _determined(database: CandidateDatabase, golds: Sequence[GoldVariants]) -> list[ExpectedResult] | None:
     """Return the results of the golds on the current rows, or None if one fails or depends on the order of rows."""
     results = []
     for gold in golds:
@@ -207,7 +207,7 @@ def _kills(database: CandidateDatabase, expected: Sequence[ExpectedResult], goal
 def _search(
     database: CandidateDatabase,
     candidates: CandidateRows,
-    golds: Sequence[GoldQuery],
+    golds: Sequence[GoldVariants],
     goals: Sequence[Variant],
     deadline: float,
 ) -> tuple[list[_Choice], set[Variant]]:
@@ -234,7 +234,7 @@ def _search(
 
 
 def _all_kills(
-    database: CandidateDatabase, chosen: Sequence[_Choice], golds: Sequence[GoldQuery], goals: Sequence[Variant]
+    database: CandidateDatabase, chosen: Sequence[_Choice], golds: Sequence[GoldVariants], goals: Sequence[Variant]
 ) -> list[set[Variant]]:
     kills = []
     for choice in chosen:

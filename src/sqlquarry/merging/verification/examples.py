@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 _MAX_TOKENS = 4096  # with this many tokens, the widest activations of an 8B model take 0.5 GB

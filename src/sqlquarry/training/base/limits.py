@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sqlquarry.prompt import Encoded
 from sqlquarry.records import Record
 from sqlquarry.text import first_of
+from sqlquarry.tokenizing.encoded import EncodedRecords
 from sqlquarry.training.base.shape import ModelShape
 
 _REMEDY = (
@@ -16,7 +16,7 @@ _REMEDY = (
 
 
 def base_problems(
-    records: Sequence[Record], examples: Sequence[Encoded], shape: ModelShape, tokenizer: object
+    records: Sequence[Record], examples: EncodedRecords, shape: ModelShape, tokenizer: object
 ) -> Iterator[str]:
     """Yield the reasons why no run on this base can learn from the records.
 
@@ -29,7 +29,7 @@ def base_problems(
         tokenizer: the tokenizer of the examples.
     """
     limit = shape.positions
-    lengths = [len(example.input_ids) for example in examples]
+    lengths = examples.lengths
     if limit is not None and (longer := [index for index, tokens in enumerate(lengths) if tokens > limit]):
         longest = max(longer, key=lambda index: lengths[index])
         yield (
@@ -40,8 +40,7 @@ def base_problems(
         )
     if not hasattr(tokenizer, "convert_ids_to_tokens"):  # a `TokenEstimator` has no tokens of the base
         return
-    used = {token for example in examples if max(example.input_ids) >= shape.vocabulary for token in example.input_ids}
-    if unknown := sorted(token for token in used if token >= shape.vocabulary):
+    if unknown := sorted(token for token in examples.vocabulary() if token >= shape.vocabulary):
         texts = [f"{tokenizer.convert_ids_to_tokens(token)!r} ({token})" for token in unknown]
         yield (
             f"the prompt or the records use {_named(texts)}, but the embeddings of the base model have only "

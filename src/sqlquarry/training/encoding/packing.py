@@ -12,11 +12,11 @@ alone, but the prefix is computed once instead of once per example. An example t
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL, EncodedRecords
 from sqlquarry.tokenizing.prefixes import common_prefix
 
 if TYPE_CHECKING:
@@ -24,22 +24,37 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Examples and the length of their common beginning in tokens."""
+class RowSize(NamedTuple):
+    """The size of a row.
 
-    examples: tuple[Encoded, ...]
+    Args:
+        tokens: number of tokens.
+        answers: number of tokens that are learned.
+        records: number of examples, or of examples that begin in the row if TRL's packing cuts them.
+    """
+
+    tokens: int
+    answers: int
+    records: int
+
+
+class Family(NamedTuple):
+    """Examples with a common beginning.
+
+    Args:
+        members: numbers of the examples.
+        prefix: length of their common beginning in tokens.
+        tokens: number of tokens in a row: the prefix once, and the rest of each example.
+    """
+
+    members: tuple[int, ...]
     prefix: int
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens of the family in a row: its prefix once, and the rest of each example."""
-        return self.prefix + sum(len(example.input_ids) - self.prefix for example in self.examples)
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class PackedRow:
-    """One packed row. Every list has one entry per token.
+class RowTokens:
+    """The tokens of a packed row. Every list has one entry per token.
 
     Args:
         input_ids: token ids.
@@ -47,7 +62,6 @@ class PackedRow:
         positions: position of the token in its own example.
         families: number of the token's family.
         suffixes: number of the token's suffix within the family, or 0 for the prefix.
-        records: number of examples in the row.
     """
 
     input_ids: list[int]
@@ -55,12 +69,6 @@ class PackedRow:
     positions: list[int]
     families: list[int]
     suffixes: list[int]
-    records: int
-
-    @property
-    def answers(self) -> int:
-        """Number of tokens that are learned."""
-        return sum(label != IGNORED_LABEL for label in self.labels)
 
     def attention_mask(self, window: int | None = None) -> torch.Tensor:
         """Return which token (matrix row) may attend to which token (column): bool, (1, 1, tokens, tokens).
@@ -80,17 +88,53 @@ class PackedRow:
             visible &= position[:, None] - position[None, :] < window
         return (earlier & same_family & visible)[None, None]
 
-    def padded(self, tokens: int) -> PackedRow:
+    def padded(self, tokens: int) -> RowTokens:
         """Return the row, padded to `tokens` tokens. The padding is a family of its own."""
         more = tokens - len(self.input_ids)
-        return PackedRow(
+        return RowTokens(
             self.input_ids + [0] * more,
             self.labels + [IGNORED_LABEL] * more,
             self.positions + [0] * more,
             self.families + [-1] * more,
             self.suffixes + [0] * more,
-            self.records,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedRow:
+    """One packed row. It only refers to its examples, so that the rows of a run need little memory.
+
+    Args:
+        examples: the examples that the families number.
+        families: the families of the row, in order.
+        size: the size of the row.
+    """
+
+    examples: EncodedRecords = field(repr=False)
+    families: tuple[Family, ...]
+    size: RowSize
+
+    def tokens(self) -> RowTokens:
+        """Return the tokens of the row."""
+        row = RowTokens([], [], [], [], [])
+        for number, family in enumerate(self.families):
+            for suffix, start, stop, member in _parts(family):
+                ids = self.examples.ids(member, start, stop)
+                prompt = max(self.examples.prompt_lengths[member] - start, 0)
+                row.input_ids.extend(ids)
+                row.labels.extend([IGNORED_LABEL] * min(prompt, len(ids)) + ids[prompt:])
+                row.positions.extend(range(start, start + len(ids)))
+                row.families.extend([number] * len(ids))
+                row.suffixes.extend([suffix] * len(ids))
+        return row
+
+
+def _parts(family: Family) -> Iterator[tuple[int, int, int | None, int]]:
+    """Yield the parts of a family: the number of the suffix, the first and last token, and the example."""
+    if family.prefix:
+        yield 0, 0, family.prefix, family.members[0]
+    for suffix, member in enumerate(family.members, start=1):
+        yield suffix, family.prefix, None, member
 
 
 def block_mask(
@@ -113,7 +157,7 @@ def block_mask(
 
 
 def pack(
-    examples: Sequence[Encoded], keys: Sequence[Hashable], *, max_tokens: int, share_prefixes: bool, seed: int
+    examples: EncodedRecords, keys: Sequence[Hashable], *, max_tokens: int, share_prefixes: bool, seed: int
 ) -> list[PackedRow]:
     """Pack examples into few rows of at most `max_tokens` tokens, by best-fit decreasing.
 
@@ -126,68 +170,53 @@ def pack(
     """
     shuffled = list(range(len(examples)))
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, not a secret
-    groups: dict[Hashable, list[Encoded]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for index in shuffled:
-        groups.setdefault(keys[index] if share_prefixes else index, []).append(examples[index])
-    families = [family for group in groups.values() for family in _families(group, max_tokens)]
-    return [_row(bin_) for bin_ in _best_fit(families, max_tokens)]
+        groups.setdefault(keys[index] if share_prefixes else index, []).append(index)
+    families = [family for group in groups.values() for family in _families(examples, group, max_tokens)]
+    return [_row(examples, tuple(row)) for row in _best_fit(families, max_tokens)]
 
 
-def one_row(example: Encoded) -> PackedRow:
-    """Return a row with a single example."""
-    return _row([Family((example,), 0)])
-
-
-def _families(group: list[Encoded], max_tokens: int) -> list[Family]:
+def _families(examples: EncodedRecords, group: Sequence[int], max_tokens: int) -> Iterator[Family]:
     """Split a group into families that fit a row."""
     # The prefix must end before any answer, because it is computed once and its labels count for all examples.
-    prompts = [example.input_ids[: _prompt_tokens(example)] for example in group]
+    prompts = (examples.ids(index, 0, examples.prompt_lengths[index]) for index in group)
     prefix = common_prefix(prompts) if len(group) > 1 else 0
-    families: list[Family] = []
-    members: list[Encoded] = []
+    members: list[int] = []
     used = prefix
-    for example in group:
-        rest = len(example.input_ids) - prefix
+    for index in group:
+        rest = examples.lengths[index] - prefix
         if members and used + rest > max_tokens:
-            families.append(Family(tuple(members), prefix if len(members) > 1 else 0))
+            yield Family(tuple(members), prefix if len(members) > 1 else 0, used)
             members, used = [], prefix
-        members.append(example)
+        members.append(index)
         used += rest
-    families.append(Family(tuple(members), prefix if len(members) > 1 else 0))
-    return families
+    yield Family(tuple(members), prefix if len(members) > 1 else 0, used)
 
 
-def _prompt_tokens(example: Encoded) -> int:
-    return next(index for index, label in enumerate(example.labels) if label != IGNORED_LABEL)
+def _best_fit(families: Sequence[Family], max_tokens: int) -> Iterator[list[Family]]:
+    """Put each family, largest first, into the fullest row that still has room (best-fit decreasing).
 
-
-def _best_fit(families: list[Family], max_tokens: int) -> list[list[Family]]:
-    """Put each family, largest first, into the fullest row that still has room (best-fit decreasing)."""
+    Bit n of `rooms` is set if a row has room for exactly n tokens. So the fullest row is found without a search.
+    """
     by_room: list[list[list[Family]]] = [[] for _ in range(max_tokens + 1)]
+    rooms = 0
     for family in sorted(families, key=lambda family: family.tokens, reverse=True):
-        room = next((room for room in range(family.tokens, max_tokens + 1) if by_room[room]), max_tokens)
-        row = by_room[room].pop() if by_room[room] else []
+        if enough := rooms >> family.tokens:
+            room = family.tokens + (enough & -enough).bit_length() - 1
+            row = by_room[room].pop()
+            if not by_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, row = max_tokens, []
         row.append(family)
-        by_room[room - family.tokens].append(row)
-    return [row for rows in by_room for row in rows]
+        room -= family.tokens
+        by_room[room].append(row)
+        rooms |= 1 << room
+    return (row for rows in by_room for row in rows)
 
 
-def _row(families: list[Family]) -> PackedRow:
-    row = PackedRow([], [], [], [], [], sum(len(family.examples) for family in families))
-    for number, family in enumerate(families):
-        first = family.examples[0]
-        _append(
-            row, first.input_ids[: family.prefix], first.labels[: family.prefix], position=0, family=number, suffix=0
-        )
-        for suffix, example in enumerate(family.examples, start=1):
-            rest = example.input_ids[family.prefix :], example.labels[family.prefix :]
-            _append(row, *rest, position=family.prefix, family=number, suffix=suffix)
-    return row
-
-
-def _append(row: PackedRow, ids: list[int], labels: list[int], *, position: int, family: int, suffix: int) -> None:
-    row.input_ids.extend(ids)
-    row.labels.extend(labels)
-    row.positions.extend(range(position, position + len(ids)))
-    row.families.extend([family] * len(ids))
-    row.suffixes.extend([suffix] * len(ids))
+def _row(examples: EncodedRecords, families: tuple[Family, ...]) -> PackedRow:
+    members = [member for family in families for member in family.members]
+    answers = sum(examples.lengths[member] - examples.prompt_lengths[member] for member in members)
+    return PackedRow(examples, families, RowSize(sum(family.tokens for family in families), answers, len(members)))

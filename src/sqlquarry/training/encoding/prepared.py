@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlquarry.errors import RecordError
 from sqlquarry.progress.bar import phase
-from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.text import first_of
 from sqlquarry.tokenizing.control_tokens import note_in_prompts
+from sqlquarry.tokenizing.encoded import EncodedRecords
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 from sqlquarry.training.base.limits import base_problems
 from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import PackedRow, one_row, pack
-from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, split, wrap
+from sqlquarry.training.encoding.kept import Kept, content_key, keep, recall
+from sqlquarry.training.encoding.packing import Family, PackedRow, RowSize, pack
+from sqlquarry.training.encoding.whole_text import count_wrapped, encode_whole, wrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class PreparedRecords:
 
     Args:
         examples: all records, in their order.
-        rows: rows of all records that can be learned from.
+        rows: rows of all records that can be learned from. Empty if TRL makes the rows.
+        row_sizes: sizes of the rows, also of TRL's.
         over_length: (name, tokens) of records longer than a row, longest first. `check_run` refuses them.
         unlearnable: names of records without any answer token. `check_run` refuses them.
         tokens_unshared: tokens of the packed records, with shared beginnings counted once per record.
@@ -38,8 +40,9 @@ class PreparedRecords:
         cut: number of records that TRL's packing cuts (`TrainingConfig.cuts_records`).
     """
 
-    examples: Sequence[Encoded]
-    rows: list[PackedRow]
+    examples: EncodedRecords
+    rows: Sequence[PackedRow]
+    row_sizes: tuple[RowSize, ...]
     over_length: tuple[tuple[str, int], ...]
     unlearnable: tuple[str, ...]
     tokens_unshared: int
@@ -49,12 +52,10 @@ class PreparedRecords:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the token ids and labels of all records."""
-        # Equals the digest of one JSON list, but does not build that list, which would take 126 bytes per token.
-        digest = hashlib.sha256()
-        for index, example in enumerate(self.examples):
-            digest.update(("[" if index == 0 else ", ").encode() + json.dumps(example).encode())
-        digest.update(b"]")
+        """SHA-256 (hex) over the number of records, their lengths, their prompt lengths and their token ids."""
+        digest = hashlib.sha256(f"{len(self.examples)}\n".encode())
+        for part in self.examples.buffers():
+            digest.update(part)
         return digest.hexdigest()
 
 
@@ -67,7 +68,7 @@ def prepare(
     shape: ModelShape,
     kind: str = "",
 ) -> PreparedRecords:
-    """Encode records and pack those that fit a row.
+    """Encode records and pack those that fit a row. If the same was done before, return that result (see `kept`).
 
     Args:
         records: records with SQL.
@@ -81,22 +82,53 @@ def prepare(
         RecordError: there are no records, or some have no SQL.
         ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
     """
-    names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
-    examples = _encoded(records, names, formatter, tokenizer, kind, whole=config.learns_whole_text)
+    _require_sql(records, kind)
+    settings = {
+        "kind": kind,
+        "backend": config.backend,
+        "packing": config.packing_strategy,
+        "whole_text": config.learns_whole_text,
+        "max_length": config.max_length,
+        "share_prefixes": config.share_prefixes,
+        "seed": config.seed,
+        "positions": shape.positions,
+        "vocabulary": shape.vocabulary,
+    }
+    key = content_key(records, formatter.bind(tokenizer), tokenizer, settings)
+    if key and (kept := recall(key)):
+        return _unfolded(kept)
+    prepared = _prepared(records, formatter, tokenizer, config, shape=shape, kind=kind)
+    # A run with such problems is refused, so nobody needs its rows again.
+    if key and not (prepared.over_length or prepared.unlearnable or prepared.base_problems):
+        keep(key, _folded(prepared))
+    return prepared
+
+
+def _prepared(
+    records: Sequence[Record],
+    formatter: PromptFormatter,
+    tokenizer: Tokenizer,
+    config: TrainingConfig,
+    *,
+    shape: ModelShape,
+    kind: str,
+) -> PreparedRecords:
+    examples = _encoded(records, formatter, tokenizer, kind, whole=config.learns_whole_text)
     limit = math.inf if config.cuts_records else config.max_length
-    lengths = [len(example.input_ids) for example in examples]
-    unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
+    lengths = examples.lengths
+    unlearnable = [prompt == tokens for prompt, tokens in zip(examples.prompt_lengths, lengths, strict=True)]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
-    learned = [examples[index] for index in fine]
-    rows, cut = _packed(learned, [records[index].schema for index in fine], config)
+    learned = examples.select(fine)
+    rows, row_sizes, cut = _packed(learned, [records[index].schema for index in fine], config)
     note = note_in_prompts(records, tokenizer) or ""
     problems = base_problems(records, examples, shape, tokenizer)
-    over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
+    over = [(_name(records, index, kind), tokens) for index, tokens in enumerate(lengths) if tokens > limit]
     return PreparedRecords(
         examples,
         rows,
+        row_sizes,
         over_length=tuple(sorted(over, key=lambda item: -item[1])),
-        unlearnable=tuple(name for name, empty in zip(names, unlearnable, strict=True) if empty),
+        unlearnable=tuple(_name(records, index, kind) for index, empty in enumerate(unlearnable) if empty),
         tokens_unshared=sum(lengths[index] for index in fine),
         base_problems=tuple(f"{kind}: {problem}" if kind else problem for problem in problems),
         note=f"{kind}: {note}" if kind and note else note,
@@ -104,40 +136,68 @@ def prepare(
     )
 
 
-def _packed(examples: Sequence[Encoded], schemas: Sequence[str], config: TrainingConfig) -> tuple[list[PackedRow], int]:
-    """Return the rows and the number of records that are cut.
+def _packed(
+    examples: EncodedRecords, schemas: Sequence[str], config: TrainingConfig
+) -> tuple[list[PackedRow], tuple[RowSize, ...], int]:
+    """Return the rows, their sizes, and the number of records that are cut.
 
-    TRL packs by itself, and its rows are about the same. It shares no prefixes.
+    TRL packs by itself, so only the sizes of its rows are returned. It shares no prefixes.
     """
     limit, seed = config.max_length, config.seed
     if config.backend == "sqlquarry":
-        return pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes, seed=seed), 0
+        rows = pack(examples, schemas, max_tokens=limit, share_prefixes=config.share_prefixes, seed=seed)
+        return rows, tuple(row.size for row in rows), 0
+    lengths = examples.lengths
     if config.packing_strategy is None:
-        return [one_row(example) for example in examples], 0
+        sizes = zip(lengths, examples.prompt_lengths, strict=True)
+        return [], tuple(RowSize(tokens, tokens - prompt, 1) for tokens, prompt in sizes), 0
     if config.packing_strategy == "wrapped":
-        return wrap(examples, limit), count_wrapped(examples, limit)
-    pieces = split(examples, limit)
-    cut = sum(len(example.input_ids) > limit for example in examples)
-    return pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed), cut
+        return [], tuple(wrap(examples, limit)), count_wrapped(lengths, limit)
+    pieces = examples.split(limit)
+    rows = pack(pieces, [""] * len(pieces), max_tokens=limit, share_prefixes=False, seed=seed)
+    return [], tuple(row.size for row in rows), sum(tokens > limit for tokens in lengths)
 
 
-def _encoded(
-    records: Sequence[Record],
-    names: Sequence[str],
-    formatter: PromptFormatter,
-    tokenizer: Tokenizer,
-    kind: str,
-    *,
-    whole: bool,
-) -> list[Encoded]:
+def _folded(prepared: PreparedRecords) -> Kept:
+    """Return prepared records without problems in the form in which they are kept."""
+    facts = {
+        "rows": [row.families for row in prepared.rows],
+        "row_sizes": prepared.row_sizes,
+        "note": prepared.note,
+        "cut": prepared.cut,
+    }
+    return Kept(prepared.examples, facts)
+
+
+def _unfolded(kept: Kept) -> PreparedRecords:
+    examples, facts = kept
+    sizes = tuple(RowSize(*size) for size in facts["row_sizes"])
+    rows = [
+        PackedRow(examples, tuple(Family(tuple(members), *counts) for members, *counts in families), size)
+        for families, size in zip(facts["rows"], sizes, strict=False)  # TRL's rows are not known
+    ]
+    return PreparedRecords(examples, rows, sizes, (), (), sum(examples.lengths), note=facts["note"], cut=facts["cut"])
+
+
+def _name(records: Sequence[Record], index: int, kind: str) -> str:
+    return f"{kind} {records[index].id or f'record {index}'}".strip()
+
+
+def _require_sql(records: Sequence[Record], kind: str) -> None:
     label = f"{kind} record".strip()
     if not records:
         raise RecordError(f"there are no {label}s. Training needs at least one with sql.")
-    if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
+    if without := [_name(records, index, kind) for index, record in enumerate(records) if record.sql is None]:
         raise RecordError(
             f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
             "Add their SQL, or leave them out."
         )
+
+
+def _encoded(
+    records: Sequence[Record], formatter: PromptFormatter, tokenizer: Tokenizer, kind: str, *, whole: bool
+) -> EncodedRecords:
+    label = f"{kind} record".strip()
     with phase(f"encoding {len(records):,} {label}s"):
         try:
             return encode_whole(records, formatter, tokenizer) if whole else formatter.encode_all(records, tokenizer)

@@ -14,7 +14,7 @@ from sqlquarry.training.base.outline import BaseOutline, read_outline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.base.stop_token import StopCheck, check_stop, named_rows
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
-from sqlquarry.training.encoding.packing import PackedRow
+from sqlquarry.training.encoding.packing import RowSize
 from sqlquarry.training.encoding.prepared import PreparedRecords, prepare_both
 from sqlquarry.training.planning.advice import advice
 from sqlquarry.training.planning.fit import fitted
@@ -96,12 +96,12 @@ def plan_training(
         RecordError: none of the records can be learned from.
     """
     gpu, gpus = machines.find_gpus(config)
-    if not prepared.rows:
+    if not prepared.row_sizes:
         raise RecordError(_nothing_to_learn(prepared, config))
-    schedule = schedule_of(prepared.rows, config, shape.hidden, processes=gpus)
+    schedule = schedule_of(prepared.row_sizes, config, shape.hidden, processes=gpus)
     processes = machines.count_processes(gpus, schedule.rows_per_step)
-    schedule = schedule_of(prepared.rows, config, shape.hidden, processes=processes)
-    row_sizes = tuple((len(row.input_ids), row.answers) for row in prepared.rows)
+    schedule = schedule_of(prepared.row_sizes, config, shape.hidden, processes=processes)
+    row_sizes = tuple((size.tokens, size.answers) for size in prepared.row_sizes)
     if shape.expert_parameters:  # each token chooses its experts, so shapes differ from row to row
         config = dataclasses.replace(config, torch_compile=False)
     if gpu is not None:
@@ -200,7 +200,7 @@ def with_stop_check(
     )
 
 
-def schedule_of(rows: Sequence[PackedRow], config: TrainingConfig, hidden_size: int, *, processes: int = 1) -> Schedule:
+def schedule_of(rows: Sequence[RowSize], config: TrainingConfig, hidden_size: int, *, processes: int = 1) -> Schedule:
     """Return the schedule of a run over these rows. A step has `records_per_step` records on average.
 
     With TRL, `sft_config` may have the rows of each process in a step instead.

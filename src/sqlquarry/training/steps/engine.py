@@ -48,7 +48,7 @@ class StepEngine:
         compiled, self._flex = config.compiles_layers(cuda=cuda), config.uses_flex_attention(cuda=cuda)
         # Code is compiled for one shape.
         self._fixed = compiled or self._flex
-        self._shape = RowShape(config.max_length, max(row.answers for row in rows))
+        self._shape = RowShape(config.max_length, max(row.size.answers for row in rows))
         self._windows = windows_of(model.config, config.max_length)
         self._entropy = torch.compile(entropy, dynamic=False, options=compile_options()) if compiled else entropy
         self._max_norm = config.max_grad_norm
@@ -163,7 +163,7 @@ class CudaGraphEngine(StepEngine):
         self.optimizer.zero_grad(set_to_none=False)  # recorded kernels use the addresses of the gradients
 
     def _on_host(self, row: PackedRow) -> tuple[torch.Tensor, ...]:
-        return tuple(part.pin_memory() for part in row_tensors(row, self._shape))
+        return tuple(part.pin_memory() for part in row_tensors(row.tokens(), self._shape))
 
 
 class _Recording(Generic[Result]):

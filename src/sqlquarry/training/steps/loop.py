@@ -141,7 +141,7 @@ class Loop:
         import torch
 
         picked = self.schedule.rows_of(step)
-        answers = sum(self.rows[row].answers for row in picked)
+        answers = sum(self.rows[row].size.answers for row in picked)
         total = torch.zeros(2, device=self.world.device)  # the loss, and the number of votes to stop
         total[1] = stop
         for row, counts in self.world.share(picked):
@@ -165,7 +165,7 @@ class Loop:
             loss=loss,
             grad_norm=norm,
             learning_rate=rate,
-            tokens=sum(len(self.rows[row].input_ids) for row in picked),
+            tokens=sum(self.rows[row].size.tokens for row in picked),
         )
         return entry, stops > 0
 
@@ -190,12 +190,12 @@ class Loop:
         """Return the mean loss over the answer tokens of the evaluation rows."""
         import torch
 
-        answers, most = sum(row.answers for row in self.evaluation), max(row.answers for row in self.evaluation)
+        learned = [row.size.answers for row in self.evaluation]
         total = torch.zeros((), device=self.world.device)
         self.model.eval()
         with torch.no_grad():
             for row, counts in self.world.share(range(len(self.evaluation))):
-                total += self.engine.loss(self.evaluation[row], answers=most) * (counts / answers)
+                total += self.engine.loss(self.evaluation[row], answers=max(learned)) * (counts / sum(learned))
         release(self.model)
         self.model.train()
         self.world.sum([total])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from sqlquarry.checkpoints.attention import Windows
-from sqlquarry.prompt import IGNORED_LABEL
-from sqlquarry.training.encoding.packing import PackedRow, block_mask
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL
+from sqlquarry.training.encoding.packing import PackedRow, RowTokens, block_mask
 
 if TYPE_CHECKING:
     import torch
@@ -25,21 +26,29 @@ class RowShape(NamedTuple):
     answers: int
 
 
-def row_tensors(row: PackedRow, shape: RowShape | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def row_tensors(row: RowTokens, shape: RowShape | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a row's tokens and answers as two tensors on the CPU.
 
     The first, (4, tokens), has the id, position, family and suffix of each token. The second, (2, answers), has the
     index from which each answer token is predicted, and its label.
     """
-    import torch
-
     # A token is predicted from the token before it. An answer never begins a suffix, so both are in the same example.
-    learned = [(index - 1, label) for index, label in enumerate(row.labels) if label != IGNORED_LABEL]
+    learned = [index for index, label in enumerate(row.labels) if label != IGNORED_LABEL]
+    predicted_from, labels = [index - 1 for index in learned], [row.labels[index] for index in learned]
     if shape is not None:
         row = row.padded(shape.tokens)
-        learned += [(0, IGNORED_LABEL)] * (shape.answers - len(learned))
-    tokens = torch.tensor([row.input_ids, row.positions, row.families, row.suffixes])
-    return tokens, torch.tensor(learned, dtype=torch.long).reshape(-1, 2).t().contiguous()
+        more = shape.answers - len(learned)
+        predicted_from, labels = predicted_from + [0] * more, labels + [IGNORED_LABEL] * more
+    return _matrix(row.input_ids, row.positions, row.families, row.suffixes), _matrix(predicted_from, labels)
+
+
+def _matrix(*rows: list[int]) -> torch.Tensor:
+    import torch
+
+    if not rows[0]:
+        return torch.empty(len(rows), 0, dtype=torch.long)
+    # torch.tensor(rows) takes five times as long.
+    return torch.stack([torch.frombuffer(array("q", row), dtype=torch.long) for row in rows])
 
 
 class ModelInputs(TypedDict):
@@ -77,10 +86,11 @@ def model_inputs(
         flex: whether the model uses flex_attention.
         windows: attention windows of the model's layers (see `windows_of`).
     """
-    tokens, answers = (tensor.to(device) for tensor in row_tensors(row, shape))
+    built = row.tokens()
+    tokens, answers = (tensor.to(device) for tensor in row_tensors(built, shape))
     if flex:
         return flex_inputs(tokens, answers, windows)
-    padded = row if shape is None else row.padded(shape.tokens)
+    padded = built if shape is None else built.padded(shape.tokens)
     return _inputs(tokens, answers, _masks(windows, lambda window: padded.attention_mask(window).to(device)))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 Result = TypeVar("Result")
-_TIMEOUT_S = 600  # how long a process waits for another. Loading a large model takes minutes
+_TIMEOUT_S = 1800  # how long a process waits for another. Encoding millions of records takes minutes, as does loading
 _joins = itertools.count()
 
 

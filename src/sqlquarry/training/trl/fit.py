@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlquarry.errors import TrainingInterruptedError
 from sqlquarry.pretrained import load_tokenizer, quiet_transformers
 from sqlquarry.progress.bar import phase
-from sqlquarry.prompt import Encoded
+from sqlquarry.tokenizing.encoded import Encoded
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.steps.adapted_model import load_base, lora_config
 from sqlquarry.training.steps.loop import Outcome

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import TrainingError
-from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.tokenizing.encoded import IGNORED_LABEL, Encoded
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,6 +11,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from threading import RLock
 
 from sqlquarry.sql.identifiers import quoted
@@ -118,3 +119,9 @@ class MemoryDatabase:
         finally:
             self._connection.set_authorizer(None)
             self._connection.set_progress_handler(None, 0)
+
+
+@lru_cache(maxsize=64)
+def memory_database(ddl: tuple[str, ...]) -> MemoryDatabase:
+    """Return the database in memory for a schema. It is cached because creating it takes longer than a query."""
+    return MemoryDatabase(ddl)
