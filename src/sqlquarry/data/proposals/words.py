@@ -30,7 +30,7 @@ _UNCOUNTED = {
     "music", "furniture", "address", "gas", "bus", "status", "business", "class", "process", "access", "success",
     "basis", "analysis",
 }  # fmt: skip
-_PHRASES = {"l name": "last name", "f name": "first name", "m name": "middle name", "stu ID": "student ID"}
+_PHRASES = {"l name": "last name", "f name": "first name", "m name": "middle name", "stu id": "student ID"}
 _EXTREMES = {"min": "minimum", "max": "maximum", "tot": "total"}
 _ALONE = {"long": "longitude", "no": "number", "min": "minimum", "max": "maximum"}
 _FLAGS = {"is", "has", "was", "can"}
@@ -118,11 +118,7 @@ def _plural(word: str) -> str:
     lowered = word.lower()
     if lowered in _IRREGULAR:
         return _IRREGULAR[lowered]
-    if (
-        not word.isascii()
-        or not word.isalpha()
-        or lowered in {"series", "species", "news", "data", "equipment", "media"}
-    ):
+    if not (word.isascii() and word.isalpha()) or lowered in _SAME or re.search(r"\w{3}ed$", lowered):
         return word
     if _singular(word) != word:
         return word

@@ -96,6 +96,20 @@ def test_open_answers_and_repeats_of_a_model_are_rejected(shop: Database) -> Non
     assert found.report.rejected["repeated"] >= 1
 
 
+def test_repeated_questions_and_empty_answers_of_a_model_are_rejected(shop: Database) -> None:
+    model = Stub(
+        lambda _: (
+            "Question: What does it cost?\nSQL: SELECT price FROM items WHERE label = 'Item3'\n"
+            "Question: what does IT cost\nSQL: SELECT price, color FROM items WHERE label = 'Item4'\n"
+            "Question: How many cost 1000?\nSQL: SELECT COUNT(*) FROM items WHERE price = 1000\n"
+        )
+    )
+    found = sq.propose_records(shop, 3, generator=model, model_share=1.0)
+    assert found[0].sql == "SELECT price FROM items WHERE label = 'Item3'"
+    assert found.report.by_template["model"] == 1
+    assert found.report.rejected["only NULL or 0"] >= 1
+
+
 def test_rephrased_questions_keep_their_values(shop: Database) -> None:
     plain = sq.propose_records(shop, 20)
     model = Stub(lambda prompt: "Tell us: " + prompt.split("Question: ")[1].split("\n")[0])
