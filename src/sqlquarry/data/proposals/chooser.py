@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from sqlquarry.data.proposals.conditions import Condition, between, compared, equal, gap, in_year, like, one_of
+from sqlquarry.data.proposals.conditions import Condition, between, compared, equal, flagged, gap, in_year, like, one_of
 from sqlquarry.data.proposals.dice import Dice
 from sqlquarry.data.proposals.vocabulary import AskedColumn, AskedTable, Link, Role, Vocabulary
 
 T = TypeVar("T", AskedColumn, AskedTable)
 
-PLAIN: tuple[Role, ...] = ("label", "category", "text", "number", "code", "year", "date")
-COARSE: tuple[Role, ...] = ("category", "text", "number", "code", "year", "date")  # many rows have the same value
+PLAIN: tuple[Role, ...] = ("label", "category", "text", "number", "code", "year", "date", "flag")
+COARSE: tuple[Role, ...] = (
+    "category",
+    "text",
+    "number",
+    "code",
+    "year",
+    "date",
+    "flag",
+)  # many rows have the same value
 _AGGREGATES = (
     ("AVG", "average", "mean"),
     ("MAX", "highest", "maximum"),
     ("MIN", "lowest", "minimum"),
     ("SUM", "total", "summed"),
 )
+_MAKERS: Mapping[Role, Sequence[Callable[[AskedColumn, Dice], Condition | None]]] = {
+    "number": (compared,),
+    "flag": (flagged,),
+    "date": (compared, in_year),
+    "year": (compared, equal),
+    "text": (equal, equal, like),
+    "label": (equal, equal, like),
+}
 _RARE_FIRST = 0.7  # probability of the least used candidate
 
 
@@ -167,19 +183,9 @@ class Chooser:
         return made
 
     def _made(self, column: AskedColumn) -> Condition | None:
-        match column.role:
-            case "number":
-                return compared(column, self.dice)
-            case "date":
-                return self.dice.pick([compared, in_year])(column, self.dice)
-            case "year":
-                return self.dice.pick([compared, equal])(column, self.dice)
-            case "text" | "label":
-                return self.dice.pick([equal, equal, like])(column, self.dice)
-            case "category":
-                return equal(column, self.dice, negated=self.dice.chance(0.1))
-            case _:
-                return equal(column, self.dice)
+        if column.role == "category" and self.dice.chance(0.1):
+            return equal(column, self.dice, negated=True)
+        return self.dice.pick(_MAKERS.get(column.role, (equal,)))(column, self.dice)
 
     def _one(self, candidates: Sequence[T]) -> T:
         if not candidates:

@@ -67,6 +67,15 @@ def equal(column: AskedColumn, dice: Dice, *, negated: bool = False) -> Conditio
     return Condition(column, f"@ = {literal(value)}", words, f"{column.noun} {column.verb} {said}")
 
 
+def flagged(column: AskedColumn, dice: Dice) -> Condition:
+    """Require that a boolean is true, or that it is false."""
+    is_true = dice.chance(0.7)
+    value = "true" if is_true else "false"
+    named = column.noun.removesuffix(" status")  # of is_open, which is "open status"
+    words = f"that are {'' if is_true else 'not '}{named}" if named != column.noun else f"with {column.noun} {value}"
+    return Condition(column, f"@ = {value.upper()}", words, f"{column.noun} {column.verb} {value}")
+
+
 def one_of(column: AskedColumn, dice: Dice) -> Condition | None:
     """Require one of two values."""
     values = [value for value in column.distinct if _is_askable(value)]

@@ -88,13 +88,19 @@ def fill(
 
 
 def rephrased(records: Sequence[Record], generator: TextGenerator) -> list[str]:
-    """Return other words for each question, or the question itself if the answer lacks a value of the query."""
+    """Return other words for each question.
+
+    A question stays if the answer lacks a value of the query that it has, or if it is another record's question.
+    """
     prompts = [_REPHRASE.format(question=record.question, sql=record.sql) for record in records]
-    answers = [_question_in(answer.text) for answer in generator.generate(prompts)]
-    return [
-        answer if has_values(answer, record.question, record.sql or "") else record.question
-        for record, answer in zip(records, answers, strict=True)
-    ]
+    taken = {record.question.lower() for record in records}
+    questions = []
+    for record, answer in zip(records, generator.generate(prompts), strict=True):
+        question = _question_in(answer.text)
+        is_good = has_values(question, record.question, record.sql or "") and question.lower() not in taken
+        questions.append(question if is_good else record.question)
+        taken.add(questions[-1].lower())
+    return questions
 
 
 def described(queries: Sequence[str], generator: TextGenerator, *, schema: str, dialect: str) -> list[str]:

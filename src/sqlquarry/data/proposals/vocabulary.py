@@ -12,13 +12,14 @@ from typing import Literal
 
 from sqlquarry.data.database import Database, DatabaseColumn, DatabaseForeignKey, DatabaseTable
 from sqlquarry.data.database.quoting import quoter
-from sqlquarry.data.database.sampling import MOST_VALUES, sample_query
+from sqlquarry.data.database.sampling import MOST_VALUES, UNSHOWN, sample_query
 from sqlquarry.data.database.tables import Value
 from sqlquarry.data.proposals.words import is_plural, plural, singular, split_words, spoken, without_table
 from sqlquarry.errors import DatabaseError
 from sqlquarry.results.cells import Cell
+from sqlquarry.sql.schema import value_kind
 
-Role = Literal["key", "reference", "label", "category", "text", "number", "code", "year", "date", "opaque"]
+Role = Literal["key", "reference", "label", "category", "text", "number", "code", "year", "date", "flag", "opaque"]
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 _YEARS = range(1000, 2101)
 _LABELS = ("name", "title", "label", "full name", "model")
@@ -209,7 +210,7 @@ def _asked_table(table: DatabaseTable, rows: Sequence[tuple[Cell, ...]], dialect
     references = {name for key in table.foreign_keys for name in key.columns}
     keys = references | set(table.primary_key)
     columns = tuple(
-        _asked_column(table, column, [row[i] for row in rows], (sql, quote(column.name)), one)
+        _asked_column(table, column, [row[i] for row in rows], (sql, quote(column.name)), one=one, dialect=dialect)
         for i, column in enumerate(table.columns)
     )
     is_bridge = len({key.table for key in table.foreign_keys}) == len(references) == 2 and all(
@@ -219,7 +220,13 @@ def _asked_table(table: DatabaseTable, rows: Sequence[tuple[Cell, ...]], dialect
 
 
 def _asked_column(
-    table: DatabaseTable, column: DatabaseColumn, cells: Sequence[Cell], names: tuple[str, str], one: str
+    table: DatabaseTable,
+    column: DatabaseColumn,
+    cells: Sequence[Cell],
+    names: tuple[str, str],
+    *,
+    one: str,
+    dialect: str,
 ) -> AskedColumn:
     values = [cell for cell in cells if isinstance(cell, str | int | float | Decimal) and str(cell).strip()]
     if all(isinstance(value, float) and value.is_integer() for value in values):
@@ -228,6 +235,8 @@ def _asked_column(
     is_unique = len({*known}) == len(known)
     noun = without_table(spoken(column.name, column.comment), one)
     role = _role(table, column, values, noun, is_unique=is_unique) if len(values) == len(known) else "opaque"
+    if dialect != "sqlite" and value_kind(column.type) == "boolean":  # SQLite stores numbers or texts
+        role = "flag"
     if noun == one and role in ("label", "category", "text"):
         noun = f"{noun} name"
     if role == "number":
@@ -253,6 +262,8 @@ def _role(  # noqa: PLR0911 - one return per role
 ) -> Role:
     if any(key.columns == (column.name,) for key in table.foreign_keys):
         return "reference"
+    if UNSHOWN.search(column.type):
+        return "opaque"
     texts = [value for value in values if isinstance(value, str)]
     is_key = table.primary_key == (column.name,) or noun == "ID" or noun.endswith(" ID")
     if is_key and not (texts and noun.rsplit(maxsplit=1)[-1] in _LABELS):

@@ -117,9 +117,9 @@ def test_rephrased_questions_keep_their_values(shop: Database) -> None:
     assert [record.question for record in found] == [f"Tell us: {record.question}" for record in plain]
     forgetful = Stub(lambda _: "What about it?")
     found = sq.propose_records(shop, 20, generator=forgetful, rephrase=True, model_share=0.0)
-    for old, new in zip(plain, found, strict=True):
-        assert new.question in (old.question, "What about it?")
-        assert new.question == old.question or "'" not in (old.sql or "")
+    changed = [old for old, new in zip(plain, found, strict=True) if new.question != old.question]
+    assert len(changed) == 1  # the other records keep their questions, because one question has one query
+    assert "'" not in (changed[0].sql or "")
 
 
 def test_values_of_the_query_must_stay() -> None:
