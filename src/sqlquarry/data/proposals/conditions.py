@@ -49,6 +49,11 @@ class Condition:
         return _written(self.test, self.column.full)
 
     @property
+    def names_a_row(self) -> bool:
+        """Whether at most one row meets the condition, which makes its name and number trivial."""
+        return self.column.is_unique and self.test.startswith("@ =")
+
+    @property
     def whose(self) -> str:
         """The English after a noun, with "whose"."""
         return f"whose {self.clause}"
@@ -103,7 +108,7 @@ def compared(column: AskedColumn, dice: Dice) -> Condition | None:
         return Condition(
             column,
             f"@ {sign} {literal(value)}",
-            f"{'from' if column.noun == 'year' else f'with {with_article(column.noun)}'} {word} {said}",
+            f"with {with_article(column.noun)} {word} {said}",
             f"{column.noun} {column.verb} {word} {said}",
         )
     number = _rounded(value)
@@ -198,6 +203,8 @@ def _twice(clause: str) -> tuple[str, str]:
 
 
 def _is_askable(value: Value) -> bool:
+    if isinstance(value, float | Decimal):  # nobody asks for an exact measure
+        return False
     text = str(value)
     return text == text.strip() and 0 < len(text) <= _LONGEST_VALUE and text.isprintable() and not {'"', "\\"} & {*text}
 

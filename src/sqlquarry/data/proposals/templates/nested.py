@@ -131,7 +131,7 @@ def _with_children(c: Chooser) -> Draft:
 
 def _shared(c: Chooser) -> Draft:
     t = c.table()
-    column = c.column(t, "category", "text", "year", "code")
+    column = c.group(t)
     first = c.condition(t, but=column)
     second = c.condition(t, but=column)
     left = f"SELECT {column.sql} FROM {t.sql} WHERE {first.sql}"

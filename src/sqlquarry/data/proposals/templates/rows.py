@@ -36,6 +36,8 @@ def _list_column(c: Chooser) -> Draft:
 
 def filtered(c: Chooser, t: AskedTable, test: Condition, columns: int = 1) -> Draft:
     """Draft a list of the rows that meet a condition."""
+    if test.column is t.label and test.test.startswith("@ ="):
+        raise DeadEndError
     shown = c.target(t, columns=columns, but=test.column)
     everything = f"SELECT {shown.sql} FROM {t.sql}"
     return Draft(
@@ -55,6 +57,8 @@ def filtered(c: Chooser, t: AskedTable, test: Condition, columns: int = 1) -> Dr
 
 def counted(t: AskedTable, test: Condition) -> Draft:
     """Draft the number of rows that meet a condition."""
+    if test.names_a_row:
+        raise DeadEndError
     everything = f"SELECT COUNT(*) FROM {t.sql}"
     return Draft(
         f"{everything} WHERE {test.sql}",
