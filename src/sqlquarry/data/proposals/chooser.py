@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from sqlquarry.data.proposals.asked import AskedColumn, AskedDatabase, AskedTable, Link, Role
 from sqlquarry.data.proposals.conditions import Condition, between, compared, equal, flagged, gap, in_year, like, one_of
 from sqlquarry.data.proposals.dice import Dice
-from sqlquarry.data.proposals.vocabulary import AskedColumn, AskedTable, Link, Role, Vocabulary
 
 T = TypeVar("T", AskedColumn, AskedTable)
 
@@ -78,8 +78,8 @@ class Target(NamedTuple):
 class Chooser:
     """Random choices of the parts of questions about one database. Each call draws again."""
 
-    def __init__(self, vocabulary: Vocabulary, dice: Dice) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, asked: AskedDatabase, dice: Dice) -> None:
+        self.asked = asked
         self.dice = dice
         self.drawn: list[AskedColumn | AskedTable] = []
         self._uses: Counter[AskedColumn | AskedTable] = Counter()
@@ -99,7 +99,7 @@ class Chooser:
         return self._one(
             [
                 table
-                for table in self.vocabulary.tables
+                for table in self.asked.tables
                 if table.label is not None and all(_others(table, role) for role in roles)
             ]
         )
@@ -108,7 +108,7 @@ class Chooser:
         """Draw a foreign key whose child and parent have a column of the given roles."""
         links = [
             link
-            for link in self.vocabulary.links
+            for link in self.asked.links
             if link.parent.label is not None
             and (child is None or link.child.having(child))
             and (parent is None or link.parent.having(parent))

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sqlquarry.data.database import Database
+from sqlquarry.data.proposals.asked import AskedDatabase
 from sqlquarry.data.proposals.checking import Checker, RejectedError, columns_in
 from sqlquarry.data.proposals.report import ProposalReport, Proposals
-from sqlquarry.data.proposals.vocabulary import Vocabulary
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.records import Record
 from sqlquarry.sql.hardness import hardness
@@ -66,14 +66,11 @@ class Collector:
             return False
         return True
 
-    def proposals(self, vocabulary: Vocabulary) -> Proposals:
+    def proposals(self, asked: AskedDatabase) -> Proposals:
         """Return the records with their report."""
-        tables = [table.name for table in vocabulary.tables]
+        tables = [table.name for table in asked.tables]
         columns = [
-            f"{table.name}.{column.name}"
-            for table in vocabulary.tables
-            for column in table.columns
-            if not column.is_empty
+            f"{table.name}.{column.name}" for table in asked.tables for column in table.columns if not column.is_empty
         ]
         unused = tuple(name for name in (*tables, *columns) if name.lower() not in self._used)
         missed = len([name for name in tables if name in unused])
@@ -86,6 +83,6 @@ class Collector:
             by_hardness={level: self.by_level[level] for level in LEVELS},
             by_template=dict(sorted(self.by_template.items())),
             rejected=dict(sorted(self.rejected.items())),
-            notes=vocabulary.notes,
+            notes=asked.notes,
         )
         return Proposals(self.records, report)

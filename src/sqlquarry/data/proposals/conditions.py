@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from sqlquarry.data.database.rendering import literal
 from sqlquarry.data.database.tables import Value
+from sqlquarry.data.proposals.asked import AskedColumn
 from sqlquarry.data.proposals.dice import Dice
-from sqlquarry.data.proposals.vocabulary import AskedColumn
 from sqlquarry.data.proposals.words import with_article
 
 _LONGEST_VALUE = 40  # characters of a value in a question

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from sqlquarry.answers import TextGenerator
+from sqlquarry.data.proposals.asked import AskedDatabase
 from sqlquarry.data.proposals.collecting import Collector
 from sqlquarry.data.proposals.dice import Dice
-from sqlquarry.data.proposals.vocabulary import Vocabulary
 from sqlquarry.records import Record
 
 _PAIRS = 5  # per prompt
@@ -60,14 +60,14 @@ SQL: {sql}
 
 
 def fill(
-    collector: Collector, vocabulary: Vocabulary, generator: TextGenerator, *,
+    collector: Collector, asked: AskedDatabase, generator: TextGenerator, *,
     wanted: int, schema: str, dialect: str, seed: int, deadline: float,
 ) -> None:  # fmt: skip
     """Add records that a model proposes until there are `wanted`, or until nothing new comes.
 
     Args:
         collector: keeps the records. Those that it has are the examples in prompts.
-        vocabulary: the tables.
+        asked: the tables.
         generator: the model.
         wanted: number of records in the collector at the end.
         schema: the text of the schema in prompts, with values.
@@ -79,7 +79,7 @@ def fill(
     idle = 0
     while len(collector.records) < wanted and idle < _IDLE_CALLS and time.monotonic() < deadline:
         before = len(collector.records)
-        prompts = [_prompt(vocabulary, collector.records, schema, dialect, dice) for _ in range(_PROMPTS)]
+        prompts = [_prompt(asked, collector.records, schema, dialect, dice) for _ in range(_PROMPTS)]
         for answer in generator.generate(prompts):
             for question, sql in pairs_in(answer.text):
                 if len(collector.records) < wanted:
@@ -132,8 +132,8 @@ def _question_in(text: str) -> str:
     return question if len(question) <= _LONGEST_QUESTION else ""
 
 
-def _prompt(vocabulary: Vocabulary, records: Sequence[Record], schema: str, dialect: str, dice: Dice) -> str:
-    tables = sorted({dice.pick(vocabulary.tables).name for _ in range(2)})
+def _prompt(asked: AskedDatabase, records: Sequence[Record], schema: str, dialect: str, dice: Dice) -> str:
+    tables = sorted({dice.pick(asked.tables).name for _ in range(2)})
     shown = [dice.pick(records) for _ in range(_EXAMPLES)] if records else []
     return _PROPOSE.format(
         pairs=_PAIRS,

@@ -6,12 +6,12 @@ import re
 import time
 from collections import Counter, defaultdict
 
+from sqlquarry.data.proposals.asked import AskedDatabase
 from sqlquarry.data.proposals.checking import level_of
 from sqlquarry.data.proposals.chooser import Chooser, DeadEndError, Draft, Template
 from sqlquarry.data.proposals.collecting import LEVELS, Collector
 from sqlquarry.data.proposals.dice import Dice
 from sqlquarry.data.proposals.templates import TEMPLATES
-from sqlquarry.data.proposals.vocabulary import Vocabulary
 
 _ATTEMPTS = 400  # without a record, after which a level counts as impossible
 _FIRST_ATTEMPTS = 8  # drafts of a template that show its levels
@@ -33,20 +33,20 @@ _OPENINGS = (
 _OPENING = re.compile(r"(?:Show|List|Give|Find)(?= (?:the|every|each|all)\b)")
 
 
-def fill(collector: Collector, vocabulary: Vocabulary, *, wanted: int, seed: int, deadline: float) -> None:
+def fill(collector: Collector, asked: AskedDatabase, *, wanted: int, seed: int, deadline: float) -> None:
     """Add records from templates until there are `wanted`, or until nothing new is found.
 
     Each level of hardness gets the same number of records if the tables allow it.
 
     Args:
         collector: keeps the records.
-        vocabulary: the tables.
+        asked: the tables.
         wanted: number of records in the collector at the end.
         seed: seed of all choices.
         deadline: the time of `time.monotonic` at which the search ends.
     """
     dice = Dice(f"proposals {seed}")
-    chooser = Chooser(vocabulary, dice)
+    chooser = Chooser(asked, dice)
     choice = _TemplateChoice()
     failures: Counter[str] = Counter()
     levels = list(LEVELS)
@@ -59,7 +59,7 @@ def fill(collector: Collector, vocabulary: Vocabulary, *, wanted: int, seed: int
         draft = _draft(template, chooser)
         if draft is None:
             continue
-        found = level_of(draft.sql, vocabulary.dialect)
+        found = level_of(draft.sql, asked.dialect)
         choice.levels[template.name][found] += 1
         if found not in levels or collector.by_level[found] > collector.by_level[level] + _AHEAD:
             continue

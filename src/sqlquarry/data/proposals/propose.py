@@ -10,9 +10,9 @@ from dataclasses import replace
 from sqlquarry.answers import TextGenerator
 from sqlquarry.data.database import Database
 from sqlquarry.data.proposals import from_log, from_model, from_templates
+from sqlquarry.data.proposals.asked import AskedDatabase, asked_database
 from sqlquarry.data.proposals.collecting import Collector
 from sqlquarry.data.proposals.report import Proposals
-from sqlquarry.data.proposals.vocabulary import Vocabulary, vocabulary_of
 from sqlquarry.errors import ConfigError, DatabaseError
 from sqlquarry.extras import require
 from sqlquarry.progress.bar import ProgressBar
@@ -67,11 +67,11 @@ def propose_records(
     if rephrase and generator is None:
         raise ConfigError("rephrase is True, but generator is None. Pass a model that writes other words.")
     deadline = time.monotonic() + time_s
-    vocabulary = _vocabulary(database)
+    asked = _asked(database)
     with ProgressBar("proposing records", n) as bar:
         collector = Collector(database, n, database.schema_text() if schema is None else schema, bar)
         of_model = math.floor(n * model_share) if generator is not None else 0
-        from_templates.fill(collector, vocabulary, wanted=n - of_model, seed=seed, deadline=deadline)
+        from_templates.fill(collector, asked, wanted=n - of_model, seed=seed, deadline=deadline)
         if generator is not None and rephrase:
             questions = from_model.rephrased(collector.records, generator)
             collector.records = [
@@ -81,11 +81,11 @@ def propose_records(
         if generator is not None and of_model:
             text = database.schema_text(values=True, examples=2)
             from_model.fill(
-                collector, vocabulary, generator,
+                collector, asked, generator,
                 wanted=n, schema=text, dialect=database.dialect, seed=seed, deadline=deadline,
             )  # fmt: skip
-            from_templates.fill(collector, vocabulary, wanted=n, seed=seed + 1, deadline=deadline)
-    found = collector.proposals(vocabulary)
+            from_templates.fill(collector, asked, wanted=n, seed=seed + 1, deadline=deadline)
+    found = collector.proposals(asked)
     if len(found) < n:
         logger.warning(
             "Only %d of %d records were found for %s. More tables, rows or time_s, or a generator, give more.",
@@ -124,11 +124,11 @@ def records_from_log(
         raise ConfigError("queries is a string, but must be a list of queries")
     log = list(queries)
     _check(max(len(log), 1), time_s)
-    vocabulary = _vocabulary(database)
+    asked = _asked(database)
     with ProgressBar("reading the log", len(log)) as bar:
         collector = Collector(database, len(log), database.schema_text() if schema is None else schema, bar)
         from_log.fill(collector, log, database, generator, deadline=time.monotonic() + time_s)
-    return collector.proposals(vocabulary)
+    return collector.proposals(asked)
 
 
 def _check(n: int, time_s: float) -> None:
@@ -138,9 +138,9 @@ def _check(n: int, time_s: float) -> None:
         raise ConfigError(f"time_s is {time_s!r}, but must be above 0")
 
 
-def _vocabulary(database: Database) -> Vocabulary:
-    vocabulary = vocabulary_of(database)
-    if not vocabulary.tables:
-        reasons = "; ".join(vocabulary.notes) or "it has no tables"
+def _asked(database: Database) -> AskedDatabase:
+    asked = asked_database(database)
+    if not asked.tables:
+        reasons = "; ".join(asked.notes) or "it has no tables"
         raise DatabaseError(f"no records can be proposed for {database.name}: {reasons}. Fill its tables first.")
-    return vocabulary
+    return asked

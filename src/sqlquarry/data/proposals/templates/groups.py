@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sqlquarry.data.proposals.asked import AskedColumn
 from sqlquarry.data.proposals.chooser import COARSE, Chooser, Draft, Template
-from sqlquarry.data.proposals.vocabulary import AskedColumn
 
 
 def _end(c: Chooser, column: AskedColumn) -> tuple[str, str]:
@@ -212,7 +212,7 @@ def _groups_by_average(c: Chooser) -> Draft:
 def _count_per_year(c: Chooser) -> Draft:
     t = c.table("date")
     column = c.column(t, "date")
-    is_sqlite = c.vocabulary.dialect == "sqlite"
+    is_sqlite = c.asked.dialect == "sqlite"
     year = f"strftime('%Y', {column.sql})" if is_sqlite else f"EXTRACT(YEAR FROM {column.sql})"
     return Draft(
         f"SELECT {year}, COUNT(*) FROM {t.sql} GROUP BY {year}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sqlquarry.data.proposals.asked import AskedColumn, AskedTable, Link
 from sqlquarry.data.proposals.chooser import COARSE, Chooser, DeadEndError, Draft, Template
-from sqlquarry.data.proposals.vocabulary import AskedColumn, AskedTable, Link
 from sqlquarry.data.proposals.words import possessive, with_article
 
 
@@ -11,7 +11,7 @@ def _entity_link(c: Chooser) -> Link:
     """Draw a link whose child has rows that people talk about, not only pairs of keys."""
     links = [
         link
-        for link in c.vocabulary.links
+        for link in c.asked.links
         if not link.child.is_bridge and link.parent.label is not None and link.child.label is not None
     ]
     return c.one_link(links)
@@ -190,8 +190,8 @@ def _first_of_parent(c: Chooser) -> Draft:
 
 def _chain(c: Chooser) -> tuple[Link, Link]:
     """Draw a table, the table that it refers to, and the table that this refers to."""
-    inner = c.one_link([link for link in c.vocabulary.links if any(link.parent is o.child for o in c.vocabulary.links)])
-    outer = c.one_link([o for o in c.vocabulary.links if o.child is inner.parent and o.parent is not inner.child])
+    inner = c.one_link([link for link in c.asked.links if any(link.parent is o.child for o in c.asked.links)])
+    outer = c.one_link([o for o in c.asked.links if o.child is inner.parent and o.parent is not inner.child])
     return inner, outer
 
 
@@ -232,7 +232,7 @@ def _count_per_grandparent(c: Chooser) -> Draft:
 
 def _across(c: Chooser) -> Draft:
     """Ask for one parent of a table by the other parent, such as singers by their concerts."""
-    links = c.vocabulary.links
+    links = c.asked.links
     first = c.one_link([one for one in links if any(_are_siblings(one, o) for o in links)])
     second = c.one_link([o for o in links if _are_siblings(first, o)])
     test = c.condition(second.parent)

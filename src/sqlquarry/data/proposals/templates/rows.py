@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from sqlquarry.data.proposals.asked import AskedTable
 from sqlquarry.data.proposals.chooser import Chooser, DeadEndError, Draft, Template
 from sqlquarry.data.proposals.conditions import Condition
-from sqlquarry.data.proposals.vocabulary import AskedTable
 
 
 def _list_columns(c: Chooser) -> Draft:

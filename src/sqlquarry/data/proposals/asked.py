@@ -164,7 +164,7 @@ class Link:
 
 
 @dataclass(frozen=True, eq=False)
-class Vocabulary:
+class AskedDatabase:
     """All tables with rows, and the links between them.
 
     Args:
@@ -180,7 +180,7 @@ class Vocabulary:
     notes: tuple[str, ...]
 
 
-def vocabulary_of(database: Database) -> Vocabulary:
+def asked_database(database: Database) -> AskedDatabase:
     """Read a sample of each table and describe the tables that have rows."""
     notes: list[str] = []
     tables: dict[str, AskedTable] = {}
@@ -195,7 +195,7 @@ def vocabulary_of(database: Database) -> Vocabulary:
         else:
             notes.append(f"{name} is left out: it has no rows")
     links = tuple(_links({name: database.tables[name] for name in tables}, tables))
-    return Vocabulary(tuple(tables.values()), links, database.dialect, tuple(notes))
+    return AskedDatabase(tuple(tables.values()), links, database.dialect, tuple(notes))
 
 
 def _sample(database: Database, table: DatabaseTable) -> Sequence[tuple[Cell, ...]]:
