@@ -134,7 +134,7 @@ def measured(base: LlamaForCausalLM, config: TrainingConfig, world: World) -> tu
     rows = [random_row(number, config.max_length) for number in range(ROWS)]
     schedule = Schedule(rows=ROWS, rows_per_step=ROWS, epochs=9, warmup_ratio=0.0, peak_rate=1e-5, seed=0)
     seconds = seconds_per_step(Loop(model, rows, schedule, config, world), STEPS, warm_up=2) / ROWS
-    sizes = [(len(row.input_ids), row.answers) for row in rows]
+    sizes = [(row.size.tokens, row.size.answers) for row in rows]
     shape = ModelShape.of(base.config.to_dict(), _tensors_of(base))
     gpu = gpu_named(torch.cuda.get_device_name()) if cuda else None
     planned = Cost(

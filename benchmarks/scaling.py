@@ -159,7 +159,7 @@ def work(job: Job) -> None:
     if world.size > 1:
         torch.distributed.all_reduce(peak, op=torch.distributed.ReduceOp.MAX)
     if world.is_rank0:
-        tokens = sum(len(rows[row].input_ids) for row in schedule.rows_of(0))
+        tokens = sum(rows[row].size.tokens for row in schedule.rows_of(0))
         found = {
             "tokens_per_second": round(tokens / seconds),
             "seconds_per_step": round(seconds, 3),

@@ -15,7 +15,7 @@ import importlib.util
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from common import GIB, SHAPES, hand_back, seconds_per_step
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from sqlquarry.tokenizing.encoded import Encoded
+    from sqlquarry.tokenizing.encoded import EncodedRecords
 
 ROWS = 4  # per step
 VOCABULARY = 128_000  # the special tokens of Llama 3 follow
@@ -125,16 +125,16 @@ def measure_matrix_products(*, tiny: bool) -> float:
     return 2 * size**3 * times / (time.perf_counter() - started)
 
 
-def records(tokens: int, words: int) -> list[Encoded]:
+def records(tokens: int, words: int) -> EncodedRecords:
     """Return records with this number of tokens altogether. The last one is cut."""
-    from sqlquarry.tokenizing.encoded import IGNORED_LABEL, Encoded
+    from sqlquarry.tokenizing.encoded import EncodedRecords
 
-    dice, found = random.Random(0), []
+    dice, found = random.Random(0), EncodedRecords()
     while tokens > 0:
         length = min(tokens, max(RECORD_LIMITS[0], min(RECORD_LIMITS[1], round(dice.lognormvariate(*RECORD)))))
         answer = min(length // 2 + 1, round(dice.lognormvariate(*ANSWER)) + 1)
         ids = dice.choices(range(words), k=length)
-        found.append(Encoded(ids, [IGNORED_LABEL] * (length - answer) + ids[length - answer :]))
+        found.append(ids[: length - answer], ids[length - answer :])
         tokens -= length
     return found
 
@@ -269,7 +269,7 @@ def train_ours(contender: Contender, job: Job) -> dict[str, float]:
     data = records(job.rows() * length, _words(tiny=job.tiny))
     packed = pack(data, range(len(data)), max_tokens=length, share_prefixes=False, seed=0)
     # One row of an epoch is not full. Among the thousands of rows of a real epoch, it would not count.
-    rows = sorted(packed, key=lambda row: len(row.input_ids))[-job.rows() :]
+    rows = sorted(packed, key=lambda row: row.size.tokens)[-job.rows() :]
     schedule = Schedule(len(rows), ROWS, epochs=1, warmup_ratio=0.03, peak_rate=2e-4, seed=0)
     _forget_peak()
     started = time.perf_counter()
@@ -277,7 +277,7 @@ def train_ours(contender: Contender, job: Job) -> dict[str, float]:
     seconds = seconds_per_step(loop, job.steps, warm_up=job.warm_up)
     all_seconds = time.perf_counter() - started
     measured = [schedule.rows_of(step) for step in range(job.warm_up, job.warm_up + job.steps)]
-    tokens = sum(len(rows[row].input_ids) for step in measured for row in step)
+    tokens = sum(rows[row].size.tokens for step in measured for row in step)
     return {
         "tokens_per_second": tokens / (seconds * job.steps),
         "warm_up_s": all_seconds - seconds * job.steps,
@@ -374,8 +374,8 @@ def _train(trainer: Any, clock: Any, contender: Contender, job: Job) -> dict[str
     }
 
 
-def _mean_tokens(data: Sequence[Encoded]) -> float:
-    return sum(len(record.input_ids) for record in data) / len(data)
+def _mean_tokens(data: EncodedRecords) -> float:
+    return sum(data.lengths) / len(data)
 
 
 def _words(*, tiny: bool) -> int:

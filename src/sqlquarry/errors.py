@@ -109,8 +109,8 @@ class DatabaseError(DataError):
         kind: the kind of failure, such as "unavailable", "timeout" or "syntax". "" if no query ran.
     """
 
-    def __init__(self, message: str, *, kind: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, *args: object, kind: str = "") -> None:
+        super().__init__(*args)
         self.kind = kind
 
 

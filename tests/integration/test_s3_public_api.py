@@ -169,7 +169,10 @@ LOCAL: dict[str, Callable[[Any], object]] = {
         output_dir=at,
     ),
     "sample_databases": sq.sample_databases,
+    "Database": sq.Database,
     "ExecutionGrader": sq.ExecutionGrader,
+    "Records.check": sq.Records(RECORDS).check,
+    "Records.repair": sq.Records(RECORDS).repair,
     "SQLJudge": lambda at: sq.SQLJudge([sq.ExactGrader()], journal=at).evaluate(RECORDS, _Silent()),
     "SynthesizedDatabases": sq.SynthesizedDatabases,
     "SageMakerLauncher": _requirements,
@@ -183,12 +186,16 @@ LOCAL: dict[str, Callable[[Any], object]] = {
 OTHERS = {
     "AdapterCheckpoint",
     "AdapterMerger.published",
+    "DataReport.to_html",
+    "DataReport.to_json",
     "MergedModel",
     "SynthesizedDatabases.caveat",
     "load_records",
+    "Records.quarantine",
     "Records.to_jsonl",
     "Records.to_messages",
     "Records.to_parquet",
+    "Repair.to_json",
 }
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
 
+from sqlquarry.data.checkup.quarantine import quarantine_line, reasons_by_position
+from sqlquarry.data.checkup.repair import REPAIRS, Repair, repaired
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.data.writers import dataset_of, json_line, message_line, parquet_parts, write_file
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.execution.databases import DatabaseSource
+from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.records import Record
@@ -20,9 +24,14 @@ if TYPE_CHECKING:
     import boto3
     import datasets
 
+    from sqlquarry.data.checkup.checked import Plan
+    from sqlquarry.data.checkup.report import DataReport
+    from sqlquarry.execution.databases import DatabaseSource
     from sqlquarry.prompt import PromptFormatter
+    from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 _SHOWN = 10  # records in a notebook
+_NO_OTHERS: Mapping[str, Sequence[Record]] = {}
 
 
 class Split(tuple["Records", "Records"]):
@@ -153,10 +162,119 @@ class Records(Sequence[Record]):
             report,
         )
 
+    def repair(
+        self,
+        databases: DatabaseSource | Mapping[str, str | Path] | str | Path | None = None,
+        *,
+        repairs: Sequence[str] = REPAIRS,
+        limits: ExecutionLimits = DEFAULT_LIMITS,
+        concurrency: int = 4,
+    ) -> Repair[Records]:
+        """Repair what is mechanical, such as code fences around SQL or text in double quotes. Meanings stay the same.
+
+        A gold query is changed only if it can still be parsed, still compiles on its schema, and still returns the same
+        rows if there is a database. What was wrong before may become right. Otherwise the record stays as it is. A
+        second call changes nothing more.
+
+        Args:
+            databases: the databases on which the queries run, as for `ExecutionGrader`. None runs no query.
+            repairs: the names of the repairs. The default is all of them.
+            limits: limits of each query.
+            concurrency: number of queries that run at a time.
+
+        Returns:
+            the repaired records, with every change. ``undo()`` returns the records as they were.
+
+        Raises:
+            ConfigError: a repair is unknown, or another argument has a wrong type or value.
+            JudgingError: a directory or file with databases does not exist, or a URL cannot be parsed.
+            MissingExtraError: the extra `judge` is not installed.
+        """
+        records, changes = repaired(self, databases, repairs, limits, concurrency)
+        return Repair(Records(records), changes, self)
+
+    def quarantine(
+        self,
+        report: DataReport,
+        path: str | Path,
+        *,
+        kinds: Sequence[str] | None = None,
+        session: boto3.Session | None = None,
+    ) -> Records:
+        """Write the records with findings to a file, atomically, and return the other records.
+
+        The file is JSON Lines. Each line has the fields of a record and its `reasons`: kind, detail and advice. A
+        person can mend the records in it, and `load_records` reads them back. Of records that only repeat each other,
+        the first one is kept.
+
+        Args:
+            report: the `DataReport` that `check` returned for these records.
+            path: a file or ``s3://bucket/key`` that ends in ``.jsonl`` or ``.jsonl.gz``.
+            kinds: the kinds of findings. None means all kinds of errors.
+            session: a boto3 session for S3. None uses the default credentials.
+
+        Raises:
+            ConfigError: a kind is unknown, the report is about other records, or `path` has another ending.
+            DataError: the object cannot be written to S3.
+            MissingExtraError: `path` is on S3, but boto3 is not installed.
+        """
+        reasons = reasons_by_position(self, report, kinds)
+        lines = (quarantine_line(self[place], findings, report.kinds) for place, findings in reasons.items())
+        write_file(path, (".jsonl", ".jsonl.gz"), lines, session)
+        return self._selected([position not in reasons for position in range(len(self))])
+
     def _selected(self, wanted: Sequence[bool]) -> Records:
         selected = Records()
         selected._records = tuple(itertools.compress(self._records, wanted))  # `__init__` has checked them already.
         return selected
+
+    def check(
+        self,
+        databases: DatabaseSource | Mapping[str, str | Path] | str | Path | None = None,
+        *,
+        others: Mapping[str, Sequence[Record]] = _NO_OTHERS,
+        formatter: PromptFormatter | None = None,
+        tokenizer: Tokenizer | None = None,
+        max_length: int | None = None,
+        plan: Plan | None = None,
+        limits: ExecutionLimits = DEFAULT_LIMITS,
+        concurrency: int = 4,
+    ) -> DataReport:
+        """Check gold queries, texts and the whole set, and report what would teach a model something wrong.
+
+            report = records.check("databases/", others={"test": test})
+            print(report)
+            report.to_html("checkup.html")
+
+        Args:
+            databases: where gold queries run, read-only: a mapping, a directory, a URL or a `DatabaseSource`, as for
+                `ExecutionGrader`. None runs no query, and checks queries only against the records' schemas.
+            others: further sets by name, such as ``{"test": test}``, for duplicates and contradictions across sets.
+            formatter: the wording whose tokens are counted. None uses SQLQuarry's default wording.
+            tokenizer: the base model's tokenizer, which counts the tokens of each record. None counts none.
+            max_length: the number of tokens that training accepts for a record. It needs a tokenizer.
+            plan: the forecast of a run, `QLoRAFSDPTrainer.plan(records)`, for its optimizer steps.
+            limits: seconds, rows, bytes and memory of one query.
+            concurrency: number of queries that run at a time.
+
+        Raises:
+            ConfigError: an argument has a wrong type or value, or the tokenizer cannot be used.
+            JudgingError: a directory or file with databases does not exist, or a URL cannot be parsed.
+            MissingExtraError: the extra `judge` is not installed.
+        """
+        from sqlquarry.data.checkup.run import check_records  # needs sqlglot and Jinja
+
+        return check_records(
+            self,
+            databases,
+            others=others,
+            formatter=formatter,
+            tokenizer=tokenizer,
+            max_length=max_length,
+            plan=plan,
+            limits=limits,
+            concurrency=concurrency,
+        )
 
     def to_jsonl(self, path: str | Path, *, session: boto3.Session | None = None) -> None:
         """Write the records atomically, one JSON object per line. `load_records` returns equal records from the file.

@@ -36,15 +36,23 @@ def write_file(path: str | Path, endings: Sequence[str], parts: Iterable[bytes],
         DataError: the object cannot be written to S3.
         MissingExtraError: `path` is on S3, but boto3 is not installed.
     """
-    uri = s3_uri(path)
-    name = uri or str(path)
+    name = s3_uri(path) or str(path)
     if not name.endswith(tuple(endings)):
         raise ConfigError(f"{name} must end in {' or '.join(endings)}, so that load_records recognizes its format")
-    content = _gzipped(parts) if name.endswith(".gz") else parts
-    if uri:
-        upload(uri, content, session)
+    write_parts(path, _gzipped(parts) if name.endswith(".gz") else parts, session)
+
+
+def write_parts(path: str | Path, parts: Iterable[bytes], session: boto3.Session | None) -> None:
+    """Write parts of a file of any name, locally or to S3.
+
+    Raises:
+        DataError: the object cannot be written to S3.
+        MissingExtraError: `path` is on S3, but boto3 is not installed.
+    """
+    if uri := s3_uri(path):
+        upload(uri, parts, session)
     else:
-        write_atomically(Path(path).expanduser(), content)
+        write_atomically(Path(path).expanduser(), parts)
 
 
 def json_line(record: Record) -> bytes:

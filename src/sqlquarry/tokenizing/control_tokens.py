@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.records import Record
@@ -59,14 +59,7 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
     Raises:
         RecordError: some answers do. The message names the records and tokens.
     """
-    pattern = _pattern(tokenizer)
-    if pattern is None:
-        return
-    found = [
-        (record.id or f"record {place}", match[0])
-        for place, record in enumerate(records)
-        if record.sql is not None and (match := pattern.search(record.sql))
-    ]
+    found = [(records[place].id or f"record {place}", token) for place, token in tokens_in_answers(records, tokenizer)]
     if found:
         shown = first_of([f"{name} ({token})" for name, token in found], _SHOWN)
         raise RecordError(
@@ -74,6 +67,14 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
             "The tokenizer would replace it by the token itself, so the model would learn to stop or switch roles "
             "there. Leave these records out, or split the text, as in '<|im_' || 'end|>'."
         )
+
+
+def tokens_in_answers(records: Iterable[Record], tokenizer: object) -> Iterator[tuple[int, str]]:
+    """Yield the positions of records whose SQL contains the text of a special token, with the first such token."""
+    pattern = _pattern(tokenizer)
+    for place, record in enumerate(records if pattern else ()):
+        if pattern and record.sql is not None and (match := pattern.search(record.sql)):
+            yield place, match[0]
 
 
 def note_in_prompts(records: Iterable[Record], tokenizer: object) -> str | None:

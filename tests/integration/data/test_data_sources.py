@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import random
 import re
@@ -121,6 +122,20 @@ def test_s3_with_only_a_session(aws, name, kind, tmp_path: Path, monkeypatch: py
     assert load_records(kind(uri), session=aws.session()) == records
     assert len(load_records(uri, session=aws.session(), limit=3)) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_repairs_and_quarantine_are_written_to_s3(aws):
+    records = Records(
+        [Record("How old?", "CREATE TABLE t (a)", "SELECT a FROM t;"), Record("Who?", "CREATE TABLE t (a)", "SELECT b")]
+    )
+    folder, session = f"s3://{aws.bucket}/checkup", aws.session()
+    repair = records.repair()
+    repair.to_json(f"{folder}/repair.json", session=session)
+    written = session.client("s3").get_object(Bucket=aws.bucket, Key="checkup/repair.json")["Body"].read()
+    assert json.loads(written)["counts"] == repair.counts == {"final-semicolon": 1}
+    kept = records.quarantine(records.check(), f"{folder}/bad.jsonl", session=session)
+    assert load_records(f"{folder}/bad.jsonl", session=session) == records[1:]
+    assert kept == records[:1]
 
 
 def test_bad_s3(aws):

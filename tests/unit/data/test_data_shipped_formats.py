@@ -155,6 +155,29 @@ def test_one_row_of_every_format(tmp_path: Path, name: str, suffix: str):
         assert (question, schema.rstrip(";"), sql) == TEXTS
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+def test_schemas_with_more_than_one_statement(tmp_path: Path, suffix: str):
+    rows = """INSERT INTO ship (id, name) VALUES (1, 'Bo; ''x'), (2, 'Al "y"');"""
+    gretel = {
+        "id": 5097,
+        "domain": "shipping",
+        "sql_complexity": "single join",
+        "sql_prompt": QUESTION,
+        "sql_context": f"{SCHEMA}; {rows} CREATE TABLE port (id INT); INSERT INTO port (id) VALUES (1);",
+        "sql": f"{SQL};",
+        "sql_explanation": "Counts; rows.",
+    }
+    clinton = {
+        "instruction": QUESTION,
+        "input": f"CREATE TABLE port (\n    id INTEGER\n)\n\n{SCHEMA}",
+        "response": f"{SQL}\n",
+        "source": "sede",
+        "text": "### Instruction: …",
+    }
+    assert texts(write(tmp_path / f"gretel{suffix}", gretel)) == [(QUESTION, gretel["sql_context"], f"{SQL};")]
+    assert texts(write(tmp_path / f"clinton{suffix}", clinton)) == [(QUESTION, clinton["input"], SQL)]
+
+
 @pytest.fixture
 def spider(tmp_path: Path) -> Path:
     """Return a directory as Spider's archive has it, with one database as a file and another only in tables.json."""

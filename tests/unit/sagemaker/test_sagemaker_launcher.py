@@ -234,7 +234,14 @@ def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pyte
     account = Account()
     trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_length=256))
     first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
-    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer were accessible now
+
+    # As if the tokenizer were accessible now, and a token had 30 bytes.
+    def tokenized(_: object, text: str | list[str], **__: object) -> dict[str, list[int] | list[list[int]]]:
+        texts = [text] if isinstance(text, str) else text
+        ids = [[0] * (len(one.encode()) // 30 + 1) for one in texts]
+        return {"input_ids": ids[0] if isinstance(text, str) else ids}
+
+    monkeypatch.setattr(token_estimator.TokenEstimator, "__call__", tokenized)
     assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
     started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
     asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]

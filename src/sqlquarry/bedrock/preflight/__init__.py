@@ -5,7 +5,7 @@ repair    -> fix the findings that have a mechanical fix, in place or into a new
 """
 
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, PreflightReport
-from sqlquarry.bedrock.preflight.repairs import Repair, repair
+from sqlquarry.bedrock.preflight.repairs import FileRepair, repair
 from sqlquarry.bedrock.preflight.run import preflight
 
-__all__ = ["PreflightFinding", "PreflightReport", "Repair", "preflight", "repair"]
+__all__ = ["FileRepair", "PreflightFinding", "PreflightReport", "preflight", "repair"]

@@ -41,7 +41,7 @@ _SMALL = ("config.json", "tokenizer_config.json", *OPTIONAL_FILES)
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
+class FileRepair:
     """A change that `repair` made.
 
     Args:
@@ -62,7 +62,7 @@ def repair(
     output_dir: str | Path | None = None,
     max_shard_bytes: int = SHARD_BYTES,
     session: boto3.Session | None = None,
-) -> list[Repair]:
+) -> list[FileRepair]:
     """Rewrite a checkpoint so that Custom Model Import can read it, as far as possible. Weights keep every bit.
 
     A second run changes nothing. In place, files are replaced atomically, and only files in the result are changed.
@@ -99,13 +99,13 @@ def repair(
     return _repair_copy(files, target, max_shard_bytes)
 
 
-def _repair_in_place(source: LocalSource, max_shard_bytes: int) -> list[Repair]:
+def _repair_in_place(source: LocalSource, max_shard_bytes: int) -> list[FileRepair]:
     directory = source.directory
     weights = _readable(source, directory)
     return _apply(directory, directory, _metadata(directory, weights), weights, plan_shards(weights, max_shard_bytes))
 
 
-def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> list[Repair]:
+def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> list[FileRepair]:
     """Repair a copy of the files that an import needs. `target` appears when it is complete."""
     weights = _readable(source, source.directory)
     metadata = _metadata(source.directory, weights)
@@ -128,7 +128,7 @@ def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> lis
     return done
 
 
-def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
+def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[FileRepair]:
     """Repair copies of the small files, write the changed ones back, and delete template files last."""
     if MANIFEST in source.sizes:
         raise _finished(source.uri, "Pass the prefix to import_model.")
@@ -208,27 +208,27 @@ def _rewritten(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
 
 def _apply(
     source: Path, target: Path, metadata: dict[str, bytes], weights: CheckpointWeights, division: ReshardPlan | None
-) -> list[Repair]:
+) -> list[FileRepair]:
     done = []
     for name, content in metadata.items():
         path = target / name
         old = path.read_bytes() if path.is_file() else None
         if old != content:
             write_atomically(path, content)
-            done.append(Repair(name, "written" if old is None else "rewritten for transformers 4.51.3"))
+            done.append(FileRepair(name, "written" if old is None else "rewritten for transformers 4.51.3"))
     # tokenizer_config.json contains the template now.
     for name in TEMPLATE_FILES:
         if (target / name).is_file():
             (target / name).unlink()
-            done.append(Repair(name, "moved into tokenizer_config.json"))
+            done.append(FileRepair(name, "moved into tokenizer_config.json"))
     if division is not None:
         write_shards(division, source, target)
-        done.append(Repair(INDEX, f"weights divided into {len(division.shards)} shards"))
+        done.append(FileRepair(INDEX, f"weights divided into {len(division.shards)} shards"))
         return done
     for name in replaced_leftovers(source, weights) if source == target else ():
         (target / name).unlink(missing_ok=True)  # weights of an S3 prefix are not copied here
-        done.append(Repair(name, "removed, because an earlier resharding had replaced it"))
+        done.append(FileRepair(name, "removed, because an earlier resharding had replaced it"))
     if weights.index is None and ONE_SHARD not in weights.shards and not duplicates(weights):
         write_index(weights, target)
-        done.append(Repair(INDEX, "written from the shards"))
+        done.append(FileRepair(INDEX, "written from the shards"))
     return done

@@ -41,6 +41,7 @@ KINDS = (
         "warning",
         "A training run would have few optimizer steps",
         "Lower records_per_step, raise num_train_epochs, or add records.",
+        needs="plan",
     ),
 )
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from sqlquarry.execution.databases import DatabaseSource
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.records import Record
+from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 
 class Plan(Protocol):
@@ -47,6 +48,7 @@ class Checked:
         concurrency: number of queries that run at a time.
         tokens: number of tokens of each record, prompt and answer, or None if there is no tokenizer.
         max_length: the limit of tokens in training.
+        tokenizer: the tokenizer that counted them, or None.
         plan: the forecast of a training run on the records, or None if there is none.
     """
 
@@ -57,4 +59,5 @@ class Checked:
     concurrency: int = 4
     tokens: Sequence[int] | None = None
     max_length: int | None = None
+    tokenizer: Tokenizer | None = None
     plan: Plan | None = None

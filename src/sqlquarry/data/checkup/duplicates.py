@@ -28,6 +28,7 @@ KINDS = (
         "A record also occurs in another set",
         "Remove it from one of the sets. A model can answer such a test question from memory. "
         "`Records.split` makes sets without leaks.",
+        needs="others",
     ),
     Kind(
         "leaked-query",
@@ -35,12 +36,14 @@ KINDS = (
         "A gold query also occurs on the same schema in another set",
         "Split again with `Records.split`, which keeps records with the same query together, unless the test should "
         "measure only new wording.",
+        needs="others",
     ),
     Kind(
         "repeated-question",
         "warning",
         "A question also occurs in another set, but with another schema or query",
         "Check that the sets were meant to share questions. `Records.split` keeps them together only within a schema.",
+        needs="others",
     ),
 )
 

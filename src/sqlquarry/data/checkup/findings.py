@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 # "error": the record teaches something wrong. "warning": it probably does. "note": worth knowing.
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# The argument of `Records.check` without which a kind is not looked for, or "" if it always is.
+Need = Literal["", "databases", "others", "tokenizer", "max_length", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,14 @@ class Kind:
         severity: "error", "warning" or "note".
         title: what was found, as a short sentence without a period.
         advice: what to do about it, as one or two full sentences.
+        needs: the argument of `Records.check` without which it is not looked for, or "".
     """
 
     name: str
     severity: Severity
     title: str
     advice: str
+    needs: Need = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,19 @@ from sqlquarry.data.checkup import choices, columns, literals, runs, statements,
 from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.findings import Check, Finding, Kind
 from sqlquarry.data.checkup.gold_query import GoldQuery, gold_queries, schema_of
+from sqlquarry.progress.bar import ProgressBar
 
 
 def check_texts(checked: Checked) -> Iterator[Finding]:
     """Yield what is wrong with schemas and gold queries as far as the texts of the records show it."""
     unreadable: dict[tuple[str, str], list[int]] = {}
-    for place, record in enumerate(checked.records):
-        if isinstance(problem := schema_of(record.schema, record.dialect), str):
-            unreadable.setdefault((record.schema, problem), []).append(place)
-        for gold in gold_queries(place, record):
-            yield from _findings(gold, has_databases=checked.databases is not None)
+    with ProgressBar("reading queries", len(checked.records), brief=True) as bar:
+        for place, record in enumerate(checked.records):
+            if isinstance(problem := schema_of(record.schema, record.dialect), str):
+                unreadable.setdefault((record.schema, problem), []).append(place)
+            for gold in gold_queries(place, record):
+                yield from _findings(gold, has_databases=checked.databases is not None)
+            bar.advance()
     for (_, problem), places in unreadable.items():
         yield Finding("schema-unreadable", tuple(places), problem)
 

@@ -13,6 +13,7 @@ KINDS = (
         "error",
         "A record is longer than max_length",
         "Shorten its schema, drop it, or raise max_length. Training refuses records that are longer than a row.",
+        needs="max_length",
     ),
 )
 

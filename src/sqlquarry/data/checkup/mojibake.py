@@ -14,6 +14,8 @@ _AFTER = "[" + re.escape("".join(char for char, byte in _BYTES.items() if byte <
 _SEQUENCE = re.compile(f"[Â-ß]{_AFTER}|[à-ï]{_AFTER}{{2}}|[ð-ô]{_AFTER}{{3}}")
 # Punctuation that can also follow a letter in correct text, as in: CAFÉ’s
 _PUNCTUATION = frozenset("‘’“”–—…«»®™\xa0")
+# White space and a byte order mark, which Python does not count as printable.
+_NOT_PRINTED = dict.fromkeys(map(ord, "\t\r\n\xa0\ufeff"))
 
 
 def mojibake(text: str) -> str:
@@ -30,6 +32,17 @@ def mojibake(text: str) -> str:
     wrong = [part for part in found if not (_PUNCTUATION if part[0] == "Ã" else correct).issuperset(part[1:])]
     certain = next((sequence for sequence in wrong if sequence[0] in "ÂÃâð" or sequence == "ï»¿"), "")
     return certain or (wrong[0] if wrong and len(found) > 1 else "")
+
+
+def decoded(text: str) -> str:
+    """Return what a text with `mojibake` was before, or the text itself if the whole text does not reverse exactly."""
+    if not mojibake(text):
+        return text
+    try:
+        found = bytes(_BYTES.get(character, ord(character)) for character in text).decode()
+    except ValueError:  # a character of another encoding, or bytes that are not UTF-8
+        return text
+    return found if found.translate(_NOT_PRINTED).isprintable() else text
 
 
 def _is_utf8(sequence: str) -> bool:

@@ -16,6 +16,7 @@ from sqlquarry.data.checkup.statements import check_statement, unparsed
 from sqlquarry.errors import JudgingError
 from sqlquarry.execution.engines import engine_of
 from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.results.ordering import is_ordered, limit_of, tied_places, with_order_keys
 
 KINDS = (
@@ -24,42 +25,49 @@ KINDS = (
         "warning",
         "The database of the record cannot be used",
         "Add the database, or correct the record's `database`. The gold query was not run.",
+        needs="databases",
     ),
     Kind(
         "gold-fails",
         "error",
         "The gold query fails on its database",
         "Correct the query or remove the record. The message is the database's own.",
+        needs="databases",
     ),
     Kind(
         "gold-timeout",
         "warning",
         "The gold query takes too long on its database",
         "Raise `limits` if the query is right, or write a faster one. It was stopped, so its result is unknown.",
+        needs="databases",
     ),
     Kind(
         "gold-too-large",
         "warning",
         "The gold query returns more than the limits allow",
         "Check for a missing join condition. If the result is right, raise `limits`.",
+        needs="databases",
     ),
     Kind(
         "gold-empty",
         "warning",
         "The gold query returns no row",
         "Check the values in its conditions. A wrong query can also return nothing, so it proves little in a test.",
+        needs="databases",
     ),
     Kind(
         "gold-only-null",
         "warning",
         "The gold query returns nothing but NULL",
         "Check the values in its conditions. An aggregate over no row is NULL, so it proves little in a test.",
+        needs="databases",
     ),
     Kind(
         "limit-cuts-tie",
         "note",
         "The LIMIT of the gold query chooses between rows that tie in ORDER BY",
         "Add a key to ORDER BY, or accept other golds as `alternatives`. Another database may return other rows.",
+        needs="databases",
     ),
 )
 
@@ -89,10 +97,12 @@ def check_runs(checked: Checked) -> Iterator[Finding]:
         for gold in golds:
             yield from unparsed(gold)
     distinct = dict.fromkeys((job.databases, job.sql) for job in jobs)
-    with closing(Sandbox(checked.limits)) as sandbox:
+    with closing(Sandbox(checked.limits)) as sandbox, ProgressBar("running queries", len(distinct), brief=True) as bar:
         pool = ThreadPoolExecutor(checked.concurrency, thread_name_prefix="check")
         try:
             futures = {key: pool.submit(partial(_observed, sandbox), *key) for key in distinct}
+            for future in futures.values():
+                future.add_done_callback(lambda _: bar.advance())
             for job in jobs:
                 for seen in futures[job.databases, job.sql].result():
                     yield job.gold.finding(seen.kind, seen.detail)

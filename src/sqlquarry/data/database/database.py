@@ -20,6 +20,7 @@ from sqlquarry.execution.engines import engine_of, file_of
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
 from sqlquarry.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.extras import require
+from sqlquarry.files.locations import is_s3, local_path
 from sqlquarry.options import check_options, did_you_mean
 from sqlquarry.records import Record
 
@@ -66,6 +67,8 @@ class Database:
         allow_privileged_accounts: bool = False,
         allow_unchecked_servers: bool = False,
     ) -> None:
+        if is_s3(database):
+            local_path(database, "the database")  # refuses it
         try:
             engine, path = engine_of(database), file_of(database)
         except JudgingError as error:

@@ -6,14 +6,12 @@ unpacks, colors and compares them.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
@@ -27,13 +25,9 @@ from sqlquarry.judging.report.page_data import index_data, portion_data
 from sqlquarry.judging.report.significance import p_text
 from sqlquarry.judging.report.stages import compare_stages
 from sqlquarry.judging.storable import storable
+from sqlquarry.pages import render_page
 from sqlquarry.records import Record
-from sqlquarry.text import visible
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_HERE = Path(__file__).parent
 _ONLY_SYSTEM = "this model"
 
 
@@ -81,37 +75,18 @@ def write_html(
     require_same_records(reports)
     slices = _slices(reports, group_by)
     mistakes = {name: mistake_classes(one) for name, one in reports.items()}
-    script = (_HERE / "page.js").read_text(encoding="utf-8")
-    page = (
-        _environment()
-        .from_string((_HERE / "page.html.j2").read_text(encoding="utf-8"))
-        .render(
+    page = render_page(
+        Path(__file__).parent,
+        {
             **_head(reports),
-            title=title,
-            slices={name: buckets for name, buckets in slices.items() if len(buckets) > 1},
-            mistakes=_mistake_counts(mistakes),
-            style=(_HERE / "page.css").read_text(encoding="utf-8"),
-            script=script,
-            # Only this script may run, whatever a prediction contains. This is a second defense after escaping.
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            data=(index_data(reports, mistakes, _buckets_by_place(slices, reports)), *portion_data(reports)),
-        )
+            "slices": {name: buckets for name, buckets in slices.items() if len(buckets) > 1},
+            "mistakes": _mistake_counts(mistakes),
+        },
+        title=title,
+        data=(index_data(reports, mistakes, _buckets_by_place(slices, reports)), *portion_data(reports)),
+        filters={"percent": _percent, "points": _points, "p_text": p_text, "signed": _signed},
     )
-    write_atomically(local_path(path, "path"), page.encode("utf-8", errors="backslashreplace"))
-
-
-def _environment() -> Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup comes from the template
-    )
-    environment.filters |= {"percent": _percent, "points": _points, "p_text": p_text, "signed": _signed}
-    return environment
+    write_atomically(local_path(path, "path"), page)
 
 
 def _head(reports: Mapping[str, Report]) -> dict[str, object]:

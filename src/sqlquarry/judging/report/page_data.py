@@ -7,14 +7,12 @@ contain the rest. A portion is unpacked when one of its records is opened or sea
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 from collections.abc import Mapping, Sequence
 
 from sqlquarry.answers import Judgement
 from sqlquarry.judging.report.data import Report, ReportEntry
 from sqlquarry.judging.storable import storable
+from sqlquarry.pages import packed
 from sqlquarry.records import noted_question
 from sqlquarry.text import visible
 
@@ -125,6 +123,4 @@ def _cell(value: object) -> object:
 
 
 def _compressed(data: Mapping[str, object]) -> str:
-    text = json.dumps(storable(data, text=visible), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Without a time stamp, the same report gives the same bytes. Half of an emoji becomes its JSON escape.
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0)).decode()
+    return packed(storable(data, text=visible))

@@ -1,0 +1,1 @@
+"""Repair what is mechanical in records: each repair is a rule, and a proof shows that the meaning is kept."""
