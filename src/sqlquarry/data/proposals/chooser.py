@@ -145,7 +145,7 @@ class Chooser:
         chosen = [self.label(table)]
         while len(chosen) < columns:
             rest = [c for c in table.columns if not c.is_empty and c not in chosen and c is not but]
-            chosen.append(self._one(rest))
+            chosen.append(self._one(rest, rare_first=1.0))
         return Target(
             ", ".join(column.sql for column in chosen),
             ", ".join(column.full for column in chosen),
@@ -187,10 +187,10 @@ class Chooser:
             return equal(column, self.dice, negated=True)
         return self.dice.pick(_MAKERS.get(column.role, (equal,)))(column, self.dice)
 
-    def _one(self, candidates: Sequence[T]) -> T:
+    def _one(self, candidates: Sequence[T], *, rare_first: float = _RARE_FIRST) -> T:
         if not candidates:
             raise DeadEndError
-        if self.dice.chance(_RARE_FIRST):
+        if self.dice.chance(rare_first):
             least = min(self._uses[candidate] for candidate in candidates)
             candidates = [candidate for candidate in candidates if self._uses[candidate] == least]
         chosen = self.dice.pick(candidates)
