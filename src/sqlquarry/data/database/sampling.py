@@ -27,7 +27,7 @@ _LONGEST_VALUE = 50  # characters, because longer texts are neither categories n
 _LONGEST_INTEGER_BITS = 128  # PostgreSQL's numbers may have more digits than Python converts to text
 _BLOCKS = 10
 # Types whose values no prompt can show.
-_UNSHOWN = re.compile(
+UNSHOWN = re.compile(
     r"BLOB|BYTEA|BINARY|IMAGE|JSON|XML|GEO|POINT|POLYGON|VECTOR|ARRAY|MAP|STRUCT|UNION|\[", re.IGNORECASE
 )
 
@@ -47,7 +47,7 @@ def with_values(reader: Reader, catalog: Catalog, dialect: str, *, personal: boo
     notes = list(catalog.notes)
     tables = {}
     for name, table in catalog.tables.items():
-        columns = [column for column in table.columns if not _UNSHOWN.search(column.type)]
+        columns = [column for column in table.columns if not UNSHOWN.search(column.type)]
         rows, problem = _sample(reader, table, columns, dialect)
         if problem:
             notes.append(f"values of {name} were not read: {problem}")
