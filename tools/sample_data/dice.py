@@ -1,29 +1,19 @@
-"""Random choices that are the same in every Python version."""
+"""Random choices of the sample data."""
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
+
+from sqlquarry.data.proposals import dice
 
 T = TypeVar("T")
 
 
-class Dice:
-    """Random choices from a seed string, based only on `random.Random.random()`.
-
-    This is the only method whose sequence Python guarantees across versions (docs.python.org, random, "Notes on
-    Reproducibility").
-    """
-
-    def __init__(self, seed: str) -> None:
-        self._next = random.Random(seed).random  # noqa: S311 - sample data, not cryptography
+class Dice(dice.Dice):
+    """Random choices that are the same in every Python version."""
 
     def below(self, limit: int, *, skew: float = 1.0) -> int:
         """Return an integer from 0 to `limit` - 1. A `skew` above 1 favors small numbers."""
         return int(self._next() ** skew * limit)
-
-    def pick(self, items: Sequence[T]) -> T:
-        """Return one of the items."""
-        return items[self.below(len(items))]
 
     def shuffled(self, items: Iterable[T]) -> list[T]:
         """Return all items in random order."""
