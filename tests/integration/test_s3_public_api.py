@@ -211,7 +211,9 @@ def functions_with_paths() -> Iterator[str]:
             seen.add(id(public))
             methods = [key for key in dir(public) if not key.startswith("_")] if inspect.isclass(public) else []
             for path, function in [(name, public), *((f"{name}.{key}", getattr(public, key)) for key in methods)]:
-                if callable(function) and _takes_a_path(function):
+                inherited = id(function) in seen and path != name
+                seen.add(id(function))
+                if callable(function) and not inherited and _takes_a_path(function):
                     yield path
 
 
