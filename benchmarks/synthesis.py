@@ -21,7 +21,7 @@ from sqlglot import exp, parse_one
 from common import DATA, argument_parser, clock, read_jsonl, spider_golds, spider_schemas
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.synthesis import SynthesizedDatabases
-from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldQuery
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldVariants
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
@@ -86,7 +86,7 @@ def is_wrong(record: Record, mutant: str) -> bool:
     """Return whether the mutant differs from the gold on any of many databases that are generated for this pair."""
     schema = schema_in_sqlite(record.schema, "sqlite")
     candidates = CandidateRows(schema, gather_hints([record.golds[0], mutant], schema), f"reference {mutant}")
-    gold = GoldQuery(record.golds[0], schema)
+    gold = GoldVariants(record.golds[0], schema)
     with closing(CandidateDatabase(schema)) as database:
         for number in range(REFERENCE_DATABASES):
             database.fill(candidates.make(number // 2, plausible=number % 2 == 0))

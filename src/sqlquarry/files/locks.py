@@ -44,15 +44,25 @@ def only_writer(directory: Path, *, wait: bool = False) -> Iterator[None]:
                 folder.rmdir()
 
 
+def _opened(path: Path) -> IO[str] | None:
+    """Open a lock file and create its folder. Return None if another writer removed the folder at the same time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise
+    except FileExistsError as error:
+        if os.path.lexists(error.filename) and not Path(error.filename).is_dir():
+            raise
+    return None
+
+
 def _locked(path: Path, operation: int) -> IO[str]:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:
-            if path.is_symlink():
-                raise
-            continue  # another writer has just removed the folder because it wrote nothing there
+        file = _opened(path)
+        if file is None:
+            continue
         try:
             fcntl.flock(file, operation)
             # The previous writer may have removed the file after this one opened it and before it was locked.
