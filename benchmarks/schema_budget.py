@@ -136,7 +136,8 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--limit", type=int, default=1_500, help="questions of each split")
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(find_smollm2().parent, gguf_file=find_smollm2().name)
+    base = find_smollm2()
+    tokenizer = AutoTokenizer.from_pretrained(base.parent, gguf_file=base.name, trust_remote_code=False)
     there = {path.stem for path in FOLDER.glob("*.sqlite") if path.stat().st_size}
     for split in ("dev_share", "train"):
         rows = [row for row in spider_golds(split=split) if row["db_id"] in there]
