@@ -90,8 +90,9 @@ def show_values(rows: Sequence[tuple[dict[str, Any], Gold]], *, personal: bool) 
         values, right = values + len(matches), right + sum(match.value in gold.literals for match in matches)
         there, found = there + len(gold.literals), found + len(mentioned & gold.literals)
     print(
-        f"  {'personal' if personal else 'default':9} {found / there:10.1%} of {there:5,} {right / values:10.1%} "
-        f"{values / len(rows):10.2f} {1000 * seconds / len(rows):8.2f} {max(build_s.values()):9.3f}"
+        f"  {'personal' if personal else 'default':9} {found / max(there, 1):10.1%} of {there:5,} "
+        f"{right / max(values, 1):10.1%} {values / len(rows):10.2f} "
+        f"{1000 * seconds / len(rows):8.2f} {max(build_s.values()):9.3f}"
     )
 
 
