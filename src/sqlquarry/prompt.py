@@ -48,8 +48,8 @@ class PromptFormatter:
         system: system message. Use "" for a model whose template does not support a system role.
         user: user message. It must contain ``{question}``. One of the two messages must contain ``{schema}``, and
             either may contain ``{dialect}``, which becomes the SQL dialect of the record, such as "PostgreSQL", and
-            ``{notes}``. If a record has no notes, each line whose only placeholder is ``{notes}`` is left out. If there
-            is no ``{notes}``, the notes are appended to the question in parentheses.
+            ``{notes}``. If a record has no notes, each line whose only placeholder is ``{notes}`` is left out. Without
+            ``{notes}``, the notes are appended to the question in parentheses.
         template: "human-assistant" (nearly the published format, see `published`), "chat" (the base model's own
             template) or a Jinja string.
         tokens: template and special tokens of the base model. `bind` sets it, so leave it out.

@@ -23,7 +23,7 @@ from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ArtifactError
 from sqlquarry.extras import require
 from sqlquarry.files.digests import sha256_file
-from sqlquarry.files.locations import S3Location, local_path, located
+from sqlquarry.files.locations import S3Location, cache_folder, local_path, located
 from sqlquarry.files.writing import write_json
 from sqlquarry.manifests import MANIFEST, Manifest, read_manifest, write_manifest
 from sqlquarry.merging.plan import MergePlan
@@ -96,7 +96,7 @@ def _adopted(
     tokenizers = AdapterTokenizers.read(files, base)
     formatter = tokenizers.bind(formatter)
     tensors = AdapterTensors.read(files.weights)
-    folder = Path.home() / ".cache" / "sqlquarry" if output is None else output.absolute().parent
+    folder = cache_folder() if output is None else output.absolute().parent
     with _draft(folder) as draft:
         if output is not None:
             _require_free(output)

@@ -13,7 +13,7 @@ from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import MetadataError
 from sqlquarry.extras import require
-from sqlquarry.files.locations import S3Location
+from sqlquarry.files.locations import S3Location, cache_folder
 from sqlquarry.files.locks import LOCK_FILE, only_writer
 from sqlquarry.files.metadata import file_name, read_object
 from sqlquarry.files.writing import write_json
@@ -87,7 +87,7 @@ def copy_here(
         Exception: the error that `problem` creates, if there are no such files or S3 refuses a request.
     """
     require("aws", f"reading {location}")
-    cache = cache or Path.home() / ".cache" / "sqlquarry"
+    cache = cache or cache_folder()
     name = location.prefix.rstrip("/").rpartition("/")[2] or location.bucket
     target = cache / f"{name}-{hashlib.sha256(f'{location} {selection}'.encode()).hexdigest()[:16]}"
     doing, again = f"copying {location} to {target}", "The next call copies only the missing files."

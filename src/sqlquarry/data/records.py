@@ -14,7 +14,6 @@ from sqlquarry.data.checkup.repair import REPAIRS, Repair, repaired
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.data.writers import dataset_of, json_line, message_line, parquet_parts, write_file
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.execution.databases import DatabaseSource
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table

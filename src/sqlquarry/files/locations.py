@@ -112,3 +112,12 @@ def local_path(location: object, what: str) -> Path:
     if isinstance(place, S3Location):
         raise ConfigError(f"{what} is {place}, but it must be on this machine. Pass a local path.")
     return place
+
+
+def cache_folder() -> Path:
+    """Return the folder of conversions and copies that a later call finds again. It may not exist yet.
+
+    Raises:
+        RuntimeError: the user has no home directory.
+    """
+    return Path.home() / ".cache" / "sqlquarry"

@@ -72,8 +72,10 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
 def tokens_in_answers(records: Iterable[Record], tokenizer: object) -> Iterator[tuple[int, str]]:
     """Yield the positions of records whose SQL contains the text of a special token, with the first such token."""
     pattern = _pattern(tokenizer)
-    for place, record in enumerate(records if pattern else ()):
-        if pattern and record.sql is not None and (match := pattern.search(record.sql)):
+    if pattern is None:
+        return
+    for place, record in enumerate(records):
+        if record.sql is not None and (match := pattern.search(record.sql)):
             yield place, match[0]
 
 

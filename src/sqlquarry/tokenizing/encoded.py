@@ -57,8 +57,7 @@ class EncodedRecords(Sequence[Encoded]):
         """Yield all lengths, all prompt lengths, and the ids of each example, for files and digests."""
         yield self.lengths
         yield self.prompt_lengths
-        for start, length in zip(self._starts, self.lengths, strict=True):
-            yield self._ids[start : start + length]
+        yield from self._each()
 
     def ids(self, index: int, start: int = 0, stop: int | None = None) -> list[int]:
         """Return the ids of one example from token `start` to token `stop`, as `self[index].input_ids[start:stop]`."""
@@ -68,10 +67,7 @@ class EncodedRecords(Sequence[Encoded]):
 
     def vocabulary(self) -> set[int]:
         """Return the distinct ids of all examples."""
-        found: set[int] = set()
-        for start, length in zip(self._starts, self.lengths, strict=True):
-            found.update(self._ids[start : start + length])
-        return found
+        return set(itertools.chain.from_iterable(self._each()))
 
     def select(self, indices: Iterable[int]) -> EncodedRecords:
         """Return some of the examples without copying their ids."""
@@ -110,6 +106,10 @@ class EncodedRecords(Sequence[Encoded]):
 
     def __repr__(self) -> str:
         return f"<EncodedRecords: {len(self):,} with {sum(self.lengths):,} tokens>"
+
+    def _each(self) -> Iterator[array[int]]:
+        # `select` keeps all ids, so there may be ids of other examples between two examples.
+        return (self._ids[start : start + length] for start, length in zip(self._starts, self.lengths, strict=True))
 
     def _view(self, places: Iterable[tuple[int, int, int]]) -> EncodedRecords:
         view = EncodedRecords()

@@ -49,7 +49,7 @@ def test_two_different_notes_are_refused():
 
 def test_notes_must_be_text():
     with pytest.raises(RecordError, match="None"):
-        Record("q", "s", notes=None)  # type: ignore[arg-type]
+        Record("q", "s", notes=None)  # type: ignore[arg-type]  # what the test is about
 
 
 def test_writers_keep_notes(tmp_path: Path):

@@ -35,7 +35,7 @@ def token_lengths(records: Sequence[Record], formatter: PromptFormatter, tokeniz
     refused = {place for place, _ in tokens_in_answers(records, tokenizer)}
     whole = [record.sql is not None and place not in refused for place, record in enumerate(records)]
     encoded = bound.encode_all([record for record, is_whole in zip(records, whole, strict=True) if is_whole], tokenizer)
-    lengths = (len(one.input_ids) for one in encoded)
+    lengths = iter(encoded.lengths)
     return [
         next(lengths) if is_whole else _prompt_length(record, bound, tokenizer)
         for record, is_whole in zip(records, whole, strict=True)

@@ -15,7 +15,7 @@ from sqlquarry.checkpoints.foreign_model import refuse_foreign_code, require_no_
 from sqlquarry.checkpoints.model_files import check_model_files
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.files.digests import sha256_file
-from sqlquarry.files.locations import S3Location, is_hub_id, local_path, located
+from sqlquarry.files.locations import S3Location, cache_folder, is_hub_id, local_path, located
 from sqlquarry.files.metadata import read_object
 from sqlquarry.pretrained import quiet_transformers
 from sqlquarry.progress.bar import phase
@@ -52,7 +52,7 @@ def resolve_base_model(
         GatedModelError: the hub requires an accepted license or a token.
     """
     path = located(base_model)
-    cache = Path.home() / ".cache" / "sqlquarry" if cache_dir is None else local_path(cache_dir, "cache_dir")
+    cache = cache_folder() if cache_dir is None else local_path(cache_dir, "cache_dir")
     if isinstance(path, S3Location):
         with phase(f"fetching {base_model}"):
             directory = download_files(path, UnsupportedModelError, patterns=MODEL_FILES, session=session, cache=cache)

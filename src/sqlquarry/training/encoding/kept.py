@@ -21,6 +21,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlquarry.files.locations import cache_folder
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.files.writing import write_atomically
 from sqlquarry.prompt import PromptFormatter
@@ -139,7 +140,7 @@ def _folder() -> Path:
         OSError: the folder cannot be created, or other users can read or write it.
         RuntimeError: the user has no home directory.
     """
-    folder = Path.home() / ".cache" / "sqlquarry" / "prepared"
+    folder = cache_folder() / "prepared"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:

@@ -140,7 +140,7 @@ def _parts(family: Family) -> Iterator[tuple[int, int, int | None, int]]:
 def block_mask(
     positions: torch.Tensor, families: torch.Tensor, suffixes: torch.Tensor, window: int | None = None
 ) -> BlockMask:
-    """Return `PackedRow.attention_mask` for flex_attention, whose kernel skips blocks that no token attends to."""
+    """Return `RowTokens.attention_mask` for flex_attention, whose kernel skips blocks that no token attends to."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def looks(

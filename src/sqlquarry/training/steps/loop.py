@@ -191,11 +191,12 @@ class Loop:
         import torch
 
         learned = [row.size.answers for row in self.evaluation]
+        answers, most = sum(learned), max(learned)
         total = torch.zeros((), device=self.world.device)
         self.model.eval()
         with torch.no_grad():
             for row, counts in self.world.share(range(len(self.evaluation))):
-                total += self.engine.loss(self.evaluation[row], answers=max(learned)) * (counts / sum(learned))
+                total += self.engine.loss(self.evaluation[row], answers=most) * (counts / answers)
         release(self.model)
         self.model.train()
         self.world.sum([total])
