@@ -49,7 +49,7 @@ class Checked:
         databases: the databases on which gold queries run, or None if there are none.
         limits: limits of each query.
         concurrency: number of queries that run at a time.
-        tokens: number of tokens of each record, prompt and answer, or None if there is no tokenizer.
+        tokens: number of tokens of each record, prompt and answer, or None without a tokenizer.
         max_length: the limit of tokens in training.
         tokenizer: the tokenizer that counted them, or None.
         plan: the forecast of a training run on the records, or None if there is none.

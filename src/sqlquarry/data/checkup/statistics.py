@@ -26,7 +26,7 @@ class TokenLengths:
 
     Args:
         min, p50, p90, p95, p99, max: the percentiles by nearest rank, so that each is the length of a record.
-        over_length: number of records longer than the limit, or None if there is no limit.
+        over_length: number of records longer than the limit, or None without a limit.
     """
 
     min: int
