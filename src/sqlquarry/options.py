@@ -15,7 +15,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple, SupportsIndex, TypeVar, Union, get_args, get_origin
 
@@ -140,6 +140,20 @@ def yaml_numbers(value: object) -> object:
     if isinstance(value, list):
         return [yaml_numbers(one) for one in value]
     return {key: yaml_numbers(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def known_names(option: str, value: str | Iterable[str], known: Collection[str]) -> list[str]:
+    """Return the names in the value of an option as a list. A single name may be a text.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    names = [value] if isinstance(value, str) else list(value)
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known) if isinstance(name, str) else ""
+            raise ConfigError(f"{option} has {name!r:.80}, but must have names of {', '.join(known)}{near}")
+    return names
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

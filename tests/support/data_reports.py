@@ -36,7 +36,7 @@ def records(count: int) -> list[Record]:
 
 def report(findings: list[Finding], *, count: int = 40, **options: object) -> DataReport:
     """Return a report with these findings on `count` records. `options` are those of `Checked`."""
-    checked = Checked(records=records(count), **options)  # type: ignore[arg-type]
+    checked = Checked(records=records(count), **options)  # type: ignore[arg-type] - options of several types
     return DataReport(checked, findings, kinds_by_name(KINDS), statistics_of(checked))
 
 

@@ -53,7 +53,7 @@ def render_page(
         title=title,
         style=_read(_HERE / "base.css") + _read(folder / "page.css"),
         script=script,
-        # Only this script may run, whatever a prediction contains. This is a second defense after escaping.
+        # Only this script may run, whatever a text contains. This is a second defense after escaping.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         data=data,
     )
@@ -63,7 +63,7 @@ def render_page(
 def packed(data: object) -> str:
     """Compress JSON values for a page. The same data always gives the same text."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # There is no time stamp. Half of an emoji becomes its JSON escape.
+    # The archive has no time stamp. Half of an emoji becomes its JSON escape.
     return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0)).decode()
 
 

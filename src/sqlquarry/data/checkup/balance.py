@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from sqlquarry.data.checkup.checked import Checked, Plan
 from sqlquarry.data.checkup.findings import Check, Finding, Kind
 from sqlquarry.data.checkup.statistics import classes_and_shapes, has_shape
-from sqlquarry.data.checkup.structure import features_of
 from sqlquarry.data.normal_form import schema_form
 
 # Our own choices.
@@ -52,7 +51,7 @@ def rare_classes(checked: Checked) -> Iterator[Finding]:
     The classes are the levels of hardness and what queries contain, such as joins. Sets of fewer than 20 queries are
     not examined.
     """
-    features = list(features_of(checked.records))
+    features = checked.features
     classes, shapes = classes_and_shapes(features)
     total = sum(classes.values())
     if total < _USEFUL:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
+from sqlquarry.data.checkup.forms import Forms, forms_of
+from sqlquarry.data.checkup.structure import features_of
 from sqlquarry.execution.databases import DatabaseSource
 from sqlquarry.execution.limits import DEFAULT_LIMITS, ExecutionLimits
 from sqlquarry.records import Record
@@ -36,7 +39,7 @@ class Plan(Protocol):
         """Passes over the rows in those steps."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Checked:
     """The records of a check-up, and what their user knows about them.
 
@@ -46,7 +49,7 @@ class Checked:
         databases: the databases on which gold queries run, or None if there are none.
         limits: limits of each query.
         concurrency: number of queries that run at a time.
-        tokens: number of tokens of each record, prompt and answer, or None if there is no tokenizer.
+        tokens: number of tokens of each record, prompt and answer, or None without a tokenizer.
         max_length: the limit of tokens in training.
         tokenizer: the tokenizer that counted them, or None.
         plan: the forecast of a training run on the records, or None if there is none.
@@ -61,3 +64,18 @@ class Checked:
     max_length: int | None = None
     tokenizer: Tokenizer | None = None
     plan: Plan | None = None
+
+    @cached_property
+    def forms(self) -> list[Forms]:
+        """The forms of each record."""
+        return list(forms_of(self.records))
+
+    @cached_property
+    def other_forms(self) -> Mapping[str, list[Forms]]:
+        """The forms of each record in the further sets."""
+        return {name: list(forms_of(records)) for name, records in self.others.items()}
+
+    @cached_property
+    def features(self) -> list[Mapping[str, str] | None]:
+        """The features of each gold query, or None for a record without SQL."""
+        return list(features_of(self.records))

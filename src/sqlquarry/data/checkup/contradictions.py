@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.duplicates import connected
-from sqlquarry.data.checkup.findings import Check, Finding, Kind
-from sqlquarry.data.checkup.forms import Asked, findings_about, forms_of, name_of, short
+from sqlquarry.data.checkup.findings import Check, Finding, Kind, findings_about, name_of, short
+from sqlquarry.data.checkup.forms import Asked, Forms
 from sqlquarry.data.normal_form import query_form, schema_form
 from sqlquarry.records import Record
 
@@ -45,7 +45,7 @@ def contradictions(checked: Checked) -> Iterator[Finding]:
 
     All golds of a record are accepted answers, so records agree if they share a gold, also through other records.
     """
-    for golds in _golds_by_question(checked.records).values():
+    for golds in _golds_by_question(checked.forms).values():
         # Most questions occur once.
         if len(golds) > 1 and len(groups := list(connected(golds).values())) > 1:
             firsts = [checked.records[group[0]] for group in groups]
@@ -57,9 +57,9 @@ def contradictions_across_sets(checked: Checked) -> Iterator[Finding]:
     """Find records that contradict a record of another set."""
     if not checked.others:
         return
-    mine = _golds_by_question(checked.records)
+    mine = _golds_by_question(checked.forms)
     for name, others in checked.others.items():
-        theirs = _golds_by_question(others)
+        theirs = _golds_by_question(checked.other_forms[name])
         for key in mine:
             if key not in theirs:
                 continue
@@ -105,12 +105,12 @@ def several_schemas(checked: Checked) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (contradictions, contradictions_across_sets, repeated_ids, several_schemas)
 
 
-def _golds_by_question(records: Sequence[Record]) -> dict[tuple[Asked, str], dict[int, frozenset[str]]]:
+def _golds_by_question(forms: Sequence[Forms]) -> dict[tuple[Asked, str], dict[int, frozenset[str]]]:
     """Return the gold queries of each position that has any, by what is asked in which words."""
     asked: dict[tuple[Asked, str], dict[int, frozenset[str]]] = {}
-    for position, forms in enumerate(forms_of(records)):
-        if forms.golds:
-            asked.setdefault((forms.asked, forms.wording), {})[position] = forms.golds
+    for position, record in enumerate(forms):
+        if record.golds:
+            asked.setdefault((record.asked, record.wording), {})[position] = record.golds
     return asked
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from sqlquarry.data.checkup.checked import Checked
-from sqlquarry.data.checkup.findings import Check, Finding, Kind
-from sqlquarry.data.checkup.forms import Asked, Forms, findings_about, forms_of, name_of, short
+from sqlquarry.data.checkup.findings import Check, Finding, Kind, findings_about, name_of, short
+from sqlquarry.data.checkup.forms import Asked, Forms
 from sqlquarry.records import Record
 
 KINDS = (
@@ -54,7 +54,7 @@ def duplicates(checked: Checked) -> Iterator[Finding]:
     Records differ only in spelling if the forms of their schemas, questions and notes are equal and they share the form
     of a gold query. Numbers and other literals count.
     """
-    for group in _same(checked.records):
+    for group in _same(checked.forms):
         texts: dict[tuple[str | None, ...], list[int]] = {}
         for position in group:
             texts.setdefault(_text(checked.records[position]), []).append(position)
@@ -68,13 +68,10 @@ def duplicates(checked: Checked) -> Iterator[Finding]:
 
 def leaks(checked: Checked) -> Iterator[Finding]:
     """Find records that occur in another set too, each with the strongest reason."""
-    if not checked.others:
-        return
-    forms = list(forms_of(checked.records))
     for name, others in checked.others.items():
-        other = _Index(name, others)
-        for position, record in enumerate(checked.records):
-            if found := other.find(record, forms[position]):
+        other = _Index(name, others, checked.other_forms[name])
+        for position, (record, forms) in enumerate(zip(checked.records, checked.forms, strict=True)):
+            if found := other.find(record, forms):
                 kind, detail = found
                 yield Finding(kind, (position,), detail)
 
@@ -85,14 +82,14 @@ CHECKS: tuple[Check, ...] = (duplicates, leaks)
 class _Index:
     """The records of another set by what a leak has in common with them."""
 
-    def __init__(self, name: str, records: Sequence[Record]) -> None:
+    def __init__(self, name: str, records: Sequence[Record], forms: Sequence[Forms]) -> None:
         self._name, self._records = name, records
         self._asked: dict[Asked, int] = {}
         self._unanswered: dict[Asked, int] = {}
         self._answered: dict[tuple[Asked, str], int] = {}
         self._queries: dict[tuple[str, str], int] = {}
         self._wordings: dict[str, int] = {}
-        for position, (asked, wording, golds) in enumerate(forms_of(records)):
+        for position, (asked, wording, golds) in enumerate(forms):
             self._asked.setdefault(asked, position)
             self._wordings.setdefault(wording, position)
             if not golds:
@@ -125,11 +122,11 @@ def _text(record: Record) -> tuple[str | None, ...]:
     return record.question, record.schema, record.sql, record.notes
 
 
-def _same(records: Sequence[Record]) -> Iterator[Sequence[int]]:
+def _same(forms: Sequence[Forms]) -> Iterator[Sequence[int]]:
     """Yield groups of at least two records that ask the same and share a gold query, or all have none."""
     asked: dict[Asked, list[tuple[int, frozenset[str]]]] = {}
-    for position, forms in enumerate(forms_of(records)):
-        asked.setdefault(forms.asked, []).append((position, forms.golds))
+    for position, record in enumerate(forms):
+        asked.setdefault(record.asked, []).append((position, record.golds))
     for askers in asked.values():
         if len(askers) > 1:
             yield from (group for group in connected(dict(askers)).values() if len(group) > 1)

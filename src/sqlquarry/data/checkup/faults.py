@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 
 from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.fields import Field, distinct_texts
-from sqlquarry.data.checkup.findings import Check, Finding, Kind
-from sqlquarry.data.checkup.forms import findings_about, short
+from sqlquarry.data.checkup.findings import Check, Finding, Kind, findings_about, short
 from sqlquarry.data.checkup.mojibake import mojibake
 from sqlquarry.text import visible
 

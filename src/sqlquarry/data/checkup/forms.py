@@ -1,18 +1,15 @@
-"""Compute the forms by which records are compared, and put findings about large groups into parts."""
+"""Compute the forms by which records are compared."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sqlquarry.data.checkup.findings import Finding
 from sqlquarry.data.normal_form import query_form, question_form, schema_form
 from sqlquarry.records import Record
 
 _WORD = re.compile(r"\w+")
-_LARGEST_GROUP = 1_000  # records of one finding
-_LONGEST = 160  # characters of a text that a finding shows
 
 
 class Asked(NamedTuple):
@@ -53,29 +50,3 @@ def forms_of(records: Iterable[Record]) -> Iterator[Forms]:
         wording = " ".join(_WORD.findall(record.question.lower()))
         forms = frozenset(query_form(sql, record.schema, literals=True) for sql in golds if sql is not None)
         yield Forms(asked, wording, forms)
-
-
-def findings_about(kind: str, positions: Sequence[int], detail: str, *, first: bool = False) -> Iterator[Finding]:
-    """Yield one finding about a group of records, or several with the same detail if the group is large.
-
-    Args:
-        kind: the name of the kind.
-        positions: the records, in order.
-        detail: the offending value.
-        first: every part begins with the first record, which is the one to keep.
-    """
-    head = tuple(positions[:1]) if first else ()
-    rest = positions[len(head) :]
-    for start in range(0, len(rest), _LARGEST_GROUP):
-        yield Finding(kind, (*head, *rest[start : start + _LARGEST_GROUP]), detail)
-
-
-def short(text: str) -> str:
-    """Return a text as one line that is short enough for a finding."""
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-
-
-def name_of(record: Record, position: int) -> str:
-    """Return how a finding names a record of another set."""
-    return f"record {record.id!r}" if record.id else f"record {position}"

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from sqlquarry.data.checkup.checked import Checked
 from sqlquarry.data.checkup.fields import distinct_texts
-from sqlquarry.data.checkup.findings import Check, Finding, Kind
-from sqlquarry.data.checkup.forms import findings_about
+from sqlquarry.data.checkup.findings import Check, Finding, Kind, findings_about
 from sqlquarry.data.checkup.personal import personal_values
 
 KINDS = (

@@ -9,7 +9,7 @@ from sqlquarry.data.checkup.findings import Finding, Kind
 from sqlquarry.data.checkup.report import DataReport
 from sqlquarry.data.writers import json_line
 from sqlquarry.errors import ConfigError
-from sqlquarry.options import did_you_mean
+from sqlquarry.options import known_names
 from sqlquarry.records import Record
 
 # Kinds of groups in which only the repetition is wrong, so the first record is fine.
@@ -57,9 +57,4 @@ def quarantine_line(record: Record, findings: Iterable[Finding], kinds: Mapping[
 def _chosen(known: Mapping[str, Kind], kinds: Iterable[str] | None) -> set[str]:
     if kinds is None:
         return {name for name, kind in known.items() if kind.severity == "error"}
-    wanted = [kinds] if isinstance(kinds, str) else list(kinds)
-    for name in wanted:
-        if name not in known:
-            near = did_you_mean(name, known) if isinstance(name, str) else ""
-            raise ConfigError(f"kinds has {name!r:.80}, but must have names of {', '.join(known)}{near}")
-    return set(wanted)
+    return set(known_names("kinds", kinds, known))

@@ -23,7 +23,7 @@ from sqlquarry.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.execution.limits import ExecutionLimits
 from sqlquarry.extras import require
 from sqlquarry.inputs import is_whole
-from sqlquarry.options import did_you_mean, type_problem
+from sqlquarry.options import known_names, type_problem
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.records import Record
@@ -166,7 +166,8 @@ def repaired(
     ]
     if bad := list(filter(None, problems)):
         raise ConfigError(f"Records.repair: {'; '.join(bad)}")
-    rules = _chosen(names)
+    wanted = known_names("repairs", names, REPAIRS)
+    rules = [rule for rule in RULES if rule.name in wanted]
     changes: list[RepairChange] = []
     kept: list[Record] = []
     first: dict[Record, int] = {}
@@ -184,15 +185,6 @@ def repaired(
             else:
                 kept.append(last)
     return kept, tuple(changes)
-
-
-def _chosen(names: Sequence[str]) -> list[RepairRule]:
-    wanted = [names] if isinstance(names, str) else list(names)
-    for name in wanted:
-        if name not in REPAIRS:
-            near = did_you_mean(name, REPAIRS) if isinstance(name, str) else ""
-            raise ConfigError(f"repairs has {name!r:.80}, but must have names of {', '.join(REPAIRS)}{near}")
-    return [rule for rule in RULES if rule.name in wanted]
 
 
 _Steps = list[tuple[RepairRule, Record]]

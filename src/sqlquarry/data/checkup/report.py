@@ -85,7 +85,7 @@ class DataReport:
         """Return the findings of a kind.
 
         Raises:
-            ConfigError: there is no such kind.
+            ConfigError: the kind is unknown.
         """
         if kind not in self.kinds:
             raise ConfigError(
@@ -98,7 +98,7 @@ class DataReport:
         """Return the ids of the records with a kind of finding, each once, or ``#7`` for record 7 without an id.
 
         Raises:
-            ConfigError: there is no such kind.
+            ConfigError: the kind is unknown.
         """
         places = sorted({place for finding in self.of(kind) for place in finding.records})
         return [name_of_record(self.records[place], place) for place in places]

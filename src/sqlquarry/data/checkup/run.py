@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlquarry.data.checkup import balance, contradictions, duplicates, faults, gold, lengths, privacy, tokens
@@ -88,7 +89,8 @@ def run_checks(checked: Checked) -> DataReport:
         bar.update(len(CHECKS), note="statistics")
         statistics = statistics_of(checked)
         bar.advance()
-    return DataReport(checked, findings, KINDS, statistics)
+    # The copy leaves out the forms and features, which only the checks need.
+    return DataReport(replace(checked), findings, KINDS, statistics)
 
 
 def _value_problems(tokenizer: object, max_length: object, plan: object, concurrency: object) -> Iterator[str]:

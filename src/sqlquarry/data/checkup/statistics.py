@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlquarry.data.checkup.checked import Checked
-from sqlquarry.data.checkup.structure import features_of
 from sqlquarry.data.normal_form import schema_form
 
 # What a query can contain, by its slice in `sqlquarry.sql.features` and the values that mean that it does not.
@@ -27,7 +26,7 @@ class TokenLengths:
 
     Args:
         min, p50, p90, p95, p99, max: the percentiles by nearest rank, so that each is the length of a record.
-        over_length: number of records longer than the limit, or None if there is no limit.
+        over_length: number of records longer than the limit, or None without a limit.
     """
 
     min: int
@@ -82,7 +81,7 @@ class Statistics:
 def statistics_of(checked: Checked) -> Statistics:
     """Compute the figures of the records."""
     records, plan = checked.records, checked.plan
-    classes, shapes = classes_and_shapes(features_of(records))
+    classes, shapes = classes_and_shapes(checked.features)
     return Statistics(
         records=len(records),
         schemas=len({schema_form(text) for text in {record.schema for record in records}}),

@@ -92,7 +92,7 @@ def test_without_databases_only_texts_are_checked() -> None:
 
 @pytest.mark.parametrize("kind", [Path, str, lambda folder: {"library": folder / "library.sqlite"}])
 def test_queries_run_on_all_forms_of_databases(databases: Path, kind: Callable[[Path], object]) -> None:
-    found = RECORDS.check(kind(databases), concurrency=2)  # type: ignore[arg-type]
+    found = RECORDS.check(kind(databases), concurrency=2)  # type: ignore[arg-type] - every form is allowed
     assert found.ids("gold-fails") == ["column"]
     assert "nobody" in found.of("gold-fails")[0].detail
     assert found.ids("gold-empty") == ["empty"]
@@ -164,12 +164,12 @@ def test_a_wrong_argument_is_an_error_before_the_work_starts(
 ) -> None:
     monkeypatch.setattr("sqlquarry.data.checkup.run.run_checks", lambda _: pytest.fail("the work has started"))
     with pytest.raises(ConfigError, match=value):
-        RECORDS.check(**options)  # type: ignore[arg-type]
+        RECORDS.check(**options)  # type: ignore[arg-type] - wrong on purpose
 
 
 def test_all_wrong_arguments_are_in_one_error() -> None:
     with pytest.raises(ConfigError, match=r"limits is 3.*concurrency is 0"):
-        RECORDS.check(limits=3, concurrency=0)  # type: ignore[arg-type]
+        RECORDS.check(limits=3, concurrency=0)  # type: ignore[arg-type] - wrong on purpose
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:

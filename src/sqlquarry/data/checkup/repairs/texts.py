@@ -49,25 +49,21 @@ def _changed(change: Callable[[str], str], record: Record) -> Record | None:
     quoted = (part for sql in record.golds for part in quoted_parts(sql, record.dialect))
     if any(change(part) != part for part in quoted):
         return None
-    golds = [outside_of_quotes(sql, record.dialect, change) for sql in record.golds]
-    found = replace(
-        record,
-        question=change(record.question),
-        notes=change(record.notes),
-        schema=outside_of_quotes(record.schema, record.dialect, change),
-        sql=golds[0] if golds else None,
-        alternatives=golds[1:],
-    )
-    return None if found == record else found
+    return _rewritten(record, change, lambda sql: outside_of_quotes(sql, record.dialect, change))
 
 
 def _stripped(record: Record) -> Record | None:
-    golds = [sql.strip() for sql in record.golds]
+    return _rewritten(record, str.strip, str.strip)
+
+
+def _rewritten(record: Record, text: Callable[[str], str], sql: Callable[[str], str]) -> Record | None:
+    """Change question and notes by `text`, schema and golds by `sql`. Return None if they stay the same."""
+    golds = [sql(gold) for gold in record.golds]
     found = replace(
         record,
-        question=record.question.strip(),
-        notes=record.notes.strip(),
-        schema=record.schema.strip(),
+        question=text(record.question),
+        notes=text(record.notes),
+        schema=sql(record.schema),
         sql=golds[0] if golds else None,
         alternatives=golds[1:],
     )
