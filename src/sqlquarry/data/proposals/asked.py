@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from sqlquarry.data.database import Database, DatabaseColumn, DatabaseForeignKey, DatabaseTable
-from sqlquarry.data.database.quoting import quoter
+from sqlquarry.data.database.quoting import quoter, written_table
 from sqlquarry.data.database.sampling import MOST_VALUES, UNSHOWN, sample_query
 from sqlquarry.data.database.tables import Value
 from sqlquarry.data.proposals.words import is_plural, plural, singular, split_words, spoken, without_table
@@ -204,7 +204,7 @@ def _sample(database: Database, table: DatabaseTable) -> Sequence[tuple[Cell, ..
 
 def _asked_table(table: DatabaseTable, rows: Sequence[tuple[Cell, ...]], dialect: str) -> AskedTable:
     quote = quoter(dialect)
-    sql = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
+    sql = written_table(table, dialect)
     noun = spoken(table.name, table.comment)
     one = singular(noun)
     references = {name for key in table.foreign_keys for name in key.columns}
