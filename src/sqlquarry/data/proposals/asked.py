@@ -87,6 +87,16 @@ class AskedColumn:
         return bool(_ADDITIVE.match(self.noun.lower()))
 
     @property
+    def is_time(self) -> bool:
+        """Whether the values are dates or years."""
+        return self.role in ("date", "year")
+
+    @property
+    def extremes(self) -> tuple[str, str]:
+        """Words for the largest and the smallest value."""
+        return ("latest", "earliest") if self.is_time else ("highest", "lowest")
+
+    @property
     def superlatives(self) -> tuple[str, str] | None:
         """Adjectives for the rows with the largest and the smallest number."""
         return _SUPERLATIVES.get(self.noun)

@@ -102,7 +102,7 @@ def compared(column: AskedColumn, dice: Dice) -> Condition | None:
     value = _inner(column.values, dice)
     if value is None:
         return None
-    if column.role in ("date", "year"):
+    if column.is_time:
         sign, word = dice.pick([(">", "after"), ("<", "before")])
         said = str(value)
         return Condition(
