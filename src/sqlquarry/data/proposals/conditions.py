@@ -49,9 +49,14 @@ class Condition:
         return _written(self.test, self.column.full)
 
     @property
+    def is_equality(self) -> bool:
+        """Whether the condition requires one value."""
+        return self.test.startswith("@ =")
+
+    @property
     def names_a_row(self) -> bool:
         """Whether at most one row meets the condition, which makes its name and number trivial."""
-        return self.column.is_unique and self.test.startswith("@ =")
+        return self.column.is_unique and self.is_equality
 
     @property
     def whose(self) -> str:
