@@ -104,14 +104,12 @@ class Chooser:
             ]
         )
 
-    def link(self, *, child: Role | None = None, parent: Role | None = None) -> Link:
-        """Draw a foreign key whose child and parent have a column of the given roles."""
+    def link(self, *, child: Role | None = None) -> Link:
+        """Draw a foreign key whose child has a column of the given role."""
         links = [
             link
             for link in self.asked.links
-            if link.parent.label is not None
-            and (child is None or link.child.having(child))
-            and (parent is None or link.parent.having(parent))
+            if link.parent.label is not None and (child is None or link.child.having(child))
         ]
         return self.one_link(links)
 

@@ -154,8 +154,6 @@ def in_year(column: AskedColumn, dice: Dice) -> Condition | None:
     """Require a date in one of the years of the column's values."""
     if not column.values:
         return None
-    if column.role == "year":
-        return equal(column, dice)
     year = str(dice.pick(column.values))[:4]
     has_time = any(len(str(value)) > len("2020-01-01") for value in column.values)
     # The last day of the year ends after midnight.
