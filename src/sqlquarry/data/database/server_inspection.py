@@ -128,9 +128,11 @@ def _details(connection: sqlalchemy.Connection, schemas: Sequence[str | None]) -
         return {}
     found: dict[Key, dict[str, Details]] = {}
     for schema, table, column, type_, rows, is_readable in connection.exec_driver_sql(query, (list(schemas),)):
+        written = type_
         for long, short in _SHORTER:
-            type_ = re.sub(long, short, type_)  # noqa: PLW2901
-        found.setdefault((schema, table), {})[column] = (type_, None if rows is None else int(rows), bool(is_readable))
+            written = re.sub(long, short, written)
+        known = (written, None if rows is None else int(rows), bool(is_readable))
+        found.setdefault((schema, table), {})[column] = known
     return found
 
 
