@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 
 from common import DATA, argument_parser, clock, find_smollm2, spider_golds
 from sqlquarry.data.database import Database
+from sqlquarry.data.database.budget import token_counter
 from sqlquarry.sql.ddl import read_schema
 from sqlquarry.sql.resolver import read_query
 
@@ -97,16 +98,17 @@ def show_values(rows: Sequence[tuple[dict[str, Any], Gold]], *, personal: bool) 
 
 
 def show_kept(rows: Sequence[tuple[dict[str, Any], Gold]], method: str, tokenizer: Any) -> None:
+    size = token_counter(tokenizer)
     tables, kept_tables, columns, kept_columns, whole, seconds = 0, 0, 0, 0, 0, 0.0
     for row, gold in rows:
         database = opened(row["db_id"])
         full = database.schema_text()
-        most = size(full, tokenizer) // 2
+        most = size(full) // 2
         with clock() as took:
             text = (
                 database.schema_text(question=row["question"], max_tokens=most, tokenizer=tokenizer)
                 if method == "question"
-                else first_tables(full, most, tokenizer)
+                else first_tables(full, most, size)
             )
         seconds += took.seconds
         schema = read_schema(text, "sqlite")
@@ -122,15 +124,9 @@ def show_kept(rows: Sequence[tuple[dict[str, Any], Gold]], method: str, tokenize
     )
 
 
-def size(text: str, tokenizer: Any) -> int:
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def first_tables(text: str, most: int, tokenizer: Any) -> str:
+def first_tables(text: str, most: int, size: Callable[[str], int]) -> str:
     lines = text.splitlines()
-    return next(
-        "\n".join(lines[:n]) for n in range(len(lines), -1, -1) if size("\n".join(lines[:n]), tokenizer) <= most
-    )
+    return next("\n".join(lines[:n]) for n in range(len(lines), -1, -1) if size("\n".join(lines[:n])) <= most)
 
 
 def main() -> None:

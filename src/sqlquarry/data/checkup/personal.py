@@ -111,8 +111,13 @@ def personal_column(name: str) -> str | None:
 
     `first_name`, `firstName` and "First Name" are the same.
     """
-    words = _WORD_BREAK.sub(" ", name).lower()
+    words = name_words(name)
     return next((kind for kind, pattern in _COLUMN_PATTERNS.items() if pattern.search(words)), None)
+
+
+def name_words(name: str) -> str:
+    """Return the words of a name in lower case, such as "first name" for ``firstName``."""
+    return _WORD_BREAK.sub(" ", name).lower()
 
 
 def _candidates(text: str) -> Iterator[PersonalValue]:

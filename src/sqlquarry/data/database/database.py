@@ -175,7 +175,7 @@ class Database:
             question: the question.
             most: the maximum of values.
         """
-        state = NamedDatabases({self.name: self._location}).fingerprint(Record(question, "-", database=self.name))
+        state = self.fingerprint(Record(question, "-", database=self.name))
         if self._index is None or self._index[0] != state:
             tables = self._with_values.tables
             values = text_values(self._reader, tables, self.dialect, personal=self._personal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sqlquarry.data.checkup.personal import personal_column, personal_kind
+from sqlquarry.data.checkup.personal import name_words, personal_column, personal_kind
 from sqlquarry.data.database.tables import Value
 
 # The check-up of records knows names of columns such as first_name and phone. These are more of them. A database has
@@ -29,7 +29,6 @@ _PERSON = (
 # mentions the person, as in `customer_name`.
 _NAME = re.compile(rf"(?:personal |login |legal |full )?(?P<person>{_PERSON} |cust |emp )?names?")
 _PEOPLE = re.compile(rf"(?:.* )?{_PERSON}(?: profiles?| list)?")
-_WORD_BREAK = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _LEAST_SHARE = 0.05  # of a column's distinct values, because long numbers can look like a card or phone by chance
 
 
@@ -38,13 +37,13 @@ def personal_data(table: str, column: str, values: Iterable[Value]) -> str:
 
     The name of the column decides, or the name of the table if the column is a name, or one in 20 values.
     """
-    words = _words(column)
+    words = name_words(column)
     more = (kind for kind, pattern in _COLUMN_PATTERNS.items() if pattern.search(words))
     announced = personal_column(column) or next(more, "")
     if announced and not (announced in _CONTACTS and _ABOUT_CONTACT.search(words)):
         return announced
     name = _NAME.fullmatch(words)
-    if name and (name["person"] or _PEOPLE.fullmatch(_words(table))):
+    if name and (name["person"] or _PEOPLE.fullmatch(name_words(table))):
         return "name of a person"
     texts = [value for value in values if isinstance(value, str)]
     kinds = [kind for text in texts if (kind := personal_kind(text))]
@@ -54,7 +53,3 @@ def personal_data(table: str, column: str, values: Iterable[Value]) -> str:
 def is_personal(value: Value) -> bool:
     """Return whether a single value looks personal."""
     return isinstance(value, str) and personal_kind(value) is not None
-
-
-def _words(name: str) -> str:
-    return _WORD_BREAK.sub(" ", name).lower()

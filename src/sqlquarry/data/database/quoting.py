@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from sqlquarry.data.database.tables import DatabaseTable
 from sqlquarry.data.identifiers import quoted
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,6 +46,12 @@ def quoter(dialect: str) -> Callable[[str], str]:
         return opening + name.replace(closing, 2 * closing) + closing
 
     return quote
+
+
+def written_table(table: DatabaseTable, dialect: str) -> str:
+    """Return the name of a table as an identifier, after its schema if that is not the default one."""
+    quote = quoter(dialect)
+    return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
 
 
 def written_type(type_: str, dialect: str) -> str:

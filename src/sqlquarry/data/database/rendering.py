@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlquarry.data.database.quoting import quoter, written_type
+from sqlquarry.data.database.quoting import quoter, written_table, written_type
 from sqlquarry.data.database.tables import DatabaseColumn, DatabaseTable, Value
 from sqlquarry.text import visible
 
@@ -37,8 +37,7 @@ def schema_text(tables: Collection[DatabaseTable], dialect: str, style: SchemaSt
     A reference of one column follows its type, because that is the shortest form. A reference to a table that is not
     among `tables` is left out.
     """
-    quote = quoter(dialect)
-    names = {table.full_name: _full_name(table, quote) for table in tables}
+    names = {table.full_name: written_table(table, dialect) for table in tables}
     return "\n".join(
         f"CREATE TABLE {names[table.full_name]}{_note(table.comment if style.comments else '')} "
         f"({', '.join(_parts(table, names, dialect, style))});"
@@ -65,10 +64,6 @@ def _parts(table: DatabaseTable, names: Mapping[str, str], dialect: str, style: 
     for key, text in references:
         if len(key.columns) > 1:
             yield f"FOREIGN KEY {listed(key.columns)} {text}"
-
-
-def _full_name(table: DatabaseTable, quote: Callable[[str], str]) -> str:
-    return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
 
 
 def _note(text: str) -> str:

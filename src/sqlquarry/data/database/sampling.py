@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from sqlquarry.data.database.personal import is_personal, personal_data
-from sqlquarry.data.database.quoting import quoter
+from sqlquarry.data.database.quoting import quoter, written_table
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.sqlite_catalog import row_number
 from sqlquarry.data.database.tables import Catalog, DatabaseColumn, DatabaseTable, Value
@@ -84,9 +84,8 @@ def sample_query(table: DatabaseTable, columns: Sequence[str], dialect: str) -> 
 
     Small tables are read completely, so that the values do not depend on the order of rows.
     """
-    quote = quoter(dialect)
-    names = ", ".join(map(quote, columns))
-    source = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
+    names = ", ".join(map(quoter(dialect), columns))
+    source = written_table(table, dialect)
     is_large = not table.is_view and (table.rows or 0) > SAMPLE_ROWS
     number = row_number([column.name for column in table.columns])
     if is_large and (dialect == "sqlite" or (dialect == "duckdb" and number == "rowid")):

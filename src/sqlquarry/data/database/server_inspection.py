@@ -22,7 +22,6 @@ from sqlquarry.execution.engines.answers import unavailable
 from sqlquarry.execution.engines.sqlalchemy import restrict
 from sqlquarry.execution.sandbox_child import Answer, QuerySettings, RowsAnswer
 
-_CONNECT_TIMEOUT_S = 5
 # Schema, table, column, type as the server spells it, estimated number of rows, and whether the account may read it.
 # Tables of extensions and partitions are left out. A table that was never analyzed has -1 rows, so its size is used.
 _POSTGRESQL = """
@@ -82,11 +81,12 @@ def _engine(url: str) -> sqlalchemy.Engine:
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     import psycopg
 
+    from sqlquarry.execution.engines.postgresql import CONNECT_TIMEOUT_S, libpq_uri
+
     # libpq reads the URL, as it does for queries.
-    uri = re.sub(r"^\w+(\+\w+)?://", "postgresql://", url, count=1)
     return sqlalchemy.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(uri, connect_timeout=_CONNECT_TIMEOUT_S),
+        creator=lambda: psycopg.connect(libpq_uri(url), connect_timeout=CONNECT_TIMEOUT_S),
         poolclass=sqlalchemy.NullPool,
     )
 
@@ -128,9 +128,11 @@ def _details(connection: sqlalchemy.Connection, schemas: Sequence[str | None]) -
         return {}
     found: dict[Key, dict[str, Details]] = {}
     for schema, table, column, type_, rows, is_readable in connection.exec_driver_sql(query, (list(schemas),)):
+        written = type_
         for long, short in _SHORTER:
-            type_ = re.sub(long, short, type_)  # noqa: PLW2901
-        found.setdefault((schema, table), {})[column] = (type_, None if rows is None else int(rows), bool(is_readable))
+            written = re.sub(long, short, written)
+        known = (written, None if rows is None else int(rows), bool(is_readable))
+        found.setdefault((schema, table), {})[column] = known
     return found
 
 

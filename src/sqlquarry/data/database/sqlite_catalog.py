@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlquarry.data.database.reader import Reader
+from sqlquarry.data.database.rendering import literal
 from sqlquarry.data.database.tables import Catalog, DatabaseColumn, DatabaseForeignKey, DatabaseTable
 from sqlquarry.execution.sandbox import Failure
 from sqlquarry.sql.identifiers import quoted
@@ -56,11 +57,10 @@ def row_number(columns: Collection[str]) -> str:
 
 
 def _table(reader: Reader, name: str, *, is_view: bool) -> DatabaseTable | Failure:
-    literal = "'" + name.replace("'", "''") + "'"
-    columns = reader.rows(_COLUMNS.format(literal))
+    columns = reader.rows(_COLUMNS.format(literal(name)))
     if isinstance(columns, Failure):
         return columns
-    keys = reader.rows(_KEYS.format(literal))
+    keys = reader.rows(_KEYS.format(literal(name)))
     rows = None if is_view else reader.rows(_ROWS.format(row_number([column for column, *_ in columns]), quoted(name)))
     count = rows[0][0] if rows is not None and not isinstance(rows, Failure) else None
     return DatabaseTable(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sqlquarry.data.database.personal import is_personal
-from sqlquarry.data.database.quoting import quoter
+from sqlquarry.data.database.quoting import quoter, written_table
 from sqlquarry.data.database.reader import Reader
 from sqlquarry.data.database.sampling import is_showable, sample_query
 from sqlquarry.data.database.tables import DatabaseColumn, DatabaseTable
@@ -46,13 +46,11 @@ def _has_texts(column: DatabaseColumn) -> bool:
 
 
 def _texts(reader: Reader, table: DatabaseTable, column: DatabaseColumn, dialect: str, most: int) -> list[str]:
-    quote = quoter(dialect)
-    source = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
-    name = quote(column.name)
+    name = quoter(dialect)(column.name)
     if (table.rows or 0) > _MOST_ROWS:
         query = sample_query(table, [column.name], dialect)
     else:
-        rows = f"SELECT {name} FROM {source} LIMIT {_MOST_ROWS}"
+        rows = f"SELECT {name} FROM {written_table(table, dialect)} LIMIT {_MOST_ROWS}"
         query = f"SELECT DISTINCT {name} FROM ({rows}) AS found ORDER BY 1 LIMIT {most}"
     cells = reader.rows(query)
     if isinstance(cells, Failure):  # all rows take too long

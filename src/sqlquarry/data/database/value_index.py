@@ -111,11 +111,7 @@ class ValueIndex:
     def _wholes(
         self, question: str, asked: list[Word], quoted: set[str], covered: list[tuple[int, int]]
     ) -> Iterator[_Found]:
-        for first, last in _spans(len(asked), _MOST_WORDS):
-            if _is_inside(first, last, covered):
-                continue
-            text = question[asked[first].start : asked[last - 1].end]
-            stems = [word.stem for word in asked[first:last]]
+        for first, last, text, stems in _uncovered(question, asked, _MOST_WORDS, covered):
             places = [
                 place
                 for key in _keys(stems)
@@ -130,14 +126,10 @@ class ValueIndex:
     def _partly(
         self, question: str, asked: list[Word], quoted: set[str], covered: list[tuple[int, int]]
     ) -> Iterator[_Found]:
-        for first, last in _spans(len(asked), _MOST_WORDS):
-            if _is_inside(first, last, covered):
+        for first, last, text, stems in _uncovered(question, asked, _MOST_WORDS, covered):
+            if len(stems) == 1 and not _is_name(text, first, quoted):
                 continue
-            places = self._parts.get("".join(word.stem for word in asked[first:last]), ())
-            text = question[asked[first].start : asked[last - 1].end]
-            is_name = text in quoted or (first > 0 and text[:1] != text[:1].lower())
-            if last - first == 1 and not is_name:
-                continue
+            places = self._parts.get("".join(stems), ())
             if 0 < len(places) < _MOST_PLACES:
                 covered.append((first, last))
                 for place in places:
@@ -146,13 +138,9 @@ class ValueIndex:
     def _misspelled(
         self, question: str, asked: list[Word], quoted: set[str], covered: list[tuple[int, int]]
     ) -> Iterator[_Found]:
-        for first, last in _spans(len(asked), _MOST_MISSPELLED_WORDS):
-            if _is_inside(first, last, covered):
-                continue
-            key = "".join(word.stem for word in asked[first:last])
-            text = question[asked[first].start : asked[last - 1].end]
-            is_name = text in quoted or (first > 0 and text[:1] != text[:1].lower())
-            if not is_name or len(key) < _SHORTEST_MISSPELLED - 1:
+        for first, last, text, stems in _uncovered(question, asked, _MOST_MISSPELLED_WORDS, covered):
+            key = "".join(stems)
+            if not _is_name(text, first, quoted) or len(key) < _SHORTEST_MISSPELLED - 1:
                 continue
             for near in self._near(key):
                 for place in self._whole[near]:
@@ -195,8 +183,22 @@ def _spans(count: int, most: int) -> Iterator[tuple[int, int]]:
             yield first, first + length
 
 
-def _is_inside(first: int, last: int, spans: Iterable[tuple[int, int]]) -> bool:
-    return any(start <= first and last <= end for start, end in spans)
+def _uncovered(
+    question: str, asked: list[Word], most: int, covered: list[tuple[int, int]]
+) -> Iterator[tuple[int, int, str, list[str]]]:
+    """Yield the groups of words outside of the covered ones: first and last place, text and stems.
+
+    The caller may cover more groups meanwhile.
+    """
+    for first, last in _spans(len(asked), most):
+        if not any(start <= first and last <= end for start, end in covered):
+            text = question[asked[first].start : asked[last - 1].end]
+            yield first, last, text, [word.stem for word in asked[first:last]]
+
+
+def _is_name(text: str, first: int, quoted: Collection[str]) -> bool:
+    """Return whether a text is quoted, or has a capital letter although it does not begin the question."""
+    return text in quoted or (first > 0 and text[:1] != text[:1].lower())
 
 
 def _is_meant(text: str, stems: list[str], value: str, quoted: Collection[str]) -> bool:

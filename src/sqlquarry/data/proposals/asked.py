@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Literal
 
 from sqlquarry.data.database import Database, DatabaseColumn, DatabaseForeignKey, DatabaseTable
-from sqlquarry.data.database.quoting import quoter
+from sqlquarry.data.database.quoting import quoter, written_table
 from sqlquarry.data.database.sampling import MOST_VALUES, UNSHOWN, sample_query
 from sqlquarry.data.database.tables import Value
 from sqlquarry.data.proposals.words import is_plural, plural, singular, split_words, spoken, without_table
@@ -85,6 +85,16 @@ class AskedColumn:
     def is_additive(self) -> bool:
         """Whether a sum over rows makes sense."""
         return bool(_ADDITIVE.match(self.noun.lower()))
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the values are dates or years."""
+        return self.role in ("date", "year")
+
+    @property
+    def extremes(self) -> tuple[str, str]:
+        """Words for the largest and the smallest value."""
+        return ("latest", "earliest") if self.is_time else ("highest", "lowest")
 
     @property
     def superlatives(self) -> tuple[str, str] | None:
@@ -204,7 +214,7 @@ def _sample(database: Database, table: DatabaseTable) -> Sequence[tuple[Cell, ..
 
 def _asked_table(table: DatabaseTable, rows: Sequence[tuple[Cell, ...]], dialect: str) -> AskedTable:
     quote = quoter(dialect)
-    sql = f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
+    sql = written_table(table, dialect)
     noun = spoken(table.name, table.comment)
     one = singular(noun)
     references = {name for key in table.foreign_keys for name in key.columns}

@@ -104,14 +104,12 @@ class Chooser:
             ]
         )
 
-    def link(self, *, child: Role | None = None, parent: Role | None = None) -> Link:
-        """Draw a foreign key whose child and parent have a column of the given roles."""
+    def link(self, *, child: Role | None = None) -> Link:
+        """Draw a foreign key whose child has a column of the given role."""
         links = [
             link
             for link in self.asked.links
-            if link.parent.label is not None
-            and (child is None or link.child.having(child))
-            and (parent is None or link.parent.having(parent))
+            if link.parent.label is not None and (child is None or link.child.having(child))
         ]
         return self.one_link(links)
 
@@ -155,9 +153,14 @@ class Chooser:
 
     def aggregate(self, number: AskedColumn) -> tuple[str, str, str]:
         """Draw an aggregate function that makes sense for the column. Return its SQL name and two English words."""
-        if number.role in ("year", "date"):
+        if number.is_time:
             return self.dice.pick([("MIN", "earliest", "first"), ("MAX", "latest", "most recent")])
         return self.dice.pick(_AGGREGATES if number.is_additive else _AGGREGATES[:-1])
+
+    def direction(self, column: AskedColumn) -> tuple[str, str]:
+        """Draw a direction of sorting in SQL. Return it and the word for the first value in it."""
+        largest, smallest = column.extremes
+        return self.dice.pick([(" DESC", largest), ("", smallest)])
 
     def condition(self, table: AskedTable, *roles: Role, but: AskedColumn | None = None) -> Condition:
         """Draw a condition on a column. Without roles, any kind of condition."""

@@ -49,9 +49,14 @@ class Condition:
         return _written(self.test, self.column.full)
 
     @property
+    def is_equality(self) -> bool:
+        """Whether the condition requires one value."""
+        return self.test.startswith("@ =")
+
+    @property
     def names_a_row(self) -> bool:
         """Whether at most one row meets the condition, which makes its name and number trivial."""
-        return self.column.is_unique and self.test.startswith("@ =")
+        return self.column.is_unique and self.is_equality
 
     @property
     def whose(self) -> str:
@@ -102,7 +107,7 @@ def compared(column: AskedColumn, dice: Dice) -> Condition | None:
     value = _inner(column.values, dice)
     if value is None:
         return None
-    if column.role in ("date", "year"):
+    if column.is_time:
         sign, word = dice.pick([(">", "after"), ("<", "before")])
         said = str(value)
         return Condition(
@@ -149,8 +154,6 @@ def in_year(column: AskedColumn, dice: Dice) -> Condition | None:
     """Require a date in one of the years of the column's values."""
     if not column.values:
         return None
-    if column.role == "year":
-        return equal(column, dice)
     year = str(dice.pick(column.values))[:4]
     has_time = any(len(str(value)) > len("2020-01-01") for value in column.values)
     # The last day of the year ends after midnight.

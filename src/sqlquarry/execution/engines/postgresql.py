@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
 _OPEN_SERVERS = 4  # a server has 100 connections by default
-_CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 5
 # The bytes of a batch are counted when it is already in memory, so the first batches are small.
 _FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS = 64, 2048
 _FETCH = b"FETCH FORWARD %d FROM answer"
@@ -117,14 +117,21 @@ def _answered(url: str, query: str, settings: QuerySettings, deadline: float) ->
         _rolled_back(url)
 
 
+def libpq_uri(url: str) -> str:
+    """Return SQLAlchemy's URL as libpq accepts it, without the name of the driver."""
+    return re.sub(r"^\w+(\+\w+)?://", "postgresql://", url, count=1)
+
+
 def _server(url: str, settings: QuerySettings) -> _Server:
     if url not in _open:
         while len(_open) >= _OPEN_SERVERS:
             _open.popitem(last=False)[1].connection.close()
-        # libpq accepts SQLAlchemy's URLs without the name of the driver.
-        uri = re.sub(r"^\w+(\+\w+)?://", "postgresql://", url, count=1)
         connection = psycopg.connect(
-            uri, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True, context=_plain_adapters(), prepare_threshold=None
+            libpq_uri(url),
+            connect_timeout=CONNECT_TIMEOUT_S,
+            autocommit=True,
+            context=_plain_adapters(),
+            prepare_threshold=None,
         )
         try:
             _open[url] = _Server(connection, _set_up(connection, url, settings))

@@ -163,7 +163,7 @@ def test_names_in_any_script(tmp_path: Path) -> None:
 def test_invalid_options(shelter: Database, options: dict[str, object]) -> None:
     name = [*options][-1]
     with pytest.raises(ConfigError, match=name):
-        sq.propose_records(shelter, **options)  # type: ignore[arg-type]
+        sq.propose_records(shelter, **options)  # type: ignore[arg-type] # invalid on purpose
 
 
 def test_rephrasing_needs_a_model(shelter: Database) -> None:

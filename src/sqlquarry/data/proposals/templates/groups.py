@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from sqlquarry.data.proposals.asked import AskedColumn
 from sqlquarry.data.proposals.chooser import COARSE, Chooser, Draft, Template
-
-
-def _end(c: Chooser, column: AskedColumn) -> tuple[str, str]:
-    """Return a direction in SQL and the word for the first value in it."""
-    words = ("latest", "earliest") if column.role in ("date", "year") else ("highest", "lowest")
-    return c.dice.pick([(" DESC", words[0]), ("", words[1])])
 
 
 def _first_row(c: Chooser) -> Draft:
     t = c.table()
     column = c.column(t, "number", "date", "year")
-    end, word = _end(c, column)
+    end, word = c.direction(column)
     shown = c.target(t, columns=c.dice.pick([1, 1, 2]), but=column)
     adjective = column.superlatives and column.superlatives[0 if end else 1]
     ordered = f"FROM {t.sql} ORDER BY {column.sql}{end} LIMIT"
@@ -34,7 +27,7 @@ def _first_row(c: Chooser) -> Draft:
 def _first_rows(c: Chooser) -> Draft:
     t = c.table()
     column = c.column(t, "number", "date", "year")
-    end, word = _end(c, column)
+    end, word = c.direction(column)
     shown = c.target(t, columns=c.dice.pick([1, 2]), but=column)
     size = c.dice.pick([2, 3, 3, 4, 5])
     ordered = f"FROM {t.sql} ORDER BY {column.sql}{end} LIMIT"
@@ -52,11 +45,13 @@ def _sorted_rows(c: Chooser) -> Draft:
     t = c.table()
     column = c.column(t, "number", "date", "year")
     shown = c.target(t, columns=1)
-    is_time = column.role in ("date", "year")
-    down, up = ("from the latest to the earliest", "from the earliest to the latest") if is_time else (
-        "from the highest to the lowest", "from the lowest to the highest"
-    )  # fmt: skip
-    end, order, words = c.dice.pick([(" DESC", "descending", down), ("", "ascending", up)])
+    largest, smallest = column.extremes
+    end, order, words = c.dice.pick(
+        [
+            (" DESC", "descending", f"from the {largest} to the {smallest}"),
+            ("", "ascending", f"from the {smallest} to the {largest}"),
+        ]
+    )
     ordered = f"FROM {t.sql} ORDER BY {column.sql}{end}"
     return Draft(
         f"SELECT {shown.sql}, {column.sql} {ordered}",
@@ -72,7 +67,7 @@ def _first_row_filtered(c: Chooser) -> Draft:
     t = c.table()
     column = c.column(t, "number", "date", "year")
     test = c.condition(t, *COARSE, but=column)
-    end, word = _end(c, column)
+    end, word = c.direction(column)
     shown = c.target(t, columns=1)
     order = f"ORDER BY {column.sql}{end} LIMIT"
     return Draft(

@@ -161,8 +161,7 @@ def _first_of_parent(c: Chooser) -> Draft:
     number = c.column(child, "number", "date", "year")
     shown = _content(c, link.parent)
     test = c.condition(child, *COARSE, but=number)
-    words = ("latest", "earliest") if number.role in ("date", "year") else ("highest", "lowest")
-    end, word = c.dice.pick([(" DESC", words[0]), ("", words[1])])
+    end, word = c.direction(number)
     order = f"ORDER BY {number.full}{end} LIMIT"
     if c.dice.chance(0.5):
         return Draft(

@@ -49,8 +49,8 @@ def _extreme(c: Chooser) -> Draft:
     t = c.table()
     number = c.column(t, "number", "year", "date")
     test = c.condition(t, but=number)
-    words = ("latest", "earliest") if number.role in ("date", "year") else ("highest", "lowest")
-    function, word = c.dice.pick([("MAX", words[0]), ("MIN", words[1])])
+    largest, smallest = number.extremes
+    function, word = c.dice.pick([("MAX", largest), ("MIN", smallest)])
     shown = c.target(t, columns=c.dice.pick([1, 2]), but=number)
     if c.dice.chance(0.6):
         return Draft(

@@ -36,7 +36,7 @@ def _list_column(c: Chooser) -> Draft:
 
 def filtered(c: Chooser, t: AskedTable, test: Condition, columns: int = 1) -> Draft:
     """Draft a list of the rows that meet a condition."""
-    if test.column is t.label and test.test.startswith("@ ="):
+    if test.column is t.label and test.is_equality:
         raise DeadEndError
     shown = c.target(t, columns=columns, but=test.column)
     everything = f"SELECT {shown.sql} FROM {t.sql}"
@@ -90,7 +90,7 @@ def _filter_gap(c: Chooser) -> Draft:
 def _look_up(c: Chooser) -> Draft:
     t = c.table("label")
     test = c.condition(t, "label")
-    if not test.test.startswith("@ ="):
+    if not test.is_equality:
         raise DeadEndError
     column = c.column(t, but=test.column)
     return Draft(
