@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlquarry.data.checkup.checked import Plan
     from sqlquarry.data.checkup.report import DataReport
+    from sqlquarry.execution.databases import DatabaseSource
     from sqlquarry.prompt import PromptFormatter
     from sqlquarry.tokenizing.tokenizer import Tokenizer
 
